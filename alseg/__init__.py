@@ -1,0 +1,92 @@
+"""alseg: active learning for semantic segmentation, one pixel at a time.
+
+The names below are the public surface. Importing `alseg` loads neither torch nor any plugin; a name
+that needs torch is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from alseg.errors import AlsegError, UserMistake, Waiting
+from alseg.hookspecs import hookimpl
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from alseg.api import resume, run
+    from alseg.options import Between
+    from alseg.plugins import Registry, load_plugins
+    from alseg.protocols import Acquirer, Dataset, Images, Model, Oracle, Selector
+    from alseg.ranking import highest, pick
+    from alseg.values import (
+        Answer,
+        Answers,
+        Classes,
+        PixelLabel,
+        PixelLabels,
+        PoolBatch,
+        Prediction,
+        Question,
+        Selection,
+    )
+
+_HOMES = {
+    "alseg.api": ("run", "resume"),
+    "alseg.options": ("Between",),
+    "alseg.plugins": ("Registry", "load_plugins"),
+    "alseg.protocols": ("Acquirer", "Dataset", "Images", "Model", "Oracle", "Selector"),
+    "alseg.ranking": ("highest", "pick"),
+    "alseg.values": (
+        "Answer",
+        "Answers",
+        "Classes",
+        "PixelLabel",
+        "PixelLabels",
+        "PoolBatch",
+        "Prediction",
+        "Question",
+        "Selection",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Acquirer",
+    "AlsegError",
+    "Answer",
+    "Answers",
+    "Between",
+    "Classes",
+    "Dataset",
+    "Images",
+    "Model",
+    "Oracle",
+    "PixelLabel",
+    "PixelLabels",
+    "PoolBatch",
+    "Prediction",
+    "Question",
+    "Registry",
+    "Selection",
+    "Selector",
+    "UserMistake",
+    "Waiting",
+    "highest",
+    "hookimpl",
+    "load_plugins",
+    "pick",
+    "resume",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'alseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

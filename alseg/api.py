@@ -1,0 +1,106 @@
+"""The Python calls behind the command line."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import alseg
+from alseg.config import RunConfig, flatten, resolve
+from alseg.experiment import Experiment
+from alseg.loop import run_rounds
+from alseg.plugins import Registry, load_plugins
+from alseg.progress import Progress, Quiet
+from alseg.report.curve import draw_curve
+from alseg.store import RunFolder, refuse_occupied
+
+CURVE = "learning-curve.png"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run's folder, its rounds' records, and the picture of its learning curve where it was scored."""
+
+    folder: Path
+    rounds: list[dict[str, Any]]
+    curve: Path | None
+
+
+def run(
+    settings: Mapping[str, Any] | None = None,
+    *,
+    out: Path | str | None = None,
+    toml: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Start a run and carry it to its end.
+
+    settings: dotted settings, such as {"dataset": "camvid", "dataset.data": "camvid", "train.epochs": 12};
+    they go over `toml`, that over the recipe. out: the run's folder, by default one under runs/.
+    Raises UserMistake for what the caller can put right, Waiting where answers are not in yet.
+    """
+    registry, progress = registry or load_plugins(), progress or Quiet()
+    path = None if out is None else Path(out)
+    if path is not None:
+        refuse_occupied(path)
+    resolved = resolve(registry, toml or {}, flatten(settings or {}))
+    path = path or free_folder(Path("runs"), resolved.config)
+    experiment = Experiment(registry, resolved, progress)
+    record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
+    folder = RunFolder.create(path, {**resolved.config.nested(), "record": record})
+    return _carried_on(experiment, folder)
+
+
+def resume(
+    folder: Path | str, *, registry: Registry | None = None, progress: Progress | None = None
+) -> RunResult:
+    """Carry an interrupted run to its end; a finished one is left as it is."""
+    registry, progress = registry or load_plugins(), progress or Quiet()
+    opened = RunFolder(Path(folder))
+    settings = opened.settings()
+    settings.pop("record", None)
+    resolved = resolve(registry, flatten(settings), {})
+    records = opened.rounds()
+    if len(records) >= resolved.config.total_rounds():
+        return _result(opened, resolved.config, records)
+    return _carried_on(Experiment(registry, resolved, progress), opened)
+
+
+def _carried_on(experiment: Experiment, folder: RunFolder) -> RunResult:
+    with folder.lock():
+        records = run_rounds(experiment, folder)
+        return _result(folder, experiment.config, records)
+
+
+def _result(folder: RunFolder, config: RunConfig, records: list[dict[str, Any]]) -> RunResult:
+    title = f"{config.dataset.name}: {config.acquirer.name}, {config.selector.name}, seed {config.seed}"
+    curve = folder.path / CURVE
+    drawn = curve.exists() or draw_curve(records, curve, title)
+    return RunResult(folder.path, records, curve if drawn else None)
+
+
+def free_folder(parent: Path, config: RunConfig) -> Path:
+    """A folder under `parent`, named after the run's pieces and seed, that does not exist yet."""
+    pieces = (config.dataset.name, config.acquirer.name, config.selector.name, str(config.seed))
+    name = "-".join(piece.replace(":", "-").replace("/", "-") for piece in pieces)
+    path, number = parent / name, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "torchvision", "timm", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

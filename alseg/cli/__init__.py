@@ -1,0 +1,1 @@
+"""The command line: each command a thin shell over a Python call."""

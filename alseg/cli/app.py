@@ -1,0 +1,118 @@
+"""The `alseg` command: builds the Typer application from the plugins, and turns errors into sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+import alseg
+from alseg.cli import plugins_command, resume_command, run_command
+from alseg.errors import AlsegError
+from alseg.plugins import Registry, load_plugins
+
+EPILOG = "Examples: alseg run · alseg run --dataset camvid --data CAMVID --weights FILE · alseg plugins"
+
+
+def build_app(registry: Registry) -> typer.Typer:
+    """The application with the built-in commands and those of plugins."""
+    app = typer.Typer(
+        name="alseg",
+        help="Active learning for semantic segmentation, one pixel at a time.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "obj": registry},
+    )
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
+        plugin: list[Path] = typer.Option([], "--plugin", help="A single .py file as a plugin. [repeatable]"),
+        no_third_party: bool = typer.Option(False, "--no-third-party", help="Leave other people's plugins out."),
+    ) -> None:
+        if version:
+            typer.echo(f"alseg {alseg.__version__}")
+            raise typer.Exit
+
+    run_command.add_to(app)
+    resume_command.add_to(app)
+    plugins_command.add_to(app)
+    for failure in registry.notify("register_commands", app=app):
+        typer.echo(failure, err=True)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 a mistake to put right, 3 waiting, 130 interrupted, 1 else."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run_cli(words))
+
+
+def run_cli(words: list[str]) -> int:
+    """The exit code of a command line; errors are one sentence on stderr."""
+    try:
+        rest, files, third_party = _plugin_flags(words)
+        app = build_app(load_plugins(files, third_party))
+        result = app(rest, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except AlsegError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("Interrupted. What is recorded is kept; `alseg resume RUN` goes on.")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], bool]:
+    """Take --plugin FILE and --no-third-party out: they decide which commands and pieces there are."""
+    rest: list[str] = []
+    files: list[Path] = []
+    third_party = True
+    i = 0
+    while i < len(words):
+        word = words[i]
+        if word == "--plugin" and i + 1 < len(words):
+            i += 1
+            files.append(Path(words[i]))
+        elif word.startswith("--plugin="):
+            files.append(Path(word.removeprefix("--plugin=")))
+        elif word == "--no-third-party":
+            third_party = False
+        else:
+            rest.append(word)
+        i += 1
+    return rest, files, third_party
+
+
+def _unexpected(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    handle, name = tempfile.mkstemp(prefix="alseg-", suffix=".log")
+    with os.fdopen(handle, "w") as log:
+        traceback.print_exception(error, file=log)
+    first = (str(error).strip() or "no message").splitlines()[0]
+    _say(f"Something went wrong inside alseg ({type(error).__name__}: {first}); the details are in {name}.")
+    return 1
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"alseg: {sentence}", err=True)

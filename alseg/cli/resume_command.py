@@ -1,0 +1,27 @@
+"""`alseg resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("resume", epilog="Example: alseg resume runs/shapes-margin-topk-then-uniform-0")(resume)
+
+
+def resume(
+    context: typer.Context,
+    folder: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Go on with a run that was interrupted, from its last finished phase."""
+    from alseg.cli.display import show_result, terminal_progress
+
+    with terminal_progress() as progress:
+        from alseg import api
+
+        result = api.resume(folder, registry=context.obj, progress=progress)
+    show_result(result, json)

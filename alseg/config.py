@@ -1,0 +1,241 @@
+"""One typed configuration of a run: defaults <- recipe <- TOML <- flags.
+
+A setting has a dotted name, `train.epochs`; a piece's option is `selector.top`, and `selector` alone is
+the piece's name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from alseg.errors import UserMistake
+from alseg.names import nearest
+from alseg.options import Between, Size, convert, plain
+from alseg.plugins import Piece, Registry
+
+PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
+Probability = Annotated[float, Between(0, 1)]
+Count = Annotated[int, Between(1)]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the model is trained in each round."""
+
+    size: Size | None = None  # None: the size of the first training image
+    epochs: Count = 50
+    batch_size: Annotated[int, Between(2)] = 4
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[float, Between(1e-12, 1e3)] = 5e-4
+    encoder_rate: Annotated[float, Between(0, 1e3)] = 0.1  # times learning_rate
+    momentum: Probability = 0.9  # of sgd
+    weight_decay: Annotated[float, Between(0, 1e3)] = 2e-4
+    schedule: Literal["constant", "multistep", "poly"] = "multistep"
+    milestones: Annotated[tuple[float, ...], Between(0, 1)] = (0.4, 0.8)  # of the epochs
+    decay: Annotated[float, Between(0, 1)] = 0.1  # multistep: factor at each milestone
+    power: Annotated[float, Between(0, 10)] = 0.9  # of poly
+    decode: Literal["points", "dense"] = "points"  # where the decoder is computed
+    workers: Annotated[int, Between(0, 256)] = 2  # threads that decode images
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of each training image (factors, probabilities), and how labels follow them."""
+
+    scale: Annotated[tuple[float, float], Between(0.05, 20)] = (0.5, 2.0)
+    flip: Probability = 0.5
+    jitter: Probability = 0.8
+    brightness: Annotated[float, Between(0, 10)] = 0.8
+    contrast: Annotated[float, Between(0, 10)] = 0.8
+    saturation: Annotated[float, Between(0, 10)] = 0.8
+    hue: Annotated[float, Between(0, 0.5)] = 0.2
+    grayscale: Probability = 0.2
+    blur: Probability = 0.5
+    blur_sigma: Annotated[tuple[float, float], Between(0.01, 100)] = (0.1, 2.0)  # pixels of the crop
+    fill: Annotated[tuple[float, float, float], Between(0, 1)] = (0.485, 0.456, 0.406)
+    labels: Literal["exact", "nearest"] = "exact"
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """A pass over images without training; size None: for queries the image's own, else as for queries."""
+
+    size: Size | None = None
+    batch_size: Count = 8
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen piece and all its options."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Every setting of a run."""
+
+    dataset: Choice
+    model: Choice
+    acquirer: Choice
+    selector: Choice
+    oracle: Choice
+    recipe: str
+    first_pixels: Count = 10
+    pixels_per_round: Count = 10
+    budget: Count = 100
+    rounds: Count | None = None
+    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    split: Literal["val", "test"] | None = None
+    void: Literal["skip", "ask"] | None = None
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    deterministic: bool = False
+    train: TrainSettings = field(default_factory=TrainSettings)
+    augment: Augmentation = field(default_factory=Augmentation)
+    query: PassSettings = field(default_factory=PassSettings)
+    evaluate: PassSettings = field(default_factory=PassSettings)
+
+    def pixels_in(self, round: int) -> int:
+        """How many pixels an image are asked in a round."""
+        if round == 0:
+            return self.first_pixels
+        spent = self.first_pixels + (round - 1) * self.pixels_per_round
+        return max(0, min(self.pixels_per_round, self.budget - spent))
+
+    def total_rounds(self) -> int:
+        """Rounds until the budget is spent, at most `rounds`."""
+        left = self.budget - self.first_pixels
+        rounds = 1 + -(-left // self.pixels_per_round)
+        return rounds if self.rounds is None else min(rounds, self.rounds)
+
+    def nested(self) -> dict[str, Any]:
+        """As TOML holds it; `flatten` of it gives the same configuration again."""
+        return {name: value for name, value in _nested(self).items() if value is not None}
+
+
+def _nested(settings: Any) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if isinstance(value, Choice):
+            options = {name: plain(v) for name, v in value.options.items() if v is not None}
+            nested[entry.name] = {"name": value.name, **options}
+        elif is_dataclass(value) and not isinstance(value, Size):
+            nested[entry.name] = {name: v for name, v in _nested(value).items() if v is not None}
+        else:
+            nested[entry.name] = plain(value)
+    return nested
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings from a TOML file, flat; the table `record` that a run's own run.toml has is passed over."""
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserMistake(f"The settings {path} are not TOML: {error}.") from error
+    table.pop("record", None)
+    return flatten(table)
+
+
+def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables as dotted settings; a piece's table holds its `name` and its options."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        key = key.replace("-", "_")
+        if isinstance(value, Mapping):
+            for inner, setting in value.items():
+                name = key if key in PIECES and inner == "name" else f"{key}.{inner.replace('-', '_')}"
+                flat[name] = setting
+        elif key == "size":
+            flat |= {"train.size": value, "query.size": value}
+        else:
+            flat[key] = value
+    return flat
+
+
+def parse_assignments(pairs: list[str]) -> dict[str, str]:
+    """`-o KEY=VALUE` flags, flat."""
+    flat = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UserMistake(f"-o takes KEY=VALUE, not {pair!r}.")
+        flat[key.strip().replace("-", "_")] = value.strip()
+    return flatten(flat)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration, the pieces it names, and the dataset, which had to be opened to find its recipe."""
+
+    config: RunConfig
+    pieces: Mapping[str, Piece]
+    dataset: Any
+
+
+def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any]) -> Resolved:
+    """Defaults <- the recipe "default" <- the dataset's recipe (or the one asked for) <- TOML <- flags."""
+    user = {**toml, **flags}
+    base = recipe(registry, "default")
+    asked = user.get("recipe")
+    chosen = recipe(registry, str(asked)) if asked is not None else {}
+    early = {**base, **chosen, **user}
+    piece = registry.find("dataset", str(early["dataset"]))
+    dataset = piece.build(piece.resolve(_options("dataset", early)))
+    name = str(asked) if asked is not None else getattr(dataset, "recipe", "default")
+    merged = {**base, **(chosen or recipe(registry, name)), **user, "recipe": name}
+    # Opening the dataset settled these; its recipe does not rename it.
+    merged = {k: v for k, v in merged.items() if k != "dataset" and not k.startswith("dataset.")}
+    merged |= {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
+    pieces = {kind: registry.find(kind, str(merged[kind])) for kind in PIECES}
+    choices = {k: Choice(str(merged[k]), p.resolve(_options(k, merged))) for k, p in pieces.items()}
+    config = _typed(RunConfig, merged, choices)
+    if config.first_pixels > config.budget:
+        raise UserMistake(
+            f"first_pixels is {config.first_pixels}, more than the budget of {config.budget} pixels an image."
+        )
+    for low, high in (config.augment.scale, config.augment.blur_sigma):
+        if low > high:
+            raise UserMistake(f"A range goes from low to high, not from {low:g} to {high:g}.")
+    return Resolved(config, pieces, dataset)
+
+
+def recipe(registry: Registry, name: str) -> dict[str, Any]:
+    """The settings of a registered recipe, flat."""
+    piece = registry.find("recipe", name)
+    return flatten(piece.build(piece.resolve({})))
+
+
+def _options(kind: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = f"{kind}."
+    return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+
+
+def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: dict[str, Choice]) -> RunConfig:
+    hints = get_type_hints(kind, include_extras=True)
+    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint) and name not in choices}
+    known = [name for name in hints if name not in sections]
+    known += [f"{s}.{entry.name}" for s, section in sections.items() for entry in fields(section)]
+    values: dict[str, Any] = dict(choices)
+    parts: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    for key, value in flat.items():
+        head, _, tail = key.partition(".")
+        if head in PIECES:
+            continue
+        if key not in known:
+            raise UserMistake(f"There is no setting {key!r}{nearest(key, [*known, *PIECES])}.")
+        if tail:
+            inner = get_type_hints(sections[head], include_extras=True)[tail]
+            parts[head][tail] = convert(key, value, inner)
+        else:
+            values[key] = convert(key, value, hints[key])
+    return kind(**values, **{name: section(**parts[name]) for name, section in sections.items()})

@@ -1,0 +1,1 @@
+"""What must be fast: decoding, augmentation, training, acquisition, evaluation."""

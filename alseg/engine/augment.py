@@ -1,0 +1,150 @@
+"""Augmentation that moves labelled points with their pixels.
+
+One training image is scaled, padded at the right and bottom with the fill colour, cropped and flipped,
+all by one pair of matrices: `out = rows @ image @ columns^T`. A row holds the antialiased bilinear
+weights of one pixel of the crop, mirrored for a flip, or zeros where the crop is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as TV
+from torch import Tensor
+
+from alseg import noise
+from alseg.config import Augmentation
+
+# How the numbers of one (epoch, image) stream are used.
+SCALE, TOP, LEFT, FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GRAY, BLUR, SIGMA = range(13)
+DRAWS = 13
+ORDERS = list(permutations(range(4)))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where an image of `source` (H, W) pixels lands in a crop of `crop` (H, W) pixels.
+
+    The image is scaled to `scaled` pixels; the crop's upper left corner lies at (top, left) of that; then
+    it may be mirrored. A continuous position y of the source, pixel centres at + 0.5, lands at
+    y * scaled_H / H - top; likewise x, and a flip turns x into crop_W - x.
+    """
+
+    source: tuple[int, int]
+    scaled: tuple[int, int]
+    crop: tuple[int, int]
+    top: int
+    left: int
+    flip: bool
+
+    def exact(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the centres of integer pixels [n, 2] land in the crop, float64 [m, 2], and which they are [m]."""
+        moved = (pixels + 0.5) * (np.array(self.scaled) / np.array(self.source)) - (self.top, self.left)
+        kept = ((moved >= 0) & (moved < np.array(self.crop))).all(1)
+        if self.flip:
+            moved[:, 1] = self.crop[1] - moved[:, 1]
+        return moved[kept], kept.nonzero()[0]
+
+    def nearest(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which pixels of the crop a nearest-neighbour resize of the label map would label.
+
+        Pixel i of the scaled map shows source pixel floor((i + 0.5) * H / scaled_H), as the published
+        code's resize does, so a label is lost, kept or written several times. Gives the centres float64
+        [m, 2] and the index int64 [m] of the label that each shows.
+        """
+        found, owners = [], []
+        for index, pixel in enumerate(pixels):
+            rows = _shown(int(pixel[0]), self.source[0], self.scaled[0]) - self.top
+            columns = _shown(int(pixel[1]), self.source[1], self.scaled[1]) - self.left
+            rows = rows[(rows >= 0) & (rows < self.crop[0])]
+            columns = columns[(columns >= 0) & (columns < self.crop[1])]
+            if self.flip:
+                columns = self.crop[1] - 1 - columns
+            grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+            found.append(grid + 0.5)
+            owners.append(np.full(len(grid), index))
+        if not found:
+            return np.zeros((0, 2)), np.zeros(0, np.int64)
+        return np.concatenate(found), np.concatenate(owners).astype(np.int64)
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """float32 [crop_H, H] and [crop_W, W]; rows sum to 1, or to 0 in the padding."""
+        rows = _weights(self.source[0], self.scaled[0], self.top, self.crop[0])
+        columns = _weights(self.source[1], self.scaled[1], self.left, self.crop[1])
+        return rows, columns.flip(0) if self.flip else columns
+
+
+def draw_geometry(
+    draws: Sequence[float], source: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], flip: float
+) -> Geometry:
+    """A geometry from uniform numbers: the image is first fitted to the crop's size, then scaled."""
+    factor = scale[0] + draws[SCALE] * (scale[1] - scale[0])
+    scaled = (max(1, int(crop[0] * factor)), max(1, int(crop[1] * factor)))
+    spare = (max(0, scaled[0] - crop[0]), max(0, scaled[1] - crop[1]))
+    top, left = int(draws[TOP] * (spare[0] + 1)), int(draws[LEFT] * (spare[1] + 1))
+    return Geometry(source, scaled, crop, top, left, draws[FLIP] < flip)
+
+
+def warp(image: Tensor, geometry: Geometry, fill: Tensor) -> Tensor:
+    """uint8 [3, H, W] -> float32 [3, crop_H, crop_W] in [0, 1]; `fill` [3] where the crop is padding."""
+    rows, columns = (matrix.to(image.device) for matrix in geometry.matrices())
+    moved = rows @ (image.to(torch.float32) / 255) @ columns.T
+    padding = 1 - rows.sum(1)[:, None] * columns.sum(1)
+    return moved + fill[:, None, None] * padding
+
+
+def recolour(image: Tensor, draws: Sequence[float], change: Augmentation) -> Tensor:
+    """Colour jitter in random order, grayscale and blur of one float image [3, H, W] in [0, 1]."""
+    if draws[JITTER] < change.jitter:
+        changes = (
+            lambda x: TV.adjust_brightness(x, _factor(draws[BRIGHTNESS], change.brightness)),
+            lambda x: TV.adjust_contrast(x, _factor(draws[CONTRAST], change.contrast)),
+            lambda x: TV.adjust_saturation(x, _factor(draws[SATURATION], change.saturation)),
+            lambda x: TV.adjust_hue(x, (2 * draws[HUE] - 1) * change.hue),
+        )
+        strengths = (change.brightness, change.contrast, change.saturation, change.hue)
+        for which in ORDERS[int(draws[ORDER] * len(ORDERS))]:
+            image = changes[which](image) if strengths[which] else image
+    if draws[GRAY] < change.grayscale:
+        image = TV.rgb_to_grayscale(image, num_output_channels=3)
+    if draws[BLUR] < change.blur:
+        side = int(0.1 * min(image.shape[-2:])) // 2 * 2 + 1  # a tenth of the shorter side, odd
+        low, high = change.blur_sigma
+        sigma = low + draws[SIGMA] * (high - low)
+        image = TV.gaussian_blur(image, [side, side], [sigma, sigma]) if side > 1 else image
+    return image
+
+
+def draws_of(seed: int, round: int, epoch: int, keys: Sequence[str]) -> list[list[float]]:
+    """The uniform numbers of each image in an epoch."""
+    starts = [noise.stream(seed, round, f"augment {epoch}", key) for key in keys]
+    return noise.uniforms(starts, DRAWS).tolist()
+
+
+def _factor(draw: float, strength: float) -> float:
+    """Uniform in [max(0, 1 - strength), 1 + strength]."""
+    low = max(0.0, 1 - strength)
+    return low + draw * (1 + strength - low)
+
+
+def _shown(source: int, size: int, scaled: int) -> np.ndarray:
+    """The pixels of the scaled axis that show one source pixel under nearest neighbour."""
+    low = int(source * scaled / size) - 1
+    span = np.arange(max(0, low), min(scaled, int((source + 1) * scaled / size) + 2))
+    return span[((2 * span + 1) * size) // (2 * scaled) == source]
+
+
+def _weights(size: int, scaled: int, start: int, count: int) -> Tensor:
+    """Antialiased bilinear weights [count, size] of pixels start .. start + count of the scaled axis."""
+    ratio = size / scaled
+    support = max(ratio, 1.0)  # shrinking widens the triangle
+    target = np.arange(start, start + count)
+    centre = (target[:, None] + 0.5) * ratio
+    weights = np.clip(1 - abs(np.arange(size) + 0.5 - centre) / support, 0, None)
+    weights /= np.maximum(weights.sum(1, keepdims=True), 1e-12)
+    weights[target >= scaled] = 0
+    return torch.from_numpy(weights.astype(np.float32))

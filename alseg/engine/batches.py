@@ -1,0 +1,118 @@
+"""Augmented training batches: images, points and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alseg import noise
+from alseg.config import Augmentation
+from alseg.engine import augment
+from alseg.engine.images import in_threads
+from alseg.protocols import Images
+from alseg.values import Classes, PixelLabels
+
+PADDING = -100  # the class of a point that is none
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images [B, 3, H, W] in [0, 1], points [B, n, 2] as fractions, classes [B, n], PADDING where none."""
+
+    images: Tensor
+    points: Tensor
+    classes: Tensor
+
+
+class BatchSource:
+    """The batches of each epoch; how an image looks depends on seed, round, epoch and its name alone.
+
+    Images without a trainable label are left out. A remainder of one image is dropped, since batch norms
+    need two; a pool of one image is shown twice in its batch.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        labels: PixelLabels,
+        classes: Classes,
+        augmentation: Augmentation,
+        *,
+        size: tuple[int, int],
+        batch_size: int,
+        seed: int,
+        round: int,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        self._images, self._augmentation, self._size = images, augmentation, size
+        self._seed, self._round, self._device, self._workers = seed, round, torch.device(device), workers
+        self._fill = torch.tensor(augmentation.fill, device=device)
+        trained = {i: labels.trained(images.key(i), classes) for i in range(len(images))}
+        self._labels = {i: (points, values) for i, (points, values) in trained.items() if len(points)}
+        self.taught = sorted(self._labels)
+        self._plan = batch_plan(len(self.taught), batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return len(self._plan)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images in an epoch."""
+        return sum(map(len, self._plan))
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, images decoded by threads ahead of time."""
+        keys = [self._images.key(i) for i in self.taught]
+        starts = [noise.stream(self._seed, self._round, f"order {epoch}", key) for key in keys]
+        order = noise.uniforms(starts, 1)[:, 0].argsort(dim=0, stable=True).tolist() if starts else []
+        groups = [[self.taught[order[place]] for place in places] for places in self._plan]
+        numbers = [i for group in groups for i in group]
+        decoded = in_threads(self._images.image, numbers, self._workers, ahead=8)
+        for group in groups:
+            # the second showing of an image in its batch is drawn on its own
+            keys = [self._images.key(i) + "+" * group[:place].count(i) for place, i in enumerate(group)]
+            draws = augment.draws_of(self._seed, self._round, epoch, keys)
+            parts = [self._augmented(i, next(decoded), drawn) for i, drawn in zip(group, draws, strict=True)]
+            yield self._collated(parts)
+
+    def _augmented(self, i: int, image: np.ndarray, draws: list[float]) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        change = self._augmentation
+        source = (image.shape[0], image.shape[1])
+        geometry = augment.draw_geometry(draws, source, self._size, change.scale, change.flip)
+        pixels, values = self._labels[i]
+        if change.labels == "nearest":
+            points, kept = geometry.nearest(pixels)
+        else:
+            points, kept = geometry.exact(pixels)
+        tensor = torch.from_numpy(image).to(self._device, non_blocking=True).permute(2, 0, 1)
+        warped = augment.recolour(augment.warp(tensor, geometry, self._fill), draws, change)
+        return warped, points / np.array(self._size), values[kept]
+
+    def _collated(self, parts: list[tuple[Tensor, np.ndarray, np.ndarray]]) -> Batch:
+        most = max(1, *(len(values) for _, _, values in parts))
+        points = np.full((len(parts), most, 2), 0.5, np.float32)
+        classes = np.full((len(parts), most), PADDING, np.int64)
+        for row, (_, where, values) in enumerate(parts):
+            points[row, : len(where)] = where
+            classes[row, : len(values)] = values
+        images = torch.stack([image for image, _, _ in parts])
+        return Batch(
+            images.contiguous(memory_format=torch.channels_last),
+            torch.from_numpy(points).to(self._device, non_blocking=True),
+            torch.from_numpy(classes).to(self._device, non_blocking=True),
+        )
+
+
+def batch_plan(count: int, batch_size: int) -> list[list[int]]:
+    """Places in the shuffled order, by batch."""
+    if count == 1:
+        return [[0, 0]]
+    plan = [list(range(j, min(j + batch_size, count))) for j in range(0, count, batch_size)]
+    return [places for places in plan if len(places) > 1]

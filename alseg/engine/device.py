@@ -1,0 +1,89 @@
+"""Which device and precision a run uses, and torch's own randomness around a phase."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from alseg import noise
+from alseg.errors import UserMistake
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserMistake(f"device takes auto, cpu or cuda, not {name!r}.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserMistake("There is no GPU that torch can use here: give --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserMistake(f"There is no {name}: this machine has {torch.cuda.device_count()} GPUs.")
+    if device.type not in ("cpu", "cuda"):
+        raise UserMistake(f"device takes auto, cpu or cuda, not {name!r}.")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" takes bfloat16 where the hardware multiplies it faster than float32."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    has_dots = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has_tiles or has_dots else torch.float32
+
+
+def describe_device(device: torch.device) -> str:
+    """Such as "cpu, 2 threads" or "cuda:0, NVIDIA H100"."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+def lower_precision(device: torch.device, precision: torch.dtype) -> Any:
+    """Autocast to bfloat16, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, seed: int, round: int, purpose: str) -> Iterator[None]:
+    """Torch's generators start from a keyed seed inside, and are as before after it."""
+    devices = [device.index or torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(noise.stream(seed, round, purpose) & (2**63 - 1))
+        yield
+
+
+@contextlib.contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Torch's deterministic algorithms inside, where asked."""
+    if not on:
+        yield
+        return
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """The model in training or evaluation mode inside, and as before after it."""
+    before = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)

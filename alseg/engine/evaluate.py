@@ -1,0 +1,80 @@
+"""One confusion matrix on the device, at each mask's own size; ratios come last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alseg.engine.device import mode
+from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
+from alseg.engine.predict import predict
+from alseg.protocols import Model
+from alseg.values import Classes
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Fractions in [0, 1]; a class that is neither in truth nor prediction is None and not in the mean."""
+
+    miou: float | None
+    iou: dict[str, float | None]
+    pixel_accuracy: float | None
+
+
+def confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """int64 [C, C], rows truth and columns prediction; truth outside 0 .. C - 1 is void."""
+    known = (truth >= 0) & (truth < classes)
+    index = truth[known].long() * classes + predicted[known]
+    return torch.bincount(index, minlength=classes * classes).view(classes, classes)
+
+
+@torch.no_grad()
+def confusion_matrix(
+    model: Model,
+    images: DecodedImages,
+    classes: Classes,
+    *,
+    size: tuple[int, int] | None,
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """The confusion matrix over all images that have a mask, int64 [C, C]."""
+    total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
+    masked = [i for i in range(len(images)) if images.has_mask[i]]
+    groups = batches_of_one_size([images.sizes[i] for i in masked], batch_size)
+    numbers = [[masked[j] for j in group] for group in groups]
+    decoded = in_threads(
+        lambda i: (images.image(i), images.mask(i)), [i for group in numbers for i in group], workers, ahead=16
+    )
+    with mode(model, False):  # type: ignore[arg-type]
+        for group in numbers:
+            parts = [next(decoded) for _ in group]
+            prediction = predict(model, [image for image, _ in parts], size, device, precision)
+            # void may be any value outside the classes: all of it becomes -1
+            masks = np.stack([np.where(mask == classes.void, -1, mask) for _, mask in parts])  # type: ignore[arg-type]
+            total += confusion(torch.from_numpy(masks.astype(np.int32)).to(device), prediction.predicted(), len(classes))
+            advance(len(group))
+    return total.cpu().numpy()
+
+
+def scores(matrix: np.ndarray, classes: Classes) -> Scores:
+    """Mean intersection over union, IoU by class, and accuracy, from a confusion matrix."""
+    hits = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    iou = {
+        name: float(hits[c] / union[c]) if union[c] else None for c, name in enumerate(classes.names)
+    }
+    known = [value for value in iou.values() if value is not None]
+    total = int(matrix.sum())
+    return Scores(
+        miou=float(np.mean(known)) if known else None,
+        iou=iou,
+        pixel_accuracy=float(hits.sum() / total) if total else None,
+    )

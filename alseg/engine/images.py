@@ -1,0 +1,123 @@
+"""Images decoded once, checked while they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from alseg.errors import UserMistake
+from alseg.protocols import Images
+from alseg.values import Classes
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T], workers: int, ahead: int = 4) -> Iterator[R]:
+    """`map` in threads that run a few items ahead; results in order."""
+    if workers == 0:
+        yield from map(work, items)
+        return
+    rest = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        pending: list[Future[R]] = [pool.submit(work, item) for item in islice(rest, workers + ahead)]
+        try:
+            while pending:
+                result = pending.pop(0).result()
+                pending += [pool.submit(work, item) for item in islice(rest, 1)]
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+class DecodedImages:
+    """`Images` that are checked and decoded once and kept in memory as far as `memory` bytes go.
+
+    Every image and mask is read when this is built, so that a bad file stops a run before it starts.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        classes: Classes,
+        memory: int,
+        workers: int = 2,
+        masks: bool = True,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._images, self._classes = images, classes
+        self.keys = tuple(images.key(i) for i in range(len(images)))
+        if len(set(self.keys)) < len(self.keys):
+            twice = next(key for key in self.keys if self.keys.count(key) > 1)
+            raise UserMistake(f"Two images of the dataset are called {twice}: each needs a name of its own.")
+        self._with_masks = masks
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.sizes: list[tuple[int, int]] = []
+        self.has_mask: list[bool] = []
+        self.bytes = 0  # kept in memory
+        for i, (image, mask) in enumerate(in_threads(self._read, range(len(images)), workers)):
+            self.sizes.append((image.shape[0], image.shape[1]))
+            self.has_mask.append(mask is not None)
+            size = image.nbytes + (0 if mask is None else mask.nbytes)
+            if self.bytes + size <= memory:
+                self.bytes += size
+                self._kept[i] = image, mask
+            advance()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, i: int) -> str:
+        """A stable name."""
+        return self.keys[i]
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return (self._kept.get(i) or self._read(i))[0]
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """Class values [H, W], checked: 0 to C - 1 or void."""
+        return (self._kept.get(i) or self._read(i))[1]
+
+    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        image = np.ascontiguousarray(self._images.image(i))
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise UserMistake(
+                f"The image {self.keys[i]} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3], not empty."
+            )
+        mask = self._images.mask(i) if self._with_masks else None
+        return image, None if mask is None else self._checked(i, image, mask)
+
+    def _checked(self, i: int, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        key = self.keys[i]
+        if mask.shape != image.shape[:2]:
+            raise UserMistake(
+                f"The mask of {key} is {'x'.join(map(str, mask.shape))}, its image "
+                f"{image.shape[0]}x{image.shape[1]}: they must be of one size."
+            )
+        if mask.dtype.kind not in "iub":
+            raise UserMistake(f"The mask of {key} holds {mask.dtype}; it must hold whole class values.")
+        classes, void = len(self._classes), self._classes.void
+        wrong = (mask != void) & ((mask < 0) | (mask >= classes))
+        if wrong.any():
+            y, x = (int(v) for v in np.argwhere(wrong)[0])
+            raise UserMistake(
+                f"The mask of {key} holds {int(mask[y, x])} at (y {y}, x {x}): classes go from 0 to {classes - 1} "
+                f"and void is {void}."
+            )
+        # the smallest type that holds the classes and void
+        kind = np.uint8 if max(classes - 1, void) < 256 and void >= 0 else np.int32
+        return np.ascontiguousarray(mask.astype(kind))
+
+
+def batches_of_one_size(sizes: list[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Image numbers in batches whose images share a size, sizes in order of appearance."""
+    buckets: dict[tuple[int, int], list[int]] = {}
+    for i, size in enumerate(sizes):
+        buckets.setdefault(size, []).append(i)
+    return [bucket[j : j + batch_size] for bucket in buckets.values() for j in range(0, len(bucket), batch_size)]

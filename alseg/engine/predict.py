@@ -1,0 +1,64 @@
+"""What a model thinks of images, on the images' own grid, computed when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alseg.engine.device import lower_precision
+from alseg.grid import resize, resize_images
+from alseg.protocols import Model
+
+
+class ModelPrediction:
+    """`Prediction` from logits [B, C, h, w], upsampled to `size` before the softmax."""
+
+    def __init__(self, logits: Tensor, size: tuple[int, int]) -> None:
+        self._logits, self._size = logits, size
+
+    @cached_property
+    def _probabilities(self) -> Tensor:
+        return resize(self._logits, self._size).softmax(1)
+
+    @cached_property
+    def _top2(self) -> tuple[Tensor, Tensor, Tensor]:
+        first, predicted = self._probabilities.max(1)
+        rest = self._probabilities.scatter(1, predicted.unsqueeze(1), -1.0)
+        return first, rest.amax(1).clamp(min=0), predicted
+
+    def probabilities(self) -> Tensor:
+        """float32 [B, C, H, W]."""
+        return self._probabilities
+
+    def top2(self) -> tuple[Tensor, Tensor]:
+        """Highest and second highest probability, [B, H, W] each; the second is 0 where C is 1."""
+        return self._top2[0], self._top2[1]
+
+    def predicted(self) -> Tensor:
+        """int64 [B, H, W]."""
+        return self._top2[2]
+
+    def entropy(self) -> Tensor:
+        """Nats, [B, H, W]."""
+        return torch.special.entr(self._probabilities).sum(1)
+
+
+def predict(
+    model: Model,
+    images: Sequence[np.ndarray],
+    size: tuple[int, int] | None,
+    device: torch.device,
+    precision: torch.dtype,
+) -> ModelPrediction:
+    """Predictions of images uint8 [H, W, 3] of one size, seen by the model at `size` (None: their own)."""
+    assert isinstance(model, nn.Module) and not model.training
+    batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    scaled = resize_images(batch, size).contiguous(memory_format=torch.channels_last)
+    with lower_precision(device, precision):
+        logits = model.decode(model.encode(scaled))
+    height, width = images[0].shape[:2]
+    return ModelPrediction(logits.float(), (height, width))

@@ -1,0 +1,130 @@
+"""Training at the points: the loss is taken where the labels are and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alseg.config import TrainSettings
+from alseg.engine.batches import PADDING, Batch, BatchSource
+from alseg.engine.device import lower_precision, mode, seeded
+from alseg.grid import sample
+from alseg.protocols import Model
+
+Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Mean loss of the last epoch (None where nothing is labelled), steps, labelled images, seconds."""
+
+    loss: float | None
+    steps: int
+    images: int
+    seconds: float
+
+
+def train(
+    model: Model,
+    source: BatchSource,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    round: int,
+    device: torch.device,
+    precision: torch.dtype,
+    advance: Advance = lambda images, loss: None,
+) -> TrainResult:
+    """Train a fresh model on the labelled pixels, in place."""
+    assert isinstance(model, nn.Module)
+    started = time.perf_counter()
+    at_points = settings.decode == "points" and hasattr(model, "decode_at")
+    descent = _optimizer(model, settings)
+    factors = rate_factors(settings, source.steps)
+    bases = [group["lr"] for group in descent.param_groups]
+    loss, steps = None, 0
+    with seeded(device, seed, round, "training"), mode(model, True):
+        for epoch in range(settings.epochs if source.steps else 0):
+            total = torch.zeros((), device=device)
+            for batch in source.epoch(epoch):
+                for group, base in zip(descent.param_groups, bases, strict=True):
+                    group["lr"] = base * factors[steps]
+                with lower_precision(device, precision):
+                    error = point_loss(model, batch, at_points)
+                descent.zero_grad(set_to_none=True)
+                error.backward()
+                descent.step()
+                total += error.detach()
+                steps += 1
+                advance(len(batch.images), None)
+            loss = float(total) / source.steps  # the only synchronisation with the host in an epoch
+            advance(0, loss)
+        if at_points:
+            settle_batch_norms(model, source.epoch(settings.epochs), device, precision)
+    return TrainResult(loss, steps, len(source.taught), time.perf_counter() - started)
+
+
+def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:
+    """Mean cross-entropy over the batch's labelled points; 0 where it has none."""
+    features = model.encode(batch.images)
+    if at_points:
+        logits = model.decode_at(features, batch.points)  # type: ignore[attr-defined]
+    else:
+        logits = sample(model.decode(features).float(), batch.points)
+    count = (batch.classes != PADDING).sum().clamp(min=1)
+    return F.cross_entropy(logits, batch.classes, ignore_index=PADDING, reduction="sum") / count
+
+
+def rate_factors(settings: TrainSettings, steps: int) -> Sequence[float]:
+    """What the learning rate is multiplied with at each step of a training, `steps` an epoch.
+
+    multistep: x decay from epoch round(milestone x epochs) on; poly: (1 - step / steps) ^ power.
+    """
+    epochs = settings.epochs
+    if settings.schedule == "poly":
+        return [(1 - step / (epochs * steps)) ** settings.power for step in range(epochs * steps)]
+    milestones = settings.milestones if settings.schedule == "multistep" else ()
+    turns = [round(milestone * epochs) for milestone in milestones]
+    return [settings.decay ** sum(e >= turn for turn in turns) for e in range(epochs) for _ in range(steps)]
+
+
+def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(parameters), "lr": settings.learning_rate * (settings.encoder_rate if part == "encoder" else 1)}
+        for part, parameters in model.parameter_groups().items()
+    ]
+    decay = settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=decay)
+    return torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=decay)
+
+
+@torch.no_grad()
+def settle_batch_norms(
+    model: Model, batches: Iterable[Batch], device: torch.device, precision: torch.dtype, most: int = 200
+) -> None:
+    """Re-estimate the decoder's batch norms by decoding up to `most` training images densely.
+
+    Training at the points shows them a few positions of each map; evaluation shows them all.
+    """
+    assert isinstance(model, nn.Module)
+    decoder = {id(parameter) for parameter in model.parameter_groups()["decoder"]}
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and id(m.weight) in decoder]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    seen = 0
+    for batch in batches:
+        with lower_precision(device, precision):
+            model.decode(model.encode(batch.images))
+        seen += len(batch.images)
+        if seen >= most:
+            break
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

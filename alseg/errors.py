@@ -1,0 +1,21 @@
+"""What alseg raises, and the exit code that goes with it."""
+
+from __future__ import annotations
+
+
+class AlsegError(Exception):
+    """One sentence for the person at the terminal: what is wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class UserMistake(AlsegError):
+    """Something that whoever started alseg can put right."""
+
+    exit_code = 2
+
+
+class Waiting(AlsegError):
+    """The run waits for answers that are not in yet."""
+
+    exit_code = 3

@@ -1,0 +1,67 @@
+"""The hooks a plugin may implement.
+
+`register(name, factory)` adds a piece: `factory` is a function or class whose keyword parameters, their
+types and defaults are the piece's options. Import torch inside it, so that listing pieces stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("alseg")
+hookimpl = pluggy.HookimplMarker("alseg")
+
+Register = Callable[[str, Callable[..., Any]], None]
+
+
+@hookspec
+def register_datasets(register: Register) -> None:
+    """Add datasets; a factory gives a `Dataset`."""
+
+
+@hookspec
+def register_models(register: Register) -> None:
+    """Add models; a factory takes `classes` (their number) beside its options and gives a `Model`."""
+
+
+@hookspec
+def register_acquirers(register: Register) -> None:
+    """Add acquirers; a factory gives an `Acquirer`."""
+
+
+@hookspec
+def register_selectors(register: Register) -> None:
+    """Add selectors; a factory gives a `Selector`."""
+
+
+@hookspec
+def register_oracles(register: Register) -> None:
+    """Add oracles; a factory may take `images`, `classes` and `seed` and gives an `Oracle`."""
+
+
+@hookspec
+def register_recipes(register: Register) -> None:
+    """Add recipes; a factory gives a mapping from dotted settings to values."""
+
+
+@hookspec
+def register_commands(app: Any) -> None:
+    """Add commands to the Typer application."""
+
+
+@hookspec
+def run_started(folder: str, settings: dict[str, Any]) -> None:
+    """A run begins or goes on: its folder and every resolved setting."""
+
+
+@hookspec
+def round_finished(folder: str, record: dict[str, Any]) -> None:
+    """A round is recorded: the run's folder and the line written to rounds.jsonl."""
+
+
+@hookspec
+def run_finished(folder: str, records: list[dict[str, Any]]) -> None:
+    """A run is complete: its folder and all its rounds' lines."""

@@ -1,0 +1,82 @@
+"""Answers as an append-only journal of events, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alseg.errors import AlsegError
+from alseg.values import Answer
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """A file of events. What is appended together is written with one fsync; a torn end is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def events(self) -> list[Event]:
+        """All whole events; a line that is no event names its number."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        events = []
+        for number, line in enumerate(lines, 1):
+            try:
+                event = json.loads(line)
+                event["event"], event["item"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise AlsegError(f"Line {number} of {self._path} is no journal event.") from error
+            events.append(event)
+        return events
+
+    def append(self, events: Iterable[Event]) -> None:
+        """Write events that belong together; they are on the disk when this returns."""
+        self._cut_torn_end()
+        text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
+        with open(self._path, "ab") as file:
+            file.write(text.encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _cut_torn_end(self) -> None:
+        if not self._path.exists():
+            return
+        with open(self._path, "rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+
+
+def as_events(answers: Sequence[Answer]) -> list[Event]:
+    """Answers as `answered` and `unsure` events of this moment."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    events = []
+    for answer in answers:
+        event: Event = {"event": "answered" if answer.name is not None else "unsure"}
+        event |= {"time": now, "item": answer.item, "who": answer.who}
+        if answer.name is not None:
+            event["class"] = answer.name
+        events.append(event | {"seconds": answer.seconds})
+    return events
+
+
+def fold(events: Iterable[Event]) -> dict[str, Answer]:
+    """The state of each item: its last event counts, and `retracted` reopens it."""
+    state: dict[str, Answer] = {}
+    for event in events:
+        item = event["item"]
+        if event["event"] in ("answered", "unsure"):
+            state[item] = Answer(item, event.get("class"), event.get("who", ""), event.get("seconds"))
+        elif event["event"] == "retracted":
+            state.pop(item, None)
+        else:
+            raise AlsegError(f"The journal holds an unknown event {event['event']!r} of item {item}.")
+    return state

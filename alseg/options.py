@@ -1,0 +1,230 @@
+"""Typed values from text and TOML: the options of pieces and the settings of a run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from alseg.errors import UserMistake
+
+MISSING: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Between:
+    """A range for a number, both ends included: `Annotated[int, Between(1)]`."""
+
+    low: float
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Height and width in pixels, written HxW."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    def __iter__(self) -> Any:
+        return iter((self.height, self.width))
+
+
+@dataclass(frozen=True)
+class Option:
+    """A keyword parameter of a factory: its name, type and default (MISSING: must be given)."""
+
+    name: str
+    type: Any
+    default: Any
+
+    def describe(self) -> dict[str, Any]:
+        """For people and `--json`."""
+        required = self.default is MISSING
+        return {
+            "name": self.name,
+            "type": describe(self.type),
+            "default": None if required else plain(self.default),
+            "required": required,
+        }
+
+
+def options_of(factory: Callable[..., Any], given: tuple[str, ...] = ()) -> dict[str, Option]:
+    """The options of a factory: its keyword parameters less those that the core gives."""
+    try:
+        signature = inspect.signature(factory, eval_str=True)
+    except NameError:  # an annotation imported under TYPE_CHECKING
+        signature = inspect.signature(factory)
+    except ValueError:  # a builtin that tells nothing of itself
+        return {}
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {
+        name: Option(name, Any if p.annotation is MISSING else p.annotation, p.default)
+        for name, p in signature.parameters.items()
+        if name not in given and p.kind not in variable
+    }
+
+
+def convert(key: str, value: Any, kind: Any) -> Any:
+    """`value`, from a flag's text or from TOML, as `kind`; UserMistake names the key and what it takes."""
+    try:
+        return _convert(value, kind)
+    except (ValueError, TypeError) as error:
+        raise UserMistake(f"{key} takes {describe(kind)}, not {_shown(value)}.") from error
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _in_range(_convert(value, arguments[0]), [a for a in arguments[1:] if isinstance(a, Between)])
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, arguments)
+    if origin is Literal:
+        for choice in arguments:
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise ValueError
+    if origin is tuple:
+        return _convert_tuple(value, arguments)
+    if isinstance(kind, str):
+        kind = {"int": int, "float": float, "bool": bool, "str": str}.get(kind, Any)
+    convert_scalar = _SCALARS.get(kind)
+    return value if convert_scalar is None else convert_scalar(value)
+
+
+def _convert_union(value: Any, arguments: tuple[Any, ...]) -> Any:
+    if type(None) in arguments and (value is None or str(value).lower() == "none"):
+        return None
+    failure: Exception = ValueError()
+    for kind in arguments:
+        if kind is not type(None):
+            try:
+                return _convert(value, kind)
+            except (ValueError, TypeError) as error:
+                failure = error
+    raise failure
+
+
+def _convert_tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(arguments) != len(value):
+        raise ValueError
+    return tuple(_convert(part, kind) for part, kind in zip(value, arguments, strict=True))
+
+
+def _in_range(value: Any, ranges: list[Between]) -> Any:
+    for limits in ranges:
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not limits.low <= number <= limits.high:
+                raise ValueError
+    return value
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError
+    return int(value)
+
+
+def _float(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[str(value).lower()]
+
+
+def _bool_or_error(value: Any) -> bool:
+    try:
+        return _bool(value)
+    except KeyError as error:
+        raise ValueError from error
+
+
+def _str(value: Any) -> str:
+    if not isinstance(value, str | int | float | Path):
+        raise ValueError
+    return str(value)
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError
+    return Path(value)
+
+
+def _size(value: Any) -> Size:
+    if isinstance(value, Size):
+        return value
+    height, width = (int(part) for part in str(value).lower().split("x"))
+    if not (1 <= height <= 65535 and 1 <= width <= 65535):
+        raise ValueError
+    return Size(height, width)
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {
+    int: _int,
+    float: _float,
+    bool: _bool_or_error,
+    str: _str,
+    Path: _path,
+    Size: _size,
+}
+
+
+def describe(kind: Any) -> str:
+    """A type in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return " ".join([describe(arguments[0]), *(str(a) for a in arguments[1:] if isinstance(a, Between))])
+    if origin in (Union, types.UnionType):
+        return " or ".join("none" if kind is type(None) else describe(kind) for kind in arguments)
+    if origin is Literal:
+        return " or ".join(str(choice) for choice in arguments)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return f"a comma-separated list, each {describe(arguments[0])}"
+        return f"{len(arguments)} comma-separated values, each {describe(arguments[0])}"
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        Path: "a path",
+        Size: "a size HxW in pixels such as 360x480",
+        Any: "any value",
+    }
+    if isinstance(kind, str):
+        kind = {"int": int, "float": float, "bool": bool, "str": str}.get(kind, kind)
+    return words.get(kind) or getattr(kind, "__name__", str(kind))
+
+
+def plain(value: Any) -> Any:
+    """`value` as TOML and JSON can hold it."""
+    if isinstance(value, tuple | list):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, Path | Size) else value
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,214 @@
+"""Loading plugins, each on its own, and looking up the pieces they register."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from alseg import hookspecs
+from alseg.errors import AlsegError, UserMistake
+from alseg.names import nearest
+from alseg.options import MISSING, Option, convert, options_of
+
+# kind -> what the core gives its factories, where they take it
+GIVEN: dict[str, tuple[str, ...]] = {
+    "dataset": (),
+    "model": ("classes",),
+    "acquirer": (),
+    "selector": (),
+    "oracle": ("images", "classes", "seed"),
+    "recipe": (),
+}
+FIRST_PARTY = "alseg"
+
+
+@dataclass
+class Plugin:
+    """A plugin and how its loading went; `status` is "ok" or "failed"."""
+
+    name: str
+    distribution: str
+    version: str
+    status: str = "ok"
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A registered name: what kind it is, who registered it, and its factory."""
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    plugin: Plugin
+
+    def options(self) -> dict[str, Option]:
+        """The options of the factory, by name."""
+        return options_of(self.factory, GIVEN[self.kind])
+
+    def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """All options, given ones converted and the rest at their defaults."""
+        options = self.options()
+        for name in values:
+            if name not in options:
+                has = nearest(name, options) or "; it has none"
+                raise UserMistake(f"The {self.kind} {self.name!r} has no option {name!r}{has}.")
+        resolved = {}
+        for name, option in options.items():
+            if name in values:
+                resolved[name] = convert(f"{self.kind}.{name}", values[name], option.type)
+            elif option.default is MISSING:
+                flag = f"--{name}" if name in ("data", "classes") else f"-o {self.kind}.{name}=..."
+                raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
+            else:
+                resolved[name] = option.default
+        return resolved
+
+    def build(self, options: Mapping[str, Any], **given: Any) -> Any:
+        """Call the factory with its options and what the core gives; an error names the plugin."""
+        taken = {name: value for name, value in given.items() if name in options_of(self.factory)}
+        try:
+            return self.factory(**options, **taken)
+        except AlsegError:
+            raise
+        except ImportError as error:
+            raise UserMistake(
+                f"The {self.kind} {self.name!r} of {self.plugin.distribution} needs a library that is not "
+                f"installed: {error}."
+            ) from error
+        except Exception as error:
+            raise AlsegError(
+                f"The {self.kind} {self.name!r} of {self.plugin.distribution} failed to start: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+@dataclass
+class Registry:
+    """All plugins and pieces of one plugin manager."""
+
+    manager: pluggy.PluginManager
+    plugins: list[Plugin] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+
+    def of(self, kind: str) -> Iterator[Piece]:
+        """The pieces of a kind."""
+        return (piece for piece in self.pieces if piece.kind == kind)
+
+    def find(self, kind: str, name: str) -> Piece:
+        """The piece called `name`, or `distribution:name` where two distributions claim it."""
+        found = [piece for piece in self.of(kind) if piece.name == name]
+        if not found and ":" in name:
+            distribution, _, short = name.partition(":")
+            found = [p for p in self.of(kind) if p.name == short and p.plugin.distribution == distribution]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            claims = " and ".join(sorted({piece.plugin.distribution for piece in found}))
+            raise UserMistake(
+                f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.distribution}:{name} "
+                "to choose."
+            )
+        message = f"There is no {kind} {name!r}{nearest(name, [piece.name for piece in self.of(kind)])}."
+        for plugin in self.plugins:
+            if plugin.status == "failed":
+                message += f" The plugin {plugin.name} of {plugin.distribution} failed to load: {plugin.error}."
+        raise UserMistake(message)
+
+    def notify(self, hook: str, **arguments: Any) -> list[str]:
+        """Call a life-cycle hook on every plugin; what a plugin raises is returned as a sentence."""
+        failures = []
+        for name, plugin in self.manager.list_name_plugin():
+            others = [other for other in self.manager.get_plugins() if other is not plugin]
+            try:
+                self.manager.subset_hook_caller(hook, others)(**arguments)
+            except Exception as error:
+                failures.append(f"The plugin {name} failed in {hook}: {type(error).__name__}: {error}")
+        return failures
+
+
+def load_plugins(
+    files: Iterable[Path] = (),
+    third_party: bool = True,
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+) -> Registry:
+    """A registry of the installed plugins and of single files; one that fails is listed with its error."""
+    manager = pluggy.PluginManager("alseg")
+    manager.add_hookspecs(hookspecs)
+    registry = Registry(manager)
+    found = importlib.metadata.entry_points(group="alseg") if entry_points is None else entry_points
+    seen: set[tuple[str, str]] = set()
+    for entry_point in sorted(found, key=lambda e: (_distribution(e)[0] != FIRST_PARTY, e.name, e.value)):
+        distribution, version = _distribution(entry_point)
+        if (entry_point.name, distribution) in seen or (not third_party and distribution != FIRST_PARTY):
+            continue
+        seen.add((entry_point.name, distribution))
+        _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load)
+    for file in files:
+        path = Path(file)
+        if not path.is_file():
+            raise UserMistake(f"There is no plugin file {file}.")
+        _add(registry, Plugin(path.stem, str(file), "-"), lambda path=path: _module(path))
+    return registry
+
+
+def _distribution(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    distribution = entry_point.dist
+    return (distribution.name, distribution.version) if distribution is not None else ("unknown", "-")
+
+
+def _module(path: Path) -> Any:
+    name = f"alseg_plugin_file_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
+    """Import one plugin and let it register; either all of its pieces count or none."""
+    registry.plugins.append(plugin)
+    module: Any = None
+    try:
+        module = load()
+        registry.manager.register(module, name=f"{plugin.distribution}:{plugin.name}")
+        _check_hooks(registry.manager, module)
+        pieces = list(_pieces(registry.manager, plugin, module))
+    except (Exception, SystemExit) as error:
+        if module is not None and registry.manager.is_registered(module):
+            registry.manager.unregister(module)
+        text = str(error).strip().splitlines()
+        plugin.status, plugin.error = "failed", f"{type(error).__name__}: {text[0] if text else ''}".rstrip(".: ")
+        return
+    registry.pieces += pieces
+
+
+def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
+    known = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "round_"))]
+    for caller in manager.get_hookcallers(module) or []:
+        if not caller.has_spec():
+            raise AlsegError(f"there is no hook {caller.name!r}{nearest(caller.name, known)}")
+
+
+def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Iterator[Piece]:
+    others = [other for other in manager.get_plugins() if other is not module]
+    for kind in GIVEN:
+        found: list[Piece] = []
+
+        def register(name: str, factory: Callable[..., Any], kind: str = kind, found: Any = found) -> None:
+            if not isinstance(name, str) or not name or not callable(factory):
+                raise TypeError(f"register takes a name and a factory, not {name!r} and {factory!r}")
+            found.append(Piece(kind, name, factory, plugin))
+
+        manager.subset_hook_caller(f"register_{kind}s", others)(register=register)
+        yield from found

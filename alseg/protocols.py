@@ -1,0 +1,91 @@
+"""The five protocols a plugin may implement.
+
+B batch, C classes, H x W an image's own pixels, h x w the model's grid, n pixels asked of an image.
+No base class is needed: an object with these methods is the piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from alseg.values import Answers, Classes, PoolBatch, Question, Selection
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@runtime_checkable
+class Images(Protocol):
+    """The images of one split."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, i: int) -> str:
+        """A stable, unique name of image i."""
+
+    def image(self, i: int) -> np.ndarray:
+        """Image i, uint8 [H, W, 3] RGB; raises UserMistake for a file that cannot be read."""
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """Class values of image i, integer [H, W] with one void value; None where nobody labelled it."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Named classes and the images of each split."""
+
+    classes: Classes
+    splits: tuple[str, ...]  # those there are, of "train", "val" and "test"
+    recipe: str  # the registered recipe that suits it
+
+    def images(self, split: str) -> Images:
+        """The images of a split."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """An `nn.Module` that owns its input normalisation.
+
+    Optional: `decode_at(features, points [B, n, 2]) -> [B, C, n]`, points being (y, x) as fractions of
+    the image's height and width, equal in evaluation mode to sampling `decode`'s logits; and `origin`,
+    a mapping that says which weights it started from.
+    """
+
+    def encode(self, images: Tensor) -> Any:
+        """float32 [B, 3, H, W] in [0, 1] -> features."""
+
+    def decode(self, features: Any) -> Tensor:
+        """Features -> float32 logits [B, C, h, w], cell centres spread evenly over the image."""
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """All parameters as "encoder" (pretrained) and "decoder"; the recipe holds their rates."""
+
+
+class Acquirer(Protocol):
+    """How much would a label here teach?"""
+
+    def __call__(self, batch: PoolBatch) -> Tensor:
+        """Utility, float [B, H, W], higher = ask first; NaN nowhere."""
+
+
+class Selector(Protocol):
+    """Which n pixels of each image, then?"""
+
+    def __call__(self, batch: PoolBatch, utility: Tensor, n: int) -> Selection:
+        """At most n distinct candidates of each image."""
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """What are these pixels?"""
+
+    sees_truth: bool  # reads stored masks; void can then be kept out of the questions
+
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Take questions on; asking again what was asked changes nothing. Returns at once."""
+
+    def collect(self) -> Answers:
+        """The answers so far, and whether all are in."""

@@ -1,0 +1,52 @@
+"""The highest of a set, ties by index; uniform draws are the highest of keyed noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alseg.values import Selection
+
+
+def highest(values: Tensor, allowed: Tensor, count: Tensor | int) -> Tensor:
+    """Which `count` of the allowed entries of each row are highest; ties go to the lower index.
+
+    values [B, N], allowed bool [B, N], count int or int64 [B] -> bool [B, N], all of the allowed where
+    there are fewer.
+    """
+    available = allowed.sum(1)
+    wanted = torch.as_tensor(count, device=values.device).expand(len(values)).minimum(available)
+    most = int(wanted.max()) if len(values) else 0
+    if most == 0:
+        return torch.zeros_like(allowed)
+    floor = torch.finfo(values.dtype).min if values.is_floating_point() else torch.iinfo(values.dtype).min
+    bounded = values.clamp(min=floor) if values.is_floating_point() else values
+    # What is not allowed gets the lowest value; `allowed` keeps it out of the ties below.
+    low = -torch.inf if values.is_floating_point() else floor
+    ranked = torch.where(allowed, bounded, low).topk(most, 1).values
+    threshold = ranked.gather(1, (wanted - 1).clamp(min=0).unsqueeze(1))  # [B, 1]
+    above = allowed & (bounded > threshold)
+    tied = allowed & (bounded == threshold)
+    spare = (wanted - above.sum(1)).unsqueeze(1)
+    return above | (tied & (tied.cumsum(1) <= spare))
+
+
+def pick(values: Tensor, allowed: Tensor, n: int) -> Selection:
+    """The n highest of each image as a selection, highest first; their values are the priority.
+
+    values [B, H, W], allowed bool [B, H, W].
+    """
+    flat, open_ = values.flatten(1), allowed.flatten(1)
+    chosen = highest(flat, open_, n)
+    batch = len(flat)
+    rows, columns = chosen.nonzero(as_tuple=True)  # in order of index, so the stable sort breaks ties by it
+    counts = chosen.sum(1)
+    slots = torch.arange(len(rows), device=flat.device) - (counts.cumsum(0) - counts)[rows]
+    indices = torch.full((batch, n), -1, dtype=torch.int64, device=flat.device)
+    priority = torch.full((batch, n), -torch.inf, dtype=flat.dtype, device=flat.device)
+    indices[rows, slots] = columns
+    priority[rows, slots] = flat[rows, columns]
+    order = priority.argsort(dim=1, descending=True, stable=True)
+    # a chosen entry may itself be -inf: padding stays last
+    order = order.gather(1, (indices.gather(1, order) < 0).to(torch.int8).argsort(dim=1, stable=True))
+    return Selection(indices.gather(1, order), priority.gather(1, order))

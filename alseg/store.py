@@ -1,0 +1,217 @@
+"""The run directory: settings, questions, labels, rounds and models on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import socket
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tomli_w
+from filelock import FileLock, Timeout
+
+from alseg.errors import AlsegError, UserMistake
+from alseg.journal import Journal
+from alseg.values import Classes, PixelLabel, PixelLabels, Question
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SETTINGS = "run.toml"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file at once: a temporary file beside it, fsync, rename."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class RunFolder:
+    """A run on disk. One process writes, holding `lock`; readers take no lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not (self.path / SETTINGS).is_file():
+            raise UserMistake(f"{path} is no run: it has no {SETTINGS}.")
+        self.journal = Journal(self.path / "journal.jsonl")
+
+    @classmethod
+    def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
+        """A new run, which appears with its settings by one rename."""
+        refuse_occupied(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+            try:
+                os.chmod(fresh, 0o755)
+                (fresh / "rounds").mkdir()
+                write_whole(fresh / SETTINGS, tomli_w.dumps(dict(settings)).encode())
+                os.rename(fresh, path)
+            except BaseException:
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise UserMistake(f"Cannot create the run {path}: {error.strerror}.") from error
+        _sync_folder(path.parent)
+        return cls(path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; the kernel lets go when the process dies."""
+        lock, holder = FileLock(self.path / ".lock"), self.path / ".writer"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            name = holder.read_text().strip() if holder.exists() else "another process"
+            raise UserMistake(f"The run {self.path} is being written by {name}: wait for it or end it.") from error
+        try:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def settings(self) -> dict[str, Any]:
+        """The whole run.toml, nested."""
+        try:
+            return tomllib.loads((self.path / SETTINGS).read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise AlsegError(f"{self.path / SETTINGS} is damaged: {error}.") from error
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to the table `record` of run.toml."""
+        settings = self.settings()
+        settings["record"] = {**settings.get("record", {}), **facts}
+        write_whole(self.path / SETTINGS, tomli_w.dumps(settings).encode())
+
+    def round_folder(self, round: int) -> Path:
+        """rounds/NN, made when missing."""
+        folder = self.path / "rounds" / f"{round:02}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def questions(self, round: int) -> list[Question] | None:
+        """What a round asks; None where that is not decided yet."""
+        path = self.path / "rounds" / f"{round:02}" / "questions.jsonl"
+        return [Question(**line) for line in read_lines(path)] if path.exists() else None
+
+    def write_questions(self, round: int, questions: Iterable[Question]) -> list[Question]:
+        """Number a round's questions and write them whole."""
+        numbered = [q._replace(item=f"r{round:02}-{number:07}") for number, q in enumerate(questions)]
+        write_lines(self.round_folder(round) / "questions.jsonl", (q._asdict() for q in numbered))
+        return numbered
+
+    def labels(self) -> PixelLabels:
+        """The pixels asked in all finished rounds."""
+        lines = read_lines(self.path / "labels.jsonl")
+        return PixelLabels(tuple(PixelLabel(name=line.pop("class"), **line) for line in lines))
+
+    def write_labels(self, labels: PixelLabels) -> None:
+        """One label a line, the file whole."""
+        order = ("item", "image", "y", "x", "class", "round", "source", "who", "seconds")
+        rows = ({**label._asdict(), "class": label.name} for label in labels)
+        write_lines(self.path / "labels.jsonl", ({name: row[name] for name in order} for row in rows))
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The finished rounds."""
+        return read_lines(self.path / "rounds.jsonl")
+
+    def write_round(self, record: Mapping[str, Any]) -> None:
+        """Add a finished round; earlier lines stay byte for byte."""
+        path = self.path / "rounds.jsonl"
+        before = path.read_bytes() if path.exists() else b""
+        write_whole(path, before + _line(record))
+
+    def write_confusion(self, round: int, matrix: np.ndarray, classes: Classes) -> None:
+        """rounds/NN/confusion.csv: rows truth, columns prediction."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["truth", *classes.names])
+        writer.writerows([name, *row] for name, row in zip(classes.names, matrix.tolist(), strict=True))
+        write_whole(self.round_folder(round) / "confusion.csv", text.getvalue().encode())
+
+    def has_model(self, round: int) -> bool:
+        """Whether a round's training is complete."""
+        return (self.path / "rounds" / f"{round:02}" / "model.safetensors").exists()
+
+    def write_model(self, round: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
+        """rounds/NN/model.safetensors, whole, with facts about its training as metadata."""
+        from safetensors.torch import save
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        metadata = {"training": json.dumps(dict(facts))}
+        write_whole(self.round_folder(round) / "model.safetensors", save(tensors, metadata))
+
+    def read_model(self, round: int, model: nn.Module) -> dict[str, Any]:
+        """Load a round's weights into a model of the same shape; the facts about its training."""
+        from safetensors import safe_open
+
+        path = self.round_folder(round) / "model.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                facts: dict[str, Any] = json.loads((file.metadata() or {})["training"])
+        except Exception as error:
+            raise AlsegError(f"The model {path} cannot be read: {str(error).splitlines()[0]}.") from error
+        return facts
+
+
+def refuse_occupied(path: Path) -> None:
+    """A run or other files at `path` are not written over."""
+    if (path / SETTINGS).exists():
+        raise UserMistake(f"{path} is a run already: go on with `alseg resume {path}`, or give another --out.")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserMistake(f"{path} holds other files: give another --out.")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines of a file, none where there is no file."""
+    if not path.exists():
+        return []
+    lines = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogatepass").splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise AlsegError(f"Line {number} of {path} is no JSON.") from error
+    return lines
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines, the file whole."""
+    write_whole(path, b"".join(map(_line, lines)))
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")

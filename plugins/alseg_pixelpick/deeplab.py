@@ -1,0 +1,199 @@
+"""DeepLabv3+ on any timm encoder (Chen et al., ECCV 2018), as PixelPick uses it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alseg.grid import sample
+from alseg_pixelpick.encoders import Encoder
+
+# A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
+PATCH_COST = 16
+
+Features = tuple[Tensor, Tensor]  # low level [B, c, h, w] and high level [B, c', h', w']
+
+
+def convolution(inputs: int, outputs: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
+    """Convolution without bias that keeps the size, batch norm, ReLU."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: 1x1, three dilated 3x3 and image pooling, projected to `channels`."""
+
+    def __init__(self, inputs: int, rates: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [convolution(inputs, channels, 1)] + [convolution(inputs, channels, 3, rate) for rate in rates]
+        )
+        self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), *convolution(inputs, channels, 1))
+        self.project = convolution(channels * (len(rates) + 2), channels, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, high: Tensor) -> Tensor:
+        pooled = self.pooling(high).expand(-1, -1, *high.shape[-2:])
+        branches = [branch(high) for branch in self.branches]
+        return self.dropout(self.project(torch.cat([*branches, pooled], 1)))
+
+
+class DeepLabV3Plus(nn.Module):
+    """DeepLabv3+: ASPP on the encoder's last map, a 48-channel low-level branch, two 3x3 convolutions.
+
+    `encode` is the timm encoder; `decode` gives float32 logits on the low-level map's grid (stride 4);
+    `decode_at` gives the logits that `decode`'s bilinear upsampling has at points, computing the two
+    3x3 convolutions only on the 6x6 patches that these points see.
+    """
+
+    # Uniformly drawn positions per image that feed the batch norms while `decode_at` trains.
+    reference_positions = 24
+
+    def __init__(
+        self, encoder: Encoder, classes: int, channels: int = 256, rates: tuple[int, ...] = (6, 12, 18)
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.origin = encoder.origin
+        low, high = encoder.channels
+        self.aspp = ASPP(high, rates, channels)
+        self.low_level = convolution(low, 48, 1)
+        self.first = convolution(channels + 48, channels)
+        self.first_dropout = nn.Dropout(0.5)
+        self.second = convolution(channels, channels)
+        self.second_dropout = nn.Dropout(0.2)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        for module in (self.aspp, self.low_level, self.first, self.second):
+            for part in module.modules():
+                if isinstance(part, nn.Conv2d):
+                    nn.init.kaiming_normal_(part.weight)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The pretrained part and the part that starts from noise."""
+        encoder = list(self.encoder.parameters())
+        known = {id(parameter) for parameter in encoder}
+        return {"encoder": encoder, "decoder": [p for p in self.parameters() if id(p) not in known]}
+
+    def encode(self, images: Tensor) -> Features:
+        """[B, 3, H, W] in [0, 1] -> low- and high-level features."""
+        low, high = self.encoder(images)
+        return low, high
+
+    def decode(self, features: Features) -> Tensor:
+        """Features -> logits [B, C, h, w], float32, on the low-level grid."""
+        x = self.first_dropout(self.first(self._fused(features)))
+        x = self.second_dropout(self.second(x))
+        return self._classified(x)
+
+    def embedding(self, features: Features) -> Tensor:
+        """Features -> what the classifier sees, [B, c, h, w]."""
+        return self.second(self.first(self._fused(features)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> logits [B, C, h, w]."""
+        return self.decode(self.encode(images))
+
+    def decode_at(self, features: Features, points: Tensor) -> Tensor:
+        """Logits at points.
+
+        `points` is [B, n, 2], (y, x) as fractions of the image's height and width; the result is
+        [B, C, n]. In evaluation mode it equals sampling `decode`'s map. In training the two batch norms
+        take their statistics from `reference_positions` uniformly drawn positions an image, never from
+        the labelled ones, which would bias them. Where the patches would cost as much as the map, the map
+        is decoded.
+        """
+        references = self.reference_positions if self.training else 0
+        height, width = features[0].shape[-2:]
+        if (points.shape[1] + references) * PATCH_COST >= height * width:
+            return sample(self.decode(features), points)
+        fused = self._fused(features)
+        batch = len(fused)
+        corners, fractions = _cells(points, height, width)  # [B, n, 2] each
+        if self.training:
+            limits = torch.tensor([max(height - 1, 1), max(width - 1, 1)], device=fused.device)
+            drawn = torch.rand(batch, self.reference_positions, 2, device=fused.device)
+            corners = torch.cat([corners, (drawn * limits).long()], 1)
+        patches, inside = _patches(fused, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
+        x = self._normalised(self.first, patches, inside, batch, references)
+        x = self.first_dropout(x * inside)  # the dense convolution sees zeros outside the map
+        inner = inside[:, :, 1:3, 1:3]
+        x = self._normalised(self.second, x, inner, batch, references)
+        count = corners.shape[1] - references
+        x = x.unflatten(0, (batch, -1))[:, :count].flatten(0, 1)  # [B * n, c, 2, 2]
+        logits = self._classified(self.second_dropout(x))
+        y, x_fraction = fractions.flatten(0, 1).unsqueeze(1).unbind(-1)  # [B * n, 1] each
+        top = logits[:, :, 0, 0].lerp(logits[:, :, 0, 1], x_fraction)
+        bottom = logits[:, :, 1, 0].lerp(logits[:, :, 1, 1], x_fraction)
+        return top.lerp(bottom, y).unflatten(0, (batch, count)).transpose(1, 2)
+
+    def _fused(self, features: Features) -> Tensor:
+        low, high = features
+        low = self.low_level(low)
+        context = self.aspp(high)
+        context = F.interpolate(context, size=low.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([context, low], 1)
+
+    def _classified(self, x: Tensor) -> Tensor:
+        # float32 whatever the precision around it: rounded logits would tie utilities
+        with torch.autocast(x.device.type, enabled=False):
+            return self.classifier(x.float())
+
+    @staticmethod
+    def _normalised(block: nn.Sequential, x: Tensor, inside: Tensor, batch: int, references: int) -> Tensor:
+        """Unpadded convolution, batch norm and ReLU of patches; statistics of the last `references`."""
+        convolve, norm = block[0], block[1]
+        assert isinstance(convolve, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        x = F.conv2d(x, convolve.weight)
+        if references == 0:
+            return F.relu(norm(x))
+        x = x.float()
+        seen = x.unflatten(0, (batch, -1))[:, -references:].flatten(0, 1)
+        weight = inside.unflatten(0, (batch, -1))[:, -references:].flatten(0, 1)
+        count = weight.sum()
+        mean = (seen * weight).sum((0, 2, 3)) / count
+        variance = ((seen - mean[:, None, None]).square() * weight).sum((0, 2, 3)) / count
+        _track(norm, mean, variance * count / (count - 1).clamp(min=1))
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        return F.relu(x * scale[:, None, None] + (norm.bias - mean * scale)[:, None, None])
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """Move the running statistics as the norm itself would."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(variance, momentum)
+
+
+def _cells(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The upper left of the four cells around each point, and the fractions between them."""
+    size = torch.tensor([height, width], device=points.device)
+    position = (points * size - 0.5).clamp(min=0)
+    position = torch.minimum(position, size - 1.0)
+    corner = torch.minimum(position.floor().long(), (size - 2).clamp(min=0))
+    return corner, position - corner
+
+
+def _patches(maps: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    """6x6 patches around the 2x2 cells at `corners`, zero outside; and which inner 4x4 lie inside."""
+    batch, channels, height, width = maps.shape
+    window = torch.arange(-2, 4, device=maps.device)
+    rows = corners[..., 0, None] + window  # [B, m, 6]
+    columns = corners[..., 1, None] + window
+    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
+    image = torch.arange(batch, device=maps.device)[:, None, None, None]
+    index = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    index = (index + image * (height * width)).flatten()
+    flat = maps.permute(0, 2, 3, 1).reshape(-1, channels)  # a view of a channels-last map
+    patches = flat.index_select(0, index).unflatten(0, (-1, 6, 6))  # [B * m, 6, 6, channels]
+    inside = inside.flatten(0, 1)
+    patches = torch.where(inside[..., None], patches, 0)
+    return patches.permute(0, 3, 1, 2), inside[:, None, 1:5, 1:5].to(torch.float32)
