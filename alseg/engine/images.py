@@ -85,7 +85,7 @@ class DecodedImages:
         return (self._kept.get(i) or self._read(i))[1]
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
-        image = np.ascontiguousarray(self._images.image(i))
+        image = np.array(self._images.image(i))  # contiguous, and writable as torch wants it
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserMistake(
                 f"The image {self.keys[i]} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3], not empty."

@@ -15,14 +15,34 @@ PATCH_COST = 16
 Features = tuple[Tensor, Tensor]  # low level [B, c, h, w] and high level [B, c', h', w']
 
 
-def convolution(inputs: int, outputs: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     """Convolution without bias that keeps the size, batch norm, ReLU."""
-    padding = dilation * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+class DilatedConv2d(nn.Conv2d):
+    """A dilated 3x3 convolution that leaves out the taps which, on a small map, see only padding."""
+
+    def __init__(self, inputs: int, outputs: int, rate: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rate = self.dilation[0]
+        weight, padding = self.weight, [rate, rate]
+        if rate >= x.shape[-2]:
+            weight, padding[0] = weight[:, :, 1:2], 0
+        if rate >= x.shape[-1]:
+            weight, padding[1] = weight[:, :, :, 1:2], 0
+        return F.conv2d(x, weight, padding=padding, dilation=rate)
+
+
+def dilated(inputs: int, outputs: int, rate: int) -> nn.Sequential:
+    """`convolution` with a dilated 3x3 kernel."""
+    return nn.Sequential(DilatedConv2d(inputs, outputs, rate), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class ASPP(nn.Module):
@@ -31,7 +51,7 @@ class ASPP(nn.Module):
     def __init__(self, inputs: int, rates: tuple[int, ...], channels: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            [convolution(inputs, channels, 1)] + [convolution(inputs, channels, 3, rate) for rate in rates]
+            [convolution(inputs, channels, 1)] + [dilated(inputs, channels, rate) for rate in rates]
         )
         self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), *convolution(inputs, channels, 1))
         self.project = convolution(channels * (len(rates) + 2), channels, 1)
@@ -51,8 +71,8 @@ class DeepLabV3Plus(nn.Module):
     3x3 convolutions only on the 6x6 patches that these points see.
     """
 
-    # Uniformly drawn positions per image that feed the batch norms while `decode_at` trains.
-    reference_positions = 24
+    # Uniformly drawn patches of a batch that feed the batch norms while `decode_at` trains.
+    reference_patches = 96
 
     def __init__(
         self, encoder: Encoder, classes: int, channels: int = 256, rates: tuple[int, ...] = (6, 12, 18)
@@ -103,20 +123,19 @@ class DeepLabV3Plus(nn.Module):
 
         `points` is [B, n, 2], (y, x) as fractions of the image's height and width; the result is
         [B, C, n]. In evaluation mode it equals sampling `decode`'s map. In training the two batch norms
-        take their statistics from `reference_positions` uniformly drawn positions an image, never from
-        the labelled ones, which would bias them. Where the patches would cost as much as the map, the map
+        take their statistics from `reference_patches` uniformly drawn patches, never from the labelled
+        ones, which would bias them. Where the patches would cost as much as the map, the map
         is decoded.
         """
-        references = self.reference_positions if self.training else 0
-        height, width = features[0].shape[-2:]
+        batch, _, height, width = features[0].shape
+        references = -(-self.reference_patches // batch) if self.training else 0  # of each image
         if (points.shape[1] + references) * PATCH_COST >= height * width:
             return sample(self.decode(features), points)
         fused = self._fused(features)
-        batch = len(fused)
         corners, fractions = _cells(points, height, width)  # [B, n, 2] each
         if self.training:
             limits = torch.tensor([max(height - 1, 1), max(width - 1, 1)], device=fused.device)
-            drawn = torch.rand(batch, self.reference_positions, 2, device=fused.device)
+            drawn = torch.rand(batch, references, 2, device=fused.device)
             corners = torch.cat([corners, (drawn * limits).long()], 1)
         patches, inside = _patches(fused, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
         x = self._normalised(self.first, patches, inside, batch, references)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,15 @@ def _body(name: str, weights: str, stride: int) -> tuple[Any, tuple[int, int], t
         raise UserMistake(f"timm has no encoder {name!r}{nearest(name, known)}.")
     # A bare network tells which of its maps are wanted without reading any weights.
     with torch.device("meta"):
-        info = _create(name, stride)[0].feature_info
+        info = _create(name, stride).feature_info
     reductions = info.reduction()
     low = max((i for i, r in enumerate(reductions) if r <= 4), default=0)
-    body, dilated = _create(name, stride, weights, out_indices=(low, len(reductions) - 1))
-    del dilated
+    body = _create(name, stride, weights, out_indices=(low, len(reductions) - 1))
     channels = body.feature_info.channels()
     return body, (channels[0], channels[-1]), (0, len(channels) - 1)
 
 
-def _create(name: str, stride: int, weights: str = "none", **options: Any) -> tuple[Any, bool]:
+def _create(name: str, stride: int, weights: str = "none", **options: Any) -> Any:
     """The encoder, dilated to the output stride where its family knows how."""
     options |= {"features_only": True, "pretrained": weights != "none"}
     if weights not in ("none", "default"):
@@ -63,16 +63,19 @@ def _create(name: str, stride: int, weights: str = "none", **options: Any) -> tu
         if not path.is_file():
             raise UserMistake(f"No weights file {weights}: give --weights FILE, none or default.")
         options["pretrained_cfg_overlay"] = {"file": str(path)}
+    # timm warns of the classifier's weights, which are left out on purpose
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        return timm.create_model(name, output_stride=stride, **options), True
-    except (NotImplementedError, AssertionError, TypeError):
-        pass
+        try:
+            return timm.create_model(name, output_stride=stride, **options)
+        except (NotImplementedError, AssertionError, TypeError):
+            return timm.create_model(name, **options)  # a family that cannot be dilated
     except Exception as error:
         raise _refused(name, weights, error) from error
-    try:
-        return timm.create_model(name, **options), False
-    except Exception as error:
-        raise _refused(name, weights, error) from error
+    finally:
+        logger.setLevel(level)
 
 
 def _refused(name: str, weights: str, error: Exception) -> UserMistake:
