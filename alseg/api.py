@@ -56,9 +56,7 @@ def run(
     return _carried_on(experiment, folder)
 
 
-def resume(
-    folder: Path | str, *, registry: Registry | None = None, progress: Progress | None = None
-) -> RunResult:
+def resume(folder: Path | str, *, registry: Registry | None = None, progress: Progress | None = None) -> RunResult:
     """Carry an interrupted run to its end; a finished one is left as it is."""
     registry, progress = registry or load_plugins(), progress or Quiet()
     opened = RunFolder(Path(folder))

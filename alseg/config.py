@@ -222,7 +222,7 @@ def _options(kind: str, flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: dict[str, Choice]) -> RunConfig:
     hints = get_type_hints(kind, include_extras=True)
-    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint) and name not in choices}
+    sections: dict[str, Any] = {n: hint for n, hint in hints.items() if is_dataclass(hint) and n not in choices}
     known = [name for name in hints if name not in sections]
     known += [f"{s}.{entry.name}" for s, section in sections.items() for entry in fields(section)]
     values: dict[str, Any] = dict(choices)
@@ -238,4 +238,5 @@ def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: dict[str, Ch
             parts[head][tail] = convert(key, value, inner)
         else:
             values[key] = convert(key, value, hints[key])
-    return kind(**values, **{name: section(**parts[name]) for name, section in sections.items()})
+    values |= {name: section(**parts[name]) for name, section in sections.items()}
+    return kind(**values)

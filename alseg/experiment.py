@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,10 @@ class Experiment:
             workers=config.train.workers,
         )
         n = config.pixels_in(round)
-        with self._progress.phase(f"round {round}: choosing pixels", len(self._pool)) as step, deterministic(config.deterministic):
+        with (
+            self._progress.phase(f"round {round}: choosing pixels", len(self._pool)) as step,
+            deterministic(config.deterministic),
+        ):
             if round == 0:
                 asked = ask_at_random(pool, n, lambda done: step(done, ""))
             else:
@@ -176,7 +180,10 @@ class Experiment:
         if self._held_out is None:
             return Evaluation(None, 0.0)
         config = self.config
-        with self._progress.phase(f"round {round}: evaluating", len(self._held_out)) as step, deterministic(config.deterministic):
+        with (
+            self._progress.phase(f"round {round}: evaluating", len(self._held_out)) as step,
+            deterministic(config.deterministic),
+        ):
             matrix = evaluation.confusion_matrix(
                 model,
                 self._held_out,
@@ -229,8 +236,8 @@ class Experiment:
         if not isinstance(model, nn.Module) or not isinstance(model, Model):
             raise AlsegError(f"The model {choice.name!r} is no nn.Module with encode, decode and parameter_groups.")
         if pretrained and round == 0 and getattr(model, "origin", None):
-            self.folder.record({"weights": dict(model.origin)})
-        return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+            self.folder.record({"weights": dict(model.origin)})  # type: ignore[arg-type]
+        return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         for failure in self._registry.notify(hook, folder=str(self.folder.path), **arguments):
@@ -256,7 +263,7 @@ def open_images(resolved: Resolved, progress: Progress) -> tuple[str | None, Dec
             raise UserMistake(f"The split {name!r} of the dataset {config.dataset.name!r} is empty.")
         with progress.phase(f"reading {name} images", len(images)) as step:
             opened[name] = DecodedImages(
-                images, dataset.classes, memory, config.train.workers, advance=lambda step=step: step(1, "")
+                images, dataset.classes, memory, config.train.workers, advance=partial(step, 1, "")
             )
         memory -= opened[name].bytes
     held_out = opened[split] if split is not None else None
@@ -280,9 +287,7 @@ def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classe
         )
     height, width = min(pool.sizes, key=lambda size: size[0] * size[1])
     if config.first_pixels > height * width:
-        raise UserMistake(
-            f"first_pixels is {config.first_pixels}, but the smallest image has {height * width} pixels."
-        )
+        raise UserMistake(f"first_pixels is {config.first_pixels}, but the smallest image has {height * width} pixels.")
     for name, size, batch in (
         ("train.size", _pair(config.train.size) or pool.sizes[0], config.train.batch_size),
         ("query.size", _pair(config.query.size) or max(pool.sizes), config.query.batch_size),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """"; did you mean a, b?" with the nearest of `known`, or all of them where there are few."""
+    """ "; did you mean a, b?" with the nearest of `known`, or all of them where there are few."""
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
     if close:

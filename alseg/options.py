@@ -62,17 +62,29 @@ class Option:
 def options_of(factory: Callable[..., Any], given: tuple[str, ...] = ()) -> dict[str, Option]:
     """The options of a factory: its keyword parameters less those that the core gives."""
     try:
-        signature = inspect.signature(factory, eval_str=True)
-    except NameError:  # an annotation imported under TYPE_CHECKING
         signature = inspect.signature(factory)
     except ValueError:  # a builtin that tells nothing of itself
         return {}
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {
-        name: Option(name, Any if p.annotation is MISSING else p.annotation, p.default)
+        name: Option(name, _evaluated(p.annotation, factory), p.default)
         for name, p in signature.parameters.items()
         if name not in given and p.kind not in variable
     }
+
+
+def _evaluated(annotation: Any, factory: Callable[..., Any]) -> Any:
+    """A parameter's type; each alone, so that names imported under TYPE_CHECKING do no harm."""
+    if annotation is MISSING:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    function = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)
+    function = getattr(function, "func", function)  # of functools.partial
+    try:
+        return eval(annotation, getattr(function, "__globals__", {}))
+    except Exception as error:
+        raise TypeError(f"the type {annotation!r} of an option cannot be found: {error}") from error
 
 
 def convert(key: str, value: Any, kind: Any) -> Any:
@@ -96,8 +108,6 @@ def _convert(value: Any, kind: Any) -> Any:
         raise ValueError
     if origin is tuple:
         return _convert_tuple(value, arguments)
-    if isinstance(kind, str):
-        kind = {"int": int, "float": float, "bool": bool, "str": str}.get(kind, Any)
     convert_scalar = _SCALARS.get(kind)
     return value if convert_scalar is None else convert_scalar(value)
 
@@ -214,9 +224,7 @@ def describe(kind: Any) -> str:
         Size: "a size HxW in pixels such as 360x480",
         Any: "any value",
     }
-    if isinstance(kind, str):
-        kind = {"int": int, "float": float, "bool": bool, "str": str}.get(kind, kind)
-    return words.get(kind) or getattr(kind, "__name__", str(kind))
+    return words.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def plain(value: Any) -> Any:

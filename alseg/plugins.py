@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def load_plugins(
         path = Path(file)
         if not path.is_file():
             raise UserMistake(f"There is no plugin file {file}.")
-        _add(registry, Plugin(path.stem, str(file), "-"), lambda path=path: _module(path))
+        _add(registry, Plugin(path.stem, str(file), "-"), partial(_module, path))
     return registry
 
 

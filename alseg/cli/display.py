@@ -31,7 +31,9 @@ class TerminalProgress:
         task = self._display.add_task(name, total=total, word="")
 
         def step(done: int, word: str) -> None:
-            self._display.update(task, advance=done, **({"word": word} if word else {}))
+            self._display.advance(task, done)
+            if word:
+                self._display.update(task, word=word)
 
         try:
             yield step

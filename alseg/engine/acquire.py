@@ -17,8 +17,6 @@ from alseg.protocols import Acquirer, Model, Selector
 from alseg.ranking import pick
 from alseg.values import Classes, PixelLabels, PoolBatch, Question, Selection
 
-Chosen = tuple[PoolBatch, Selection, Tensor | None]
-
 
 class Pool:
     """The images that may be asked, in batches of one size, each with its candidates."""
@@ -53,7 +51,7 @@ class Pool:
                 PoolBatch(
                     keys=keys,
                     size=self._images.sizes[group[0]],
-                    prediction=_Later(lambda parts=parts: look([image for image, _ in parts])),  # type: ignore[misc]
+                    prediction=look([image for image, _ in parts]),
                     candidates=candidates,
                     labels=self._labels,
                     round=self._round,
@@ -76,24 +74,14 @@ class Pool:
         return draw
 
 
-class _Later:
-    """A prediction that is computed at the first question to it."""
-
-    def __init__(self, compute: Callable[[], ModelPrediction]) -> None:
-        self._compute = compute
-        self._made: ModelPrediction | None = None
-
-    def __getattr__(self, name: str) -> object:
-        if self._made is None:
-            self._made = self._compute()
-        return getattr(self._made, name)
-
-
 def ask_at_random(pool: Pool, n: int, advance: Callable[[int], None] = lambda n: None) -> list[list[Question]]:
     """The first round: n candidates of each image uniformly. Questions by image, in the pool's order."""
 
-    def nothing(images: list[np.ndarray]) -> ModelPrediction:
+    def no_logits() -> Tensor:
         raise AlsegError("There is no model yet in the first round.")
+
+    def nothing(images: list[np.ndarray]) -> ModelPrediction:
+        return ModelPrediction(no_logits, (images[0].shape[0], images[0].shape[1]))
 
     asked: dict[int, list[Question]] = {}
     for group, batch in pool.batches(nothing):

@@ -59,7 +59,9 @@ def confusion_matrix(
             prediction = predict(model, [image for image, _ in parts], size, device, precision)
             # void may be any value outside the classes: all of it becomes -1
             masks = np.stack([np.where(mask == classes.void, -1, mask) for _, mask in parts])  # type: ignore[arg-type]
-            total += confusion(torch.from_numpy(masks.astype(np.int32)).to(device), prediction.predicted(), len(classes))
+            total += confusion(
+                torch.from_numpy(masks.astype(np.int32)).to(device), prediction.predicted(), len(classes)
+            )
             advance(len(group))
     return total.cpu().numpy()
 
@@ -68,9 +70,7 @@ def scores(matrix: np.ndarray, classes: Classes) -> Scores:
     """Mean intersection over union, IoU by class, and accuracy, from a confusion matrix."""
     hits = np.diag(matrix).astype(np.float64)
     union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
-    iou = {
-        name: float(hits[c] / union[c]) if union[c] else None for c, name in enumerate(classes.names)
-    }
+    iou = {name: float(hits[c] / union[c]) if union[c] else None for c, name in enumerate(classes.names)}
     known = [value for value in iou.values() if value is not None]
     total = int(matrix.sum())
     return Scores(

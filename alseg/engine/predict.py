@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,14 +15,17 @@ from alseg.protocols import Model
 
 
 class ModelPrediction:
-    """`Prediction` from logits [B, C, h, w], upsampled to `size` before the softmax."""
+    """`Prediction` from logits [B, C, h, w], which are computed when first asked for.
 
-    def __init__(self, logits: Tensor, size: tuple[int, int]) -> None:
+    They are upsampled to `size`, the images' own, before the softmax.
+    """
+
+    def __init__(self, logits: Callable[[], Tensor], size: tuple[int, int]) -> None:
         self._logits, self._size = logits, size
 
     @cached_property
     def _probabilities(self) -> Tensor:
-        return resize(self._logits, self._size).softmax(1)
+        return resize(self._logits(), self._size).softmax(1)
 
     @cached_property
     def _top2(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,9 +59,12 @@ def predict(
 ) -> ModelPrediction:
     """Predictions of images uint8 [H, W, 3] of one size, seen by the model at `size` (None: their own)."""
     assert isinstance(model, nn.Module) and not model.training
-    batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
-    scaled = resize_images(batch, size).contiguous(memory_format=torch.channels_last)
-    with lower_precision(device, precision):
-        logits = model.decode(model.encode(scaled))
+
+    def logits() -> Tensor:
+        batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
+        scaled = resize_images(batch, size).contiguous(memory_format=torch.channels_last)
+        with lower_precision(device, precision):
+            return model.decode(model.encode(scaled)).float()
+
     height, width = images[0].shape[:2]
-    return ModelPrediction(logits.float(), (height, width))
+    return ModelPrediction(logits, (height, width))

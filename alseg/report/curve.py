@@ -36,6 +36,7 @@ def draw_curve(records: Sequence[Record], path: Path, title: str) -> bool:
     # the object interface: no global state of pyplot, no display needed
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(7.2, 4.4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -48,7 +49,7 @@ def draw_curve(records: Sequence[Record], path: Path, title: str) -> bool:
         if values[-1] is not None:
             ends.append((values[-1], name))
     means = [100 * record["miou"] for record in scored]
-    axes.plot(pixels, means, color="#0b5fa5", lw=2.5, marker="o", zorder=3, label="mean")
+    axes.plot(pixels, means, color="#0b5fa5", lw=2.5, marker="o", zorder=3)
     for x, y in zip(pixels, means, strict=True):
         axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="center", color="#0b5fa5")
     for y, (_, name) in zip(_spread([value for value, _ in sorted(ends)], 3.4), sorted(ends), strict=True):
@@ -58,10 +59,8 @@ def draw_curve(records: Sequence[Record], path: Path, title: str) -> bool:
     axes.set_xticks(pixels)
     axes.grid(axis="y", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(["each class", "mean over classes"], frameon=False, loc="lower right")
-    legend = axes.get_legend()
-    for handle, colour, width in zip(legend.legend_handles, ("0.75", "#0b5fa5"), (1, 2.5), strict=True):
-        handle.set(color=colour, linewidth=width)
+    handles = [Line2D([], [], color="#0b5fa5", lw=2.5, marker="o"), Line2D([], [], color="0.75", lw=1)]
+    figure.legend(handles, ["mean over classes", "each class"], frameon=False, loc="outside lower center", ncols=2)
     figure.savefig(path)
     return True
 

@@ -31,6 +31,7 @@ class DilatedConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, c, h, w] -> [B, c', h, w]."""
         rate = self.dilation[0]
         weight, padding = self.weight, [rate, rate]
         if rate >= x.shape[-2]:
@@ -58,6 +59,7 @@ class ASPP(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, high: Tensor) -> Tensor:
+        """The encoder's last map -> [B, channels, h, w]."""
         pooled = self.pooling(high).expand(-1, -1, *high.shape[-2:])
         branches = [branch(high) for branch in self.branches]
         return self.dropout(self.project(torch.cat([*branches, pooled], 1)))

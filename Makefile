@@ -1,0 +1,42 @@
+# Needs make and Python 3.11 to 3.13; everything else is installed into .venv (about 6 GB with torch).
+PYTHON ?= python3
+# The environment may live elsewhere, so that several checkouts share one.
+VENV ?= .venv
+BIN = $(VENV)/bin
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+STAMP = $(VENV)/.installed-$(shell cat pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: help install demo test test-all lint clean
+
+help:
+	@echo "make demo      install, run active learning on generated images, show the learning curve"
+	@echo "make test      install, lints, types and the test suite"
+	@echo "make test-all  the slow and real tests besides"
+	@echo "make clean     remove the environment and caches"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "alseg needs Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: install
+	$(BIN)/alseg run
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

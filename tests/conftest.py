@@ -1,0 +1,72 @@
+"""Fixtures: a registry, the real command line, and a tiny CamVid on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alseg.cli.app import run_cli
+from alseg.plugins import Registry, load_plugins
+
+torch.set_num_threads(1)  # the suite runs in several processes
+logging.getLogger("PIL").setLevel(logging.WARNING)
+
+CAMVID_CLASSES = 11
+# A network that trains in a moment.
+SMALL = (
+    "--encoder test_resnet.r160_in1k --weights none --size 64x64 --device cpu "
+    "-o model.channels=8 -o train.epochs=1 -o train.batch_size=4"
+).split()
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return load_plugins()
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the real command line in this process."""
+
+    def call(*words: object) -> Outcome:
+        capsys.readouterr()
+        code = run_cli([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+def write_camvid(root: Path, train: int = 6, val: int = 3, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:
+    """A folder in CamVid's layout: four grey-coded classes in vertical bands, a void border."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val)):
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        for i in range(count):
+            edges = np.sort(random.integers(4, size[1] - 4, 3))
+            mask = np.digitize(np.arange(size[1]), edges)[None, :].repeat(size[0], 0).astype(np.uint8)
+            image = np.stack([mask * 60 + 20, 200 - mask * 40, mask * 30], -1) + random.integers(0, 20, (*size, 3))
+            mask[:2] = 11
+            Image.fromarray(image.astype(np.uint8)).save(root / split / f"{split}{i:02}.png")
+            Image.fromarray(mask).save(root / f"{split}annot" / f"{split}{i:02}.png")
+    return root
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    return write_camvid(tmp_path / "camvid")

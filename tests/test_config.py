@@ -1,0 +1,148 @@
+"""Settings: layers, types, messages, and the way to TOML and back."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Annotated, Literal
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alseg.config import flatten, parse_assignments, read_toml, recipe, resolve
+from alseg.errors import UserMistake
+from alseg.options import Between, Size, convert, options_of
+
+
+def config(registry, toml=None, **flags):
+    return resolve(registry, toml or {}, {name.replace("__", "."): value for name, value in flags.items()}).config
+
+
+def test_layers_defaults_recipe_toml_flags(registry):
+    assert config(registry).train.epochs == recipe(registry, "shapes")["train.epochs"]
+    assert config(registry, {"train.epochs": 7}).train.epochs == 7
+    assert config(registry, {"train.epochs": 7}, train__epochs="9").train.epochs == 9
+    assert config(registry).augment.flip == 0.5, "a default that no recipe changes"
+
+
+def test_the_camvid_recipe_is_the_papers(registry, camvid):
+    settings = config(registry, dataset="camvid", dataset__data=str(camvid))
+    assert settings.train.size == settings.query.size == Size(360, 480)
+    train = settings.train
+    assert (train.optimizer, train.learning_rate, train.encoder_rate, train.weight_decay) == ("adam", 5e-4, 0.1, 2e-4)
+    assert (train.epochs, train.batch_size, train.schedule) == (50, 4, "multistep")
+    assert (train.milestones, train.decay) == ((0.4, 0.8), 0.1)
+    assert (settings.first_pixels, settings.pixels_per_round, settings.budget) == (10, 10, 100)
+    assert settings.total_rounds() == 10
+    change = settings.augment
+    assert (change.scale, change.flip) == ((0.5, 2.0), 0.5)
+    assert (change.jitter, change.brightness, change.contrast, change.saturation, change.hue) == (0.8,) * 4 + (0.2,)
+    assert (change.grayscale, change.blur, change.blur_sigma) == (0.2, 0.5, (0.1, 2.0))
+
+
+def test_size_sets_training_and_query_size(registry):
+    settings = config(registry, {"train.size": "32x48", "query.size": "32x48"})
+    assert (settings.train.size, settings.query.size, settings.evaluate.size) == (Size(32, 48), Size(32, 48), None)
+    assert flatten({"size": "32x48"}) == {"train.size": "32x48", "query.size": "32x48"}
+
+
+def test_another_recipe_can_be_asked_for(registry):
+    settings = config(registry, recipe="camvid", model__weights="none")
+    assert (settings.dataset.name, settings.recipe, settings.train.epochs) == ("shapes", "camvid", 50)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "rounds", "expected"),
+    [
+        ((10, 10, 100), None, [10] * 10),
+        ((10, 10, 95), None, [10] * 9 + [5]),
+        ((10, 10, 100), 3, [10] * 3),
+        ((5, 7, 5), None, [5]),
+        ((1, 10, 30), None, [1, 10, 10, 9]),
+    ],
+)
+def test_the_budget_of_each_round(registry, pixels, rounds, expected):
+    first, later, budget = pixels
+    settings = config(registry, {"first_pixels": first, "pixels_per_round": later, "budget": budget, "rounds": rounds})
+    assert [settings.pixels_in(number) for number in range(settings.total_rounds())] == expected
+    assert rounds or settings.pixels_in(len(expected)) == 0
+
+
+def test_settings_survive_toml(registry, tmp_path):
+    settings = config(registry, {"selector.top": 0.3, "rounds": 2, "split": "val"})
+    path = tmp_path / "settings.toml"
+    path.write_text(tomli_w.dumps({**settings.nested(), "record": {"torch": "2"}}))
+    assert resolve(registry, read_toml(path), {}).config == settings
+
+
+def test_hyphens_and_tables_are_the_same_settings():
+    nested = tomllib.loads('first-pixels = 3\n[selector]\nname = "topk"\n[train]\nbatch-size = 2\n')
+    assert flatten(nested) == {"first_pixels": 3, "selector": "topk", "train.batch_size": 2}
+    assert parse_assignments(["train.batch-size=2", "selector.top=0.5"]) == {
+        "train.batch_size": "2",
+        "selector.top": "0.5",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("3", int, 3),
+        (3.0, int, 3),
+        ("1e-3", float, 1e-3),
+        ("true", bool, True),
+        ("No", bool, False),
+        ("a", Literal["a", "b"], "a"),
+        ("8", Literal[8, 16], 8),
+        ("none", int | None, None),
+        ("0.5, 2", tuple[float, float], (0.5, 2.0)),
+        ([1, 2, 3], tuple[int, ...], (1, 2, 3)),
+        ("360x480", Size, Size(360, 480)),
+        ("0.1,0.9", Annotated[tuple[float, ...], Between(0, 1)], (0.1, 0.9)),
+    ],
+)
+def test_conversion(value, kind, expected):
+    assert convert("key", value, kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("3.5", int),
+        (3.5, int),
+        (True, int),
+        ("", int),
+        ("nan", float),
+        ("inf", float),
+        ("maybe", bool),
+        (1, Literal["a"]),
+        ("1", tuple[float, float]),
+        ("a,b", tuple[float, float]),
+        ("360", Size),
+        ("0x10", Size),
+        ("-1x10", Size),
+        ("3", Annotated[int, Between(4)]),
+        ("0.1,1.1", Annotated[tuple[float, ...], Between(0, 1)]),
+    ],
+)
+def test_what_does_not_convert_names_the_key_and_what_it_takes(value, kind):
+    with pytest.raises(UserMistake, match=r"train\.thing takes .+, not "):
+        convert("train.thing", value, kind)
+
+
+@given(st.text(max_size=20), st.sampled_from([int, float, bool, Size, tuple[float, float], Literal["a"], int | None]))
+def test_no_text_makes_conversion_fail_in_another_way(text, kind):
+    try:
+        convert("key", text, kind)
+    except UserMistake as error:
+        assert "key takes" in str(error)
+
+
+def test_a_factorys_parameters_are_its_options():
+    def factory(classes: int, top: float = 0.05, name: str = "x", *, deep: bool = False):
+        return None
+
+    options = options_of(factory, given=("classes",))
+    assert {name: option.default for name, option in options.items()} == {"top": 0.05, "name": "x", "deep": False}
+    assert options["top"].describe() == {"name": "top", "type": "a number", "default": 0.05, "required": False}
