@@ -61,16 +61,21 @@ class Option:
 
 def options_of(factory: Callable[..., Any], given: tuple[str, ...] = ()) -> dict[str, Option]:
     """The options of a factory: its keyword parameters less those that the core gives."""
+    return {
+        name: Option(name, _evaluated(parameter.annotation, factory), parameter.default)
+        for name, parameter in parameters_of(factory).items()
+        if name not in given
+    }
+
+
+def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a factory."""
     try:
-        signature = inspect.signature(factory)
+        parameters = inspect.signature(factory).parameters
     except ValueError:  # a builtin that tells nothing of itself
         return {}
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {
-        name: Option(name, _evaluated(p.annotation, factory), p.default)
-        for name, p in signature.parameters.items()
-        if name not in given and p.kind not in variable
-    }
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind not in variable}
 
 
 def _evaluated(annotation: Any, factory: Callable[..., Any]) -> Any:
@@ -180,7 +185,7 @@ def _str(value: Any) -> str:
 def _path(value: Any) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError
-    return Path(value)
+    return Path(value).expanduser().absolute()  # a run may be resumed from another folder
 
 
 def _size(value: Any) -> Size:

@@ -16,7 +16,7 @@ import pluggy
 from alseg import hookspecs
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
-from alseg.options import MISSING, Option, convert, options_of
+from alseg.options import MISSING, Option, convert, options_of, parameters_of
 
 # kind -> what the core gives its factories, where they take it
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -74,7 +74,7 @@ class Piece:
 
     def build(self, options: Mapping[str, Any], **given: Any) -> Any:
         """Call the factory with its options and what the core gives; an error names the plugin."""
-        taken = {name: value for name, value in given.items() if name in options_of(self.factory)}
+        taken = {name: value for name, value in given.items() if name in parameters_of(self.factory)}
         try:
             return self.factory(**options, **taken)
         except AlsegError:
@@ -114,8 +114,7 @@ class Registry:
         if found:
             claims = " and ".join(sorted({piece.plugin.distribution for piece in found}))
             raise UserMistake(
-                f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.distribution}:{name} "
-                "to choose."
+                f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.distribution}:{name} to choose."
             )
         message = f"There is no {kind} {name!r}{nearest(name, [piece.name for piece in self.of(kind)])}."
         for plugin in self.plugins:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -96,6 +97,8 @@ def test_hyphens_and_tables_are_the_same_settings():
         ("a", Literal["a", "b"], "a"),
         ("8", Literal[8, 16], 8),
         ("none", int | None, None),
+        ("default", Literal["default"] | Path, "default"),
+        ("file", Literal["default"] | Path, Path.cwd() / "file"),
         ("0.5, 2", tuple[float, float], (0.5, 2.0)),
         ([1, 2, 3], tuple[int, ...], (1, 2, 3)),
         ("360x480", Size, Size(360, 480)),

@@ -123,7 +123,9 @@ def test_an_infinitely_low_candidate_is_picked_before_padding():
 
 def test_picks_of_an_image_do_not_depend_on_the_others():
     values = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 5, 6)))
-    allowed = torch.from_numpy(np.random.default_rng(1).random((4, 5, 6)) < np.array([0.05, 0.3, 0.9, 1])[:, None, None])
+    allowed = torch.from_numpy(
+        np.random.default_rng(1).random((4, 5, 6)) < np.array([0.05, 0.3, 0.9, 1])[:, None, None]
+    )
     together = pick(values, allowed, 4)
     for i in range(4):
         alone = pick(values[i : i + 1], allowed[i : i + 1], 4)

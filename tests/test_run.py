@@ -47,7 +47,9 @@ def fingerprint(run: Path) -> dict[str, list[dict]]:
 
 def camvid_run(cli, data: Path, out: Path, *more: object):
     words = ["run", "--dataset", "camvid", "--data", data, *SMALL, "--first-pixels", 5, "--pixels-per-round", 3]
-    return cli(*words, "--budget", 11, "--out", out, *more)
+    outcome = cli(*words, "--budget", 11, "--out", out, *more)
+    assert outcome.code == 0, outcome.err
+    return outcome
 
 
 def test_a_run_leaves_settings_questions_labels_rounds_and_models(cli, camvid, tmp_path):
