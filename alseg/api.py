@@ -11,6 +11,7 @@ from typing import Any
 
 import alseg
 from alseg.config import RunConfig, flatten, resolve
+from alseg.errors import Interrupted, Waiting
 from alseg.experiment import Experiment
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins
@@ -71,7 +72,12 @@ def resume(folder: Path | str, *, registry: Registry | None = None, progress: Pr
 
 def _carried_on(experiment: Experiment, folder: RunFolder) -> RunResult:
     with folder.lock():
-        records = run_rounds(experiment, folder)
+        try:
+            records = run_rounds(experiment, folder)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(f"Interrupted; `alseg resume {folder.path}` goes on from the last phase.") from stop
+        except Waiting as wait:
+            raise Waiting(f"{wait} `alseg resume {folder.path}` goes on when they are in.") from wait
         return _result(folder, experiment.config, records)
 
 

@@ -15,6 +15,12 @@ class UserMistake(AlsegError):
     exit_code = 2
 
 
+class Interrupted(AlsegError):
+    """Somebody pressed Ctrl-C; what was finished is on the disk."""
+
+    exit_code = 130
+
+
 class Waiting(AlsegError):
     """The run waits for answers that are not in yet."""
 

@@ -66,7 +66,7 @@ class Piece:
             if name in values:
                 resolved[name] = convert(f"{self.kind}.{name}", values[name], option.type)
             elif option.default is MISSING:
-                flag = f"--{name}" if name in ("data", "classes") else f"-o {self.kind}.{name}=..."
+                flag = f"--{name}" if name == "data" else f"-o {self.kind}.{name}=..."
                 raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
             else:
                 resolved[name] = option.default

@@ -18,24 +18,11 @@ from alseg.plugins import Registry, load_plugins
 torch.set_num_threads(1)  # the suite runs in several processes
 logging.getLogger("PIL").setLevel(logging.WARNING)
 
-CAMVID_CLASSES = 11
 # A network that trains in a moment.
-SMALL = [
-    "--encoder",
-    "test_resnet.r160_in1k",
-    "--weights",
-    "none",
-    "--size",
-    "64x64",
-    "--device",
-    "cpu",
-    "-o",
-    "model.channels=8",
-    "-o",
-    "train.epochs=1",
-    "-o",
-    "train.batch_size=4",
-]
+SMALL = (
+    *("--encoder", "test_resnet.r160_in1k", "--weights", "none", "--size", "64x64", "--device", "cpu"),
+    *("-o", "model.channels=8", "-o", "train.epochs=1", "-o", "train.batch_size=4"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -46,7 +47,7 @@ def test_the_last_event_counts_and_a_retracted_item_is_open():
 def test_a_damaged_line_is_named(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_text('{"event": "unsure", "item": "a"}\nnonsense\n')
-    with pytest.raises(AlsegError, match="Line 2 of .*journal.jsonl"):
+    with pytest.raises(AlsegError, match=r"Line 2 of .*journal\.jsonl"):
         Journal(path).events()
     with pytest.raises(AlsegError, match="unknown event 'voted'"):
         fold([{"event": "voted", "item": "a"}])
@@ -56,10 +57,8 @@ def test_a_damaged_line_is_named(tmp_path):
 def test_any_bytes_are_read_or_refused_with_a_sentence(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     path.write_bytes(content)
-    try:
-        fold(Journal(path).events())
-    except AlsegError as error:
-        assert str(error)
+    with contextlib.suppress(AlsegError):
+        assert isinstance(fold(Journal(path).events()), dict)
 
 
 def test_a_run_appears_whole_or_not_at_all(tmp_path):

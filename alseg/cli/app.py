@@ -66,7 +66,7 @@ def run_cli(words: list[str]) -> int:
         _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _say("Interrupted. What is recorded is kept; `alseg resume RUN` goes on.")
+        _say("Interrupted before the run began; nothing was written.")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

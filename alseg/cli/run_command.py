@@ -23,7 +23,6 @@ alseg run --config settings.toml --seed 1 --out runs/second
 # flag -> setting, where they differ by more than hyphens
 SETTING = {
     "data": "dataset.data",
-    "classes": "dataset.classes",
     "encoder": "model.encoder",
     "weights": "model.weights",
 }
@@ -38,7 +37,6 @@ def run(
     context: typer.Context,
     dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=DATA),
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=DATA),
-    classes: str = typer.Option(None, metavar="A,B,C", help="Class names, where asked for.", rich_help_panel=DATA),
     split: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=DATA),
     model: str = typer.Option(None, help="A model's name.", rich_help_panel=PIECES),
     encoder: str = typer.Option(None, metavar="TIMM_NAME", help="The model's encoder.", rich_help_panel=PIECES),
