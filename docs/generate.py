@@ -1,0 +1,65 @@
+"""Write the pages that are made from code: `python docs/generate.py`."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from alseg.config import PIECES, RunConfig, recipe
+from alseg.options import describe, plain
+from alseg.plugins import Registry, load_plugins
+
+HEADER = """# Settings
+
+Made by `python docs/generate.py`. A setting is given as `-o NAME=VALUE`, in a TOML file (`--config FILE`, dotted names
+as tables), or by its own flag. What a recipe does not set keeps its default. `size` sets `train.size` and
+`query.size`; `evaluate.size` follows `query.size` unless it is given. Sizes are HxW.
+
+| setting | takes | default | recipe `camvid` | recipe `shapes` |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def settings_page(registry: Registry) -> str:
+    """docs/settings.md."""
+    recipes = [recipe(registry, name) for name in ("camvid", "shapes")]
+    rows = []
+    for name, kind, default in _settings(RunConfig, ""):
+        values = [_shown(default), *(_shown(given[name]) if name in given else "" for given in recipes)]
+        rows.append(f"| `{name}` | {describe(kind)} | {' | '.join(values)} |\n")
+    text = HEADER + "".join(rows) + "\n# Pieces and their options\n\n| kind | name | option | takes | default |\n"
+    text += "| --- | --- | --- | --- | --- |\n"
+    for kind in PIECES:
+        for piece in sorted(registry.of(kind), key=lambda piece: piece.name):
+            options = [option.describe() for option in piece.options().values()]
+            for option in options or [{"name": "", "type": "", "default": "", "required": False}]:
+                default = "must be given" if option["required"] else _shown(option["default"])
+                option_name = f"`{kind}.{option['name']}`" if option["name"] else ""
+                text += f"| {kind} | `{piece.name}` | {option_name} | {option['type']} | {default} |\n"
+    return text
+
+
+def _settings(kind: Any, prefix: str) -> list[tuple[str, Any, Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    found = []
+    for field in fields(kind):
+        if field.name in PIECES:
+            continue
+        if is_dataclass(hints[field.name]):
+            found += _settings(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            default = "the dataset's" if field.name == "recipe" else field.default
+            found.append((prefix + field.name, hints[field.name], default))
+    return found
+
+
+def _shown(value: Any) -> str:
+    value = plain(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "settings.md").write_text(settings_page(load_plugins(third_party=False)))

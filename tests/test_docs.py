@@ -1,0 +1,70 @@
+"""What README and docs say is so."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_settings_page_is_what_the_code_says():
+    sys.path.insert(0, str(ROOT / "docs"))
+    from generate import settings_page
+
+    from alseg.plugins import load_plugins
+
+    written = (ROOT / "docs" / "settings.md").read_text()
+    assert written == settings_page(load_plugins(third_party=False)), "run python docs/generate.py"
+
+
+def test_the_readmes_plugin_runs(cli, camvid, tmp_path):
+    (block,) = (code for code in re.findall(r"```python\n(.+?)```", README, re.DOTALL) if "hookimpl" in code)
+    file = tmp_path / "rivals.py"
+    file.write_text(block)
+    words = ["--plugin", file, "run", "--dataset", "camvid", "--data", camvid, *SMALL, "--acquirer", "rivals"]
+    words += ["-o", "acquirer.classes=2", "--first-pixels", 2, "--pixels-per-round", 2, "--rounds", 2]
+    outcome = cli(*words, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```console\n(.+?)```", README, re.DOTALL)
+    return [line[2:].split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("alseg run")])
+def test_the_readmes_commands_are_understood(cli, camvid, tmp_path, command):
+    """Each is run to the end with its own flags, on a tiny dataset and network."""
+    words = shlex.split(command.replace("CAMVID", str(camvid)))[1:]
+    tiny = list(SMALL)
+    if "FILE" in words:
+        words[words.index("FILE")] = "none"
+    if "--dataset" not in words:
+        tiny += ["-o", "dataset.train_images=4", "-o", "dataset.val_images=2"]
+    for flag in ("--encoder", "--weights", "--size"):  # a flag of its own counts
+        if flag in words and flag in tiny:
+            at = tiny.index(flag)
+            del tiny[at : at + 2]
+    outcome = cli(*words, *tiny, "--rounds", 2, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+
+
+def test_the_targets_that_the_readme_names_exist():
+    targets = {
+        line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z-]+:", line)
+    }
+    assert {command.split()[1] for command in commands() if command.startswith("make ")} <= targets
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
