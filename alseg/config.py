@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from alseg.errors import UserMistake
 from alseg.names import nearest
-from alseg.options import Between, Size, convert, plain
+from alseg.options import Between, Longer, Size, convert, plain
 from alseg.plugins import Piece, Registry
 
+PER_IMAGE = ("first_pixels", "pixels_per_round", "budget")
 PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
 Probability = Annotated[float, Between(0, 1)]
 Count = Annotated[int, Between(1)]
@@ -26,7 +27,8 @@ Count = Annotated[int, Between(1)]
 class TrainSettings:
     """How the model is trained in each round."""
 
-    size: Size | None = None  # None: the size of the first training image
+    size: Size | None = None  # of the crop; None: the size of the first training image
+    resize: Size | Longer | None = None  # of the image at scale 1, before the crop; None: the crop's
     epochs: Count = 50
     batch_size: Annotated[int, Between(2)] = 4
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -38,6 +40,7 @@ class TrainSettings:
     milestones: Annotated[tuple[float, ...], Between(0, 1)] = (0.4, 0.8)  # of the epochs
     decay: Annotated[float, Between(0, 1)] = 0.1  # multistep: factor at each milestone
     power: Annotated[float, Between(0, 10)] = 0.9  # of poly
+    warm_up: Annotated[float, Between(0, 1e6)] = 0.0  # epochs in which the rate rises from 0
     decode: Literal["points", "dense"] = "points"  # where the decoder is computed
     workers: Annotated[int, Between(0, 256)] = 2  # threads that decode images
 
@@ -62,9 +65,12 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class PassSettings:
-    """A pass over images without training; size None: for queries the image's own, else as for queries."""
+    """A pass over images without training.
 
-    size: Size | None = None
+    size "own" is each image's own; none is the image's own for queries, and as for queries in evaluation.
+    """
+
+    size: Size | Longer | Literal["own"] | None = None
     batch_size: Count = 8
 
 
@@ -89,9 +95,13 @@ class RunConfig:
     first_pixels: Count = 10
     pixels_per_round: Count = 10
     budget: Count = 100
+    pool_pixels_per_round: Count | None = None  # over all images together, instead of the three above
+    cap: Count | None = None  # of these in one image
+    labels: Literal["points", "all"] = "points"  # all: full supervision, the upper line
     rounds: Count | None = None
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
     split: Literal["val", "test"] | None = None
+    protocol: Literal["honest", "paper"] = "honest"  # paper: also the best epoch on test
     void: Literal["skip", "ask"] | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -102,21 +112,28 @@ class RunConfig:
     evaluate: PassSettings = field(default_factory=PassSettings)
 
     def pixels_in(self, round: int) -> int:
-        """How many pixels an image are asked in a round."""
+        """How many pixels an image are asked in a round, at most."""
+        if self.pool_pixels_per_round is not None:
+            return min(self.pool_pixels_per_round, self.cap or self.pool_pixels_per_round)
         if round == 0:
             return self.first_pixels
         spent = self.first_pixels + (round - 1) * self.pixels_per_round
         return max(0, min(self.pixels_per_round, self.budget - spent))
 
     def total_rounds(self) -> int:
-        """Rounds until the budget is spent, at most `rounds`."""
+        """Rounds until the budget is spent, at most `rounds`; 10 where the budget is the pool's."""
+        if self.labels == "all":
+            return 1
+        if self.pool_pixels_per_round is not None:
+            return self.rounds or 10
         left = self.budget - self.first_pixels
         rounds = 1 + -(-left // self.pixels_per_round)
         return rounds if self.rounds is None else min(rounds, self.rounds)
 
     def nested(self) -> dict[str, Any]:
         """As TOML holds it; `flatten` of it gives the same configuration again."""
-        return {name: value for name, value in _nested(self).items() if value is not None}
+        unused = PER_IMAGE if self.pool_pixels_per_round is not None else ()
+        return {name: value for name, value in _nested(self).items() if value is not None and name not in unused}
 
 
 def _nested(settings: Any) -> dict[str, Any]:
@@ -126,7 +143,7 @@ def _nested(settings: Any) -> dict[str, Any]:
         if isinstance(value, Choice):
             options = {name: plain(v) for name, v in value.options.items() if v is not None}
             nested[entry.name] = {"name": value.name, **options}
-        elif is_dataclass(value) and not isinstance(value, Size):
+        elif is_dataclass(value) and not isinstance(value, Size | Longer):
             nested[entry.name] = {name: v for name, v in _nested(value).items() if v is not None}
         else:
             nested[entry.name] = plain(value)
@@ -206,7 +223,19 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     for low, high in (config.augment.scale, config.augment.blur_sigma):
         if low > high:
             raise UserMistake(f"A range goes from low to high, not from {low:g} to {high:g}.")
+    _refuse_contradictions(user)
     return Resolved(config, pieces, dataset)
+
+
+def _refuse_contradictions(user: Mapping[str, Any]) -> None:
+    """Settings that somebody gave together though one leaves nothing for the other to do."""
+    given = [name for name in PER_IMAGE if user.get(name) is not None]
+    if user.get("pool_pixels_per_round") is not None and given:
+        raise UserMistake(
+            f"pool_pixels_per_round counts over the whole pool, {given[0]} for each image: give one of them."
+        )
+    if user.get("cap") is not None and user.get("pool_pixels_per_round") is None:
+        raise UserMistake("cap limits pool_pixels_per_round: give that as well.")
 
 
 def recipe(registry: Registry, name: str) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,17 +13,19 @@ import torch
 from torch import nn
 
 from alseg.config import Resolved, RunConfig
+from alseg.data import check_data, open_images
 from alseg.engine import evaluate as evaluation
-from alseg.engine.acquire import Pool, ask_at_random, ask_model
+from alseg.engine.acquire import Pool, ask_at_random, ask_model, within_budget
 from alseg.engine.batches import BatchSource
 from alseg.engine.device import choose_device, choose_precision, describe_device, deterministic, seeded
 from alseg.engine.images import DecodedImages
 from alseg.engine.train import TrainResult, train
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import AlsegError
+from alseg.options import fitted
 from alseg.plugins import Registry
 from alseg.progress import Progress
 from alseg.protocols import Model, Oracle
-from alseg.report.statistics import round_record
+from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
 from alseg.store import RunFolder
 from alseg.values import PixelLabels, Question
 
@@ -46,7 +47,7 @@ class Experiment:
         self.classes = resolved.dataset.classes
         self._device = choose_device(self.config.device)
         self._precision = choose_precision(self.config.precision, self._device)
-        self.split, self._pool, self._held_out = open_images(resolved, progress)
+        self.split, self._pool, self._held_out, self._test = open_images(resolved, progress)
         choice = self.config.oracle
         self.oracle: Oracle = self._pieces["oracle"].build(
             choice.options, images=self._pool, classes=self.classes, seed=self.config.seed
@@ -55,7 +56,8 @@ class Experiment:
         self._selector = self._pieces["selector"].build(self.config.selector.options)
         truth = self.oracle.sees_truth
         self._skip_void = self.config.void == "skip" or (self.config.void is None and truth)
-        check_data(self.config, self._pool, truth or self._skip_void, len(self.classes))
+        needs_masks = truth or self._skip_void or self.config.labels == "all"
+        check_data(self.config, self._pool, needs_masks, len(self.classes))
         self._trained: tuple[int, Model, TrainResult] | None = None  # the last round's
         self._acquire_seconds = 0.0
 
@@ -115,19 +117,22 @@ class Experiment:
                     self._acquirer,
                     self._selector,
                     self.classes,
-                    size=_pair(config.query.size),
+                    size=config.query.size,
                     device=self._device,
                     precision=self._precision,
                     advance=lambda done: step(done, ""),
                 )
-        short = sum(len(questions) < n for questions in asked)
-        if short:
+        short, wanted = sum(len(proposals) < n for proposals in asked), config.pool_pixels_per_round
+        questions = within_budget(asked, wanted)
+        if wanted is not None and len(questions) < wanted:
+            self.say(f"Round {round}: only {len(questions)} of {wanted} pixels can be asked within the cap.")
+        elif wanted is None and short:
             self.say(f"Round {round}: {short} images have fewer than {n} candidates left and are asked fewer pixels.")
         self._acquire_seconds = time.perf_counter() - started
-        return [question for questions in asked for question in questions]
+        return questions
 
-    def train(self, round: int, labels: PixelLabels) -> tuple[Model, TrainResult]:
-        """A model from the pretrained encoder, trained on all labels so far and stored."""
+    def train(self, round: int, labels: PixelLabels | None) -> tuple[Model, TrainResult]:
+        """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
         config, settings = self.config, self.config.train
         model = self._fresh(round)
         source = BatchSource(
@@ -135,7 +140,8 @@ class Experiment:
             labels,
             self.classes,
             config.augment,
-            size=_pair(settings.size) or self._pool.sizes[0],
+            size=fitted(settings.size, self._pool.sizes[0]),
+            resize=settings.resize,
             batch_size=settings.batch_size,
             seed=config.seed,
             round=round,
@@ -159,6 +165,7 @@ class Experiment:
                 device=self._device,
                 precision=self._precision,
                 advance=advance,
+                watch=None if self._test is None else partial(self._test_miou, model),
             )
         assert isinstance(model, nn.Module)
         self.folder.write_model(round, model, asdict(result))
@@ -179,24 +186,31 @@ class Experiment:
         started = time.perf_counter()
         if self._held_out is None:
             return Evaluation(None, 0.0)
+        with self._progress.phase(f"round {round}: evaluating", len(self._held_out)) as step:
+            matrix = self._confusion(model, self._held_out, lambda done: step(done, ""))
+        self.folder.write_confusion(round, matrix, self.classes)
+        return Evaluation(matrix, time.perf_counter() - started)
+
+    def _test_miou(self, model: Model) -> float:
+        assert self._test is not None
+        return evaluation.scores(self._confusion(model, self._test), self.classes).miou or 0.0
+
+    def _confusion(
+        self, model: Model, images: DecodedImages, advance: Callable[[int], None] = lambda done: None
+    ) -> np.ndarray:
         config = self.config
-        with (
-            self._progress.phase(f"round {round}: evaluating", len(self._held_out)) as step,
-            deterministic(config.deterministic),
-        ):
-            matrix = evaluation.confusion_matrix(
+        with deterministic(config.deterministic):
+            return evaluation.confusion_matrix(
                 model,
-                self._held_out,
+                images,
                 self.classes,
-                size=_pair(config.evaluate.size) or _pair(config.query.size),
+                size=config.evaluate.size or config.query.size,
                 batch_size=config.evaluate.batch_size,
                 device=self._device,
                 precision=self._precision,
                 workers=config.train.workers,
-                advance=lambda done: step(done, ""),
+                advance=advance,
             )
-        self.folder.write_confusion(round, matrix, self.classes)
-        return Evaluation(matrix, time.perf_counter() - started)
 
     def record(
         self,
@@ -207,24 +221,30 @@ class Experiment:
         scored: Evaluation,
     ) -> None:
         """Add the round to rounds.jsonl."""
-        record = round_record(
-            round=round,
-            questions=questions,
-            labels=labels,
-            images=len(self._pool),
-            classes=self.classes,
-            split=self.split,
-            matrix=scored.matrix,
-            loss=training.loss,
-            train_seconds=training.seconds,
-            acquire_seconds=self._acquire_seconds,
-            evaluate_seconds=scored.seconds,
-            device=describe_device(self._device),
-        )
+        if self.config.labels == "all":
+            known = self._known_pixels()
+            asked = {"labelled_pixels": known, "pixels_per_image": known / len(self._pool)}
+        else:
+            asked = asked_statistics(round, questions, labels, len(self._pool))
+        record = {
+            "round": round,
+            **asked,
+            **score_statistics(self.split, scored.matrix, self.classes),
+            **paper_statistics(training.watched if self._test is not None else None),
+            "loss": training.loss,
+            "train_seconds": training.seconds,
+            "acquire_seconds": self._acquire_seconds,
+            "evaluate_seconds": scored.seconds,
+            "device": describe_device(self._device),
+        }
         self.folder.write_round(record)
         self._notify("round_finished", record=record)
         value = "no evaluation" if record["miou"] is None else f"mIoU {record['miou']:.3f} on {self.split}"
         self.say(f"Round {round}: {record['pixels_per_image']:g} pixels an image, {value}.")
+
+    def _known_pixels(self) -> int:
+        masks = (self._pool.mask(i) for i in range(len(self._pool)))
+        return sum(int((mask != self.classes.void).sum()) for mask in masks if mask is not None)
 
     def _fresh(self, round: int, pretrained: bool = True) -> Model:
         choice, piece = self.config.model, self._pieces["model"]
@@ -242,70 +262,3 @@ class Experiment:
     def _notify(self, hook: str, **arguments: Any) -> None:
         for failure in self._registry.notify(hook, folder=str(self.folder.path), **arguments):
             self.say(failure)
-
-
-def open_images(resolved: Resolved, progress: Progress) -> tuple[str | None, DecodedImages, DecodedImages | None]:
-    """The evaluation split's name, the pool, and the evaluation images where they have masks."""
-    dataset, config = resolved.dataset, resolved.config
-    if "train" not in dataset.splits:
-        raise UserMistake(f"The dataset {config.dataset.name!r} has no images to train on.")
-    if config.split is not None and config.split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        raise UserMistake(f"The dataset {config.dataset.name!r} has no split {config.split!r}; there are {there}.")
-    split = config.split or next((name for name in ("val", "test") if name in dataset.splits), None)
-    memory = physical_memory() // 4
-    opened: dict[str, DecodedImages] = {}
-    for name in ("train", split):
-        if name is None:
-            continue
-        images = dataset.images(name)
-        if len(images) == 0:
-            raise UserMistake(f"The split {name!r} of the dataset {config.dataset.name!r} is empty.")
-        with progress.phase(f"reading {name} images", len(images)) as step:
-            opened[name] = DecodedImages(
-                images, dataset.classes, memory, config.train.workers, advance=partial(step, 1, "")
-            )
-        memory -= opened[name].bytes
-    held_out = opened[split] if split is not None else None
-    if held_out is not None and not any(held_out.has_mask):
-        split, held_out = None, None
-    if held_out is not None and not all(held_out.has_mask):
-        missing = held_out.keys[held_out.has_mask.index(False)]
-        raise UserMistake(
-            f"The image {missing} of split {split!r} has no mask while others have: add the mask or remove the image."
-        )
-    return split, opened["train"], held_out
-
-
-def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classes: int) -> None:
-    """Refuse what cannot work before anything is trained."""
-    if needs_masks and not all(pool.has_mask):
-        missing = pool.keys[pool.has_mask.index(False)]
-        raise UserMistake(
-            f"The image {missing} has no mask, which the oracle {config.oracle.name!r} or --void skip needs: add it, "
-            "or remove the image."
-        )
-    height, width = min(pool.sizes, key=lambda size: size[0] * size[1])
-    if config.first_pixels > height * width:
-        raise UserMistake(f"first_pixels is {config.first_pixels}, but the smallest image has {height * width} pixels.")
-    for name, size, batch in (
-        ("train.size", _pair(config.train.size) or pool.sizes[0], config.train.batch_size),
-        ("query.size", _pair(config.query.size) or max(pool.sizes), config.query.batch_size),
-        ("evaluate.size", _pair(config.evaluate.size) or (1, 1), config.evaluate.batch_size),
-    ):
-        # at least the image, 32 channels at half its size and the class scores, in float32
-        needed = batch * size[0] * size[1] * 4 * (3 + 8 + classes)
-        if needed > physical_memory():
-            raise UserMistake(
-                f"{name} {size[0]}x{size[1]} in batches of {batch} takes over {needed / 1e9:.0f} GB; this machine has "
-                f"{physical_memory() / 1e9:.0f} GB."
-            )
-
-
-def physical_memory() -> int:
-    """This machine's memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    return None if size is None else (size.height, size.width)

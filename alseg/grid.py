@@ -30,9 +30,9 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return sampled.squeeze(2)
 
 
-def resize_images(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 [B, 3, H, W] -> float32 [B, 3, *size] in [0, 1], antialiased when it shrinks."""
     scaled = images.to(torch.float32) / 255
-    if size is None or tuple(images.shape[-2:]) == size:
+    if tuple(images.shape[-2:]) == size:
         return scaled
     return F.interpolate(scaled, size=size, mode="bilinear", align_corners=False, antialias=True)

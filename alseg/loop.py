@@ -8,12 +8,15 @@ from alseg.errors import Waiting
 from alseg.experiment import Experiment
 from alseg.journal import as_events, fold
 from alseg.store import RunFolder
-from alseg.values import PixelLabel, Question
+from alseg.values import PixelLabel, PixelLabels, Question
 
 
 def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]]:
     """Do the rounds that are not recorded yet. A phase whose file is there is not done again."""
     experiment.started(folder)
+    if experiment.config.labels == "all":
+        supervise_fully(experiment, folder)
+        return experiment.finished()
     for round in range(len(folder.rounds()), experiment.config.total_rounds()):
         labels = folder.labels().before(round)
         questions = folder.questions(round)
@@ -27,6 +30,13 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
         folder.write_labels(labels)
         experiment.record(round, questions, labels, training, experiment.evaluate(round, model))
     return experiment.finished()
+
+
+def supervise_fully(experiment: Experiment, folder: RunFolder) -> None:
+    """One training on every pixel of the masks: the upper line. Nothing is asked and no label is written."""
+    if not folder.rounds():
+        model, training = experiment.trained(0) if folder.has_model(0) else experiment.train(0, None)
+        experiment.record(0, [], PixelLabels(), training, experiment.evaluate(0, model))
 
 
 def answered(experiment: Experiment, folder: RunFolder, round: int, questions: list[Question]) -> list[PixelLabel]:

@@ -41,6 +41,16 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Longer:
+    """The size an image has when its longer side is scaled to this many pixels, written longer:400."""
+
+    pixels: int
+
+    def __str__(self) -> str:
+        return f"longer:{self.pixels}"
+
+
+@dataclass(frozen=True)
 class Option:
     """A keyword parameter of a factory: its name, type and default (MISSING: must be given)."""
 
@@ -197,6 +207,25 @@ def _size(value: Any) -> Size:
     return Size(height, width)
 
 
+def _longer(value: Any) -> Longer:
+    if isinstance(value, Longer):
+        return value
+    word, _, pixels = str(value).partition(":")
+    if word != "longer" or not 1 <= int(pixels) <= 65535:
+        raise ValueError
+    return Longer(int(pixels))
+
+
+def fitted(size: Size | Longer | str | None, image: tuple[int, int]) -> tuple[int, int]:
+    """The height and width an image of this size is scaled to; "own" and None leave it as it is."""
+    if isinstance(size, Size):
+        return size.height, size.width
+    if isinstance(size, Longer):
+        factor = size.pixels / max(image)
+        return max(1, round(image[0] * factor)), max(1, round(image[1] * factor))
+    return image
+
+
 _SCALARS: dict[Any, Callable[[Any], Any]] = {
     int: _int,
     float: _float,
@@ -204,6 +233,7 @@ _SCALARS: dict[Any, Callable[[Any], Any]] = {
     str: _str,
     Path: _path,
     Size: _size,
+    Longer: _longer,
 }
 
 
@@ -227,6 +257,7 @@ def describe(kind: Any) -> str:
         str: "text",
         Path: "a path",
         Size: "a size HxW in pixels such as 360x480",
+        Longer: "longer:N, the longer side in pixels,",
         Any: "any value",
     }
     return words.get(kind) or str(getattr(kind, "__name__", kind))
@@ -236,7 +267,7 @@ def plain(value: Any) -> Any:
     """`value` as TOML and JSON can hold it."""
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
-    return str(value) if isinstance(value, Path | Size) else value
+    return str(value) if isinstance(value, Path | Size | Longer) else value
 
 
 def _shown(value: Any) -> str:

@@ -46,6 +46,7 @@ class Question(NamedTuple):
     guess: str | None = None
     probability: float | None = None
     rival: str | None = None
+    entropy: float | None = None
 
 
 class Answer(NamedTuple):

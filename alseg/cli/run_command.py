@@ -38,6 +38,9 @@ def run(
     dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=DATA),
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=DATA),
     split: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=DATA),
+    protocol: str = typer.Option(
+        None, metavar="honest|paper", help="paper: also the best epoch on test.", rich_help_panel=DATA
+    ),
     model: str = typer.Option(None, help="A model's name.", rich_help_panel=PIECES),
     encoder: str = typer.Option(None, metavar="TIMM_NAME", help="The model's encoder.", rich_help_panel=PIECES),
     weights: str = typer.Option(None, metavar="FILE|none|default", help="Its weights.", rich_help_panel=PIECES),
@@ -47,6 +50,11 @@ def run(
     first_pixels: str = typer.Option(None, metavar="N", help="Pixels an image, round 0.", rich_help_panel=BUDGET),
     pixels_per_round: str = typer.Option(None, metavar="N", help="And in later rounds.", rich_help_panel=BUDGET),
     budget: str = typer.Option(None, metavar="N", help="And in all.", rich_help_panel=BUDGET),
+    pool_pixels_per_round: str = typer.Option(
+        None, metavar="N", help="Instead: pixels a round over the whole pool.", rich_help_panel=BUDGET
+    ),
+    cap: str = typer.Option(None, metavar="N", help="And of these in one image, at most.", rich_help_panel=BUDGET),
+    labels: str = typer.Option(None, metavar="points|all", help="all: full supervision.", rich_help_panel=BUDGET),
     void: str = typer.Option(None, metavar="skip|ask", help="May void pixels be asked?", rich_help_panel=BUDGET),
     rounds: str = typer.Option(None, metavar="N", help="Trainings, at most.", rich_help_panel=TRAINING),
     size: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=TRAINING),

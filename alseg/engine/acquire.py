@@ -11,7 +11,7 @@ from torch import Tensor
 from alseg import noise
 from alseg.engine.device import mode
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
-from alseg.engine.predict import ModelPrediction, predict
+from alseg.engine.predict import ModelPrediction, SizeChoice, predict
 from alseg.errors import AlsegError
 from alseg.protocols import Acquirer, Model, Selector
 from alseg.ranking import pick
@@ -74,8 +74,11 @@ class Pool:
         return draw
 
 
-def ask_at_random(pool: Pool, n: int, advance: Callable[[int], None] = lambda n: None) -> list[list[Question]]:
-    """The first round: n candidates of each image uniformly. Questions by image, in the pool's order."""
+Proposals = list[list[tuple[float, Question]]]  # by image in the pool's order, each with its priority
+
+
+def ask_at_random(pool: Pool, n: int, advance: Callable[[int], None] = lambda n: None) -> Proposals:
+    """The first round: n candidates of each image uniformly."""
 
     def no_logits() -> Tensor:
         raise AlsegError("There is no model yet in the first round.")
@@ -83,14 +86,25 @@ def ask_at_random(pool: Pool, n: int, advance: Callable[[int], None] = lambda n:
     def nothing(images: list[np.ndarray]) -> ModelPrediction:
         return ModelPrediction(no_logits, (images[0].shape[0], images[0].shape[1]))
 
-    asked: dict[int, list[Question]] = {}
+    asked: dict[int, list[tuple[float, Question]]] = {}
     for group, batch in pool.batches(nothing):
         selection = pick(-batch.noise("first round"), batch.candidates, n)
-        for i, key, row in zip(group, batch.keys, selection.indices.tolist(), strict=True):
-            width = batch.size[1]
-            asked[i] = [Question("", key, index // width, index % width) for index in row if index >= 0]
+        rows = zip(group, batch.keys, selection.indices.tolist(), selection.priority.tolist(), strict=True)
+        width = batch.size[1]
+        for i, key, indices, priorities in rows:
+            places = [(p, divmod(index, width)) for index, p in zip(indices, priorities, strict=True) if index >= 0]
+            asked[i] = [(priority, Question("", key, y, x)) for priority, (y, x) in places]
         advance(len(group))
     return [asked[i] for i in sorted(asked)]
+
+
+def within_budget(proposals: Proposals, pixels: int | None) -> list[Question]:
+    """All that is proposed, or the `pixels` of highest priority over the pool, ties to the earlier image."""
+    flat = [(priority, question) for image in proposals for priority, question in image]
+    if pixels is None or len(flat) <= pixels:
+        return [question for _, question in flat]
+    order = sorted(range(len(flat)), key=lambda place: (-flat[place][0], place))
+    return [flat[place][1] for place in sorted(order[:pixels])]
 
 
 @torch.no_grad()
@@ -102,13 +116,13 @@ def ask_model(
     selector: Selector,
     classes: Classes,
     *,
-    size: tuple[int, int] | None,
+    size: SizeChoice,
     device: torch.device,
     precision: torch.dtype,
     advance: Callable[[int], None] = lambda n: None,
-) -> list[list[Question]]:
-    """Later rounds: the acquirer's utility, the selector's n. Questions by image, best first."""
-    asked: dict[int, list[Question]] = {}
+) -> Proposals:
+    """Later rounds: the acquirer's utility, the selector's n, best first."""
+    asked: dict[int, list[tuple[float, Question]]] = {}
     with mode(model, False):  # type: ignore[arg-type]
         for group, batch in pool.batches(lambda images: predict(model, images, size, device, precision)):
             utility = acquirer(batch)
@@ -121,34 +135,32 @@ def ask_model(
     return [asked[i] for i in sorted(asked)]
 
 
-def _questions(batch: PoolBatch, utility: Tensor, selection: Selection, classes: Classes) -> list[list[Question]]:
+def _questions(batch: PoolBatch, utility: Tensor, selection: Selection, classes: Classes) -> Proposals:
     """What is asked and what the model thought there; the only copy to the host."""
-    flat = selection.indices.clamp(min=0)
-    picked = batch.prediction.probabilities().flatten(2).gather(2, flat[:, None].expand(-1, len(classes), -1))
-    best, order = picked.topk(min(2, len(classes)), 1)  # [B, 2, n]
-    utilities = utility.flatten(1).gather(1, flat).tolist()
-    rows = zip(selection.indices.tolist(), utilities, best.tolist(), order.tolist(), strict=True)
-    width = batch.size[1]
-    questions = []
-    for key, (indices, worths, chances, guesses) in zip(batch.keys, rows, strict=True):
-        questions.append(
-            [
-                Question(
-                    item="",
-                    image=key,
-                    y=index // width,
-                    x=index % width,
-                    utility=worths[rank],
-                    rank=rank,
-                    guess=classes.names[guesses[0][rank]],
-                    probability=chances[0][rank],
-                    rival=classes.names[guesses[1][rank]] if len(classes) > 1 else None,
-                )
-                for rank, index in enumerate(indices)
-                if index >= 0
-            ]
-        )
-    return questions
+    flat = selection.indices.clamp(min=0)  # [B, n]
+    chances = batch.prediction.probabilities().flatten(2).gather(2, flat[:, None].expand(-1, len(classes), -1))
+    best, order = chances.topk(min(2, len(classes)), 1)  # [B, 2, n]
+    numbers = torch.stack(
+        [
+            selection.priority.double(),
+            utility.flatten(1).gather(1, flat).double(),
+            best[:, 0].double(),
+            torch.special.entr(chances).sum(1).double(),
+        ]
+    ).tolist()
+    guesses = order.tolist()
+    proposals: Proposals = [[] for _ in batch.keys]
+    for image, indices in enumerate(selection.indices.tolist()):
+        for rank, index in enumerate(indices):
+            if index < 0:
+                continue
+            priority, worth, chance, entropy = (number[image][rank] for number in numbers)
+            names = [classes.names[guess[rank]] for guess in guesses[image]]
+            y, x = divmod(index, batch.size[1])
+            rival = names[1] if len(names) > 1 else None
+            question = Question("", batch.keys[image], y, x, worth, rank, names[0], chance, rival, entropy)
+            proposals[image].append((priority, question))
+    return proposals
 
 
 def _check_utility(batch: PoolBatch, utility: Tensor) -> None:
@@ -167,6 +179,8 @@ def _check_utility(batch: PoolBatch, utility: Tensor) -> None:
 
 def _check_selection(batch: PoolBatch, selection: Selection, n: int) -> None:
     indices = selection.indices
+    if selection.priority.shape != indices.shape:
+        raise AlsegError(f"The selector gave {list(selection.priority.shape)} priorities for {list(indices.shape)}.")
     count = batch.size[0] * batch.size[1]
     if indices.dim() != 2 or len(indices) != len(batch.keys) or indices.shape[1] > n:
         raise AlsegError(f"The selector gave {list(indices.shape)}; it must give at most {n} indices an image.")

@@ -71,6 +71,14 @@ class Geometry:
             return np.zeros((0, 2)), np.zeros(0, np.int64)
         return np.concatenate(found), np.concatenate(owners).astype(np.int64)
 
+    def mask(self, mask: np.ndarray, void: int) -> np.ndarray:
+        """A class map [H, W] in the crop by nearest neighbour, [crop_H, crop_W]; `void` in the padding."""
+        rows = _nearest(self.source[0], self.scaled[0], self.top, self.crop[0])
+        columns = _nearest(self.source[1], self.scaled[1], self.left, self.crop[1])
+        moved = np.full(self.crop, void, np.int64)
+        moved[: len(rows), : len(columns)] = mask[np.ix_(rows, columns)]
+        return moved[:, ::-1] if self.flip else moved
+
     def matrices(self) -> tuple[Tensor, Tensor]:
         """float32 [crop_H, H] and [crop_W, W]; rows sum to 1, or to 0 in the padding."""
         rows = _weights(self.source[0], self.scaled[0], self.top, self.crop[0])
@@ -79,11 +87,17 @@ class Geometry:
 
 
 def draw_geometry(
-    draws: Sequence[float], source: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], flip: float
+    draws: Sequence[float],
+    source: tuple[int, int],
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    flip: float,
+    base: tuple[int, int] | None = None,
 ) -> Geometry:
-    """A geometry from uniform numbers: the image is first fitted to the crop's size, then scaled."""
+    """A geometry from uniform numbers: at scale 1 the image has the size `base`, by default the crop's."""
     factor = scale[0] + draws[SCALE] * (scale[1] - scale[0])
-    scaled = (max(1, int(crop[0] * factor)), max(1, int(crop[1] * factor)))
+    height, width = base or crop
+    scaled = (max(1, int(height * factor)), max(1, int(width * factor)))
     spare = (max(0, scaled[0] - crop[0]), max(0, scaled[1] - crop[1]))
     top, left = int(draws[TOP] * (spare[0] + 1)), int(draws[LEFT] * (spare[1] + 1))
     return Geometry(source, scaled, crop, top, left, draws[FLIP] < flip)
@@ -136,6 +150,12 @@ def _shown(source: int, size: int, scaled: int) -> np.ndarray:
     low = int(source * scaled / size) - 1
     span = np.arange(max(0, low), min(scaled, int((source + 1) * scaled / size) + 2))
     return span[((2 * span + 1) * size) // (2 * scaled) == source]
+
+
+def _nearest(size: int, scaled: int, start: int, count: int) -> np.ndarray:
+    """The source pixel that each pixel of the crop shows, up to where the padding begins."""
+    target = np.arange(start, min(start + count, scaled))
+    return ((2 * target + 1) * size) // (2 * scaled)
 
 
 def _weights(size: int, scaled: int, start: int, count: int) -> Tensor:

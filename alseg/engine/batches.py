@@ -13,6 +13,7 @@ from alseg import noise
 from alseg.config import Augmentation
 from alseg.engine import augment
 from alseg.engine.images import in_threads
+from alseg.options import Longer, Size, fitted
 from alseg.protocols import Images
 from alseg.values import Classes, PixelLabels
 
@@ -21,41 +22,52 @@ PADDING = -100  # the class of a point that is none
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [B, 3, H, W] in [0, 1], points [B, n, 2] as fractions, classes [B, n], PADDING where none."""
+    """Images [B, 3, H, W] in [0, 1] and what they teach.
+
+    At points: points [B, n, 2] as fractions, classes [B, n]. In full supervision: no points, classes
+    [B, H, W]. PADDING is the class of what is not labelled.
+    """
 
     images: Tensor
-    points: Tensor
+    points: Tensor | None
     classes: Tensor
 
 
 class BatchSource:
     """The batches of each epoch; how an image looks depends on seed, round, epoch and its name alone.
 
-    Images without a trainable label are left out. A remainder of one image is dropped, since batch norms
-    need two; a pool of one image is shown twice in its batch.
+    `labels` None is full supervision by the images' masks. Images without a trainable label are left out.
+    A remainder of one image is dropped, since batch norms need two; a pool of one image is shown twice in
+    its batch.
     """
 
     def __init__(
         self,
         images: Images,
-        labels: PixelLabels,
+        labels: PixelLabels | None,
         classes: Classes,
         augmentation: Augmentation,
         *,
         size: tuple[int, int],
+        resize: Size | Longer | None = None,
         batch_size: int,
         seed: int,
         round: int,
         device: torch.device | str = "cpu",
         workers: int = 0,
     ) -> None:
-        self._images, self._augmentation, self._size = images, augmentation, size
+        self._images, self._augmentation, self._size, self._resize = images, augmentation, size, resize
         self._seed, self._round, self._device, self._workers = seed, round, torch.device(device), workers
         self._fill = torch.tensor(augmentation.fill, device=device)
-        trained = {i: labels.trained(images.key(i), classes) for i in range(len(images))}
-        self._labels = {i: (points, values) for i, (points, values) in trained.items() if len(points)}
-        self.taught = sorted(self._labels)
+        self._void = None if labels is not None else classes.void
+        self._labels = {} if labels is None else _taught(images, labels, classes)
+        self.taught = sorted(self._labels) if labels is not None else list(range(len(images)))
         self._plan = batch_plan(len(self.taught), batch_size)
+
+    @property
+    def dense(self) -> bool:
+        """Full supervision."""
+        return self._void is not None
 
     @property
     def steps(self) -> int:
@@ -74,40 +86,58 @@ class BatchSource:
         order = noise.uniforms(starts, 1)[:, 0].argsort(dim=0, stable=True).tolist() if starts else []
         groups = [[self.taught[order[place]] for place in places] for places in self._plan]
         numbers = [i for group in groups for i in group]
-        decoded = in_threads(self._images.image, numbers, self._workers, ahead=8)
+        decoded = in_threads(self._read, numbers, self._workers, ahead=8)
         for group in groups:
             # the second showing of an image in its batch is drawn on its own
             keys = [self._images.key(i) + "+" * group[:place].count(i) for place, i in enumerate(group)]
             draws = augment.draws_of(self._seed, self._round, epoch, keys)
-            parts = [self._augmented(i, next(decoded), drawn) for i, drawn in zip(group, draws, strict=True)]
+            parts = [self._augmented(i, *next(decoded), drawn) for i, drawn in zip(group, draws, strict=True)]
             yield self._collated(parts)
 
-    def _augmented(self, i: int, image: np.ndarray, draws: list[float]) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        return self._images.image(i), None if self._void is None else self._images.mask(i)
+
+    def _augmented(
+        self, i: int, image: np.ndarray, mask: np.ndarray | None, draws: list[float]
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
         change = self._augmentation
         source = (image.shape[0], image.shape[1])
-        geometry = augment.draw_geometry(draws, source, self._size, change.scale, change.flip)
+        base = self._size if self._resize is None else fitted(self._resize, source)
+        geometry = augment.draw_geometry(draws, source, self._size, change.scale, change.flip, base)
+        tensor = torch.from_numpy(image).to(self._device, non_blocking=True).permute(2, 0, 1)
+        warped = augment.recolour(augment.warp(tensor, geometry, self._fill), draws, change)
+        if mask is not None:
+            shown = geometry.mask(mask, self._void or 0)
+            return warped, np.zeros((0, 2)), np.where(shown == self._void, PADDING, shown)
         pixels, values = self._labels[i]
         if change.labels == "nearest":
             points, kept = geometry.nearest(pixels)
         else:
             points, kept = geometry.exact(pixels)
-        tensor = torch.from_numpy(image).to(self._device, non_blocking=True).permute(2, 0, 1)
-        warped = augment.recolour(augment.warp(tensor, geometry, self._fill), draws, change)
         return warped, points / np.array(self._size), values[kept]
 
     def _collated(self, parts: list[tuple[Tensor, np.ndarray, np.ndarray]]) -> Batch:
+        images = torch.stack([image for image, _, _ in parts]).contiguous(memory_format=torch.channels_last)
+        if self._void is not None:
+            masks = torch.from_numpy(np.stack([values for _, _, values in parts]))
+            return Batch(images, None, masks.to(self._device, non_blocking=True))
         most = max(1, *(len(values) for _, _, values in parts))
         points = np.full((len(parts), most, 2), 0.5, np.float32)
         classes = np.full((len(parts), most), PADDING, np.int64)
         for row, (_, where, values) in enumerate(parts):
             points[row, : len(where)] = where
             classes[row, : len(values)] = values
-        images = torch.stack([image for image, _, _ in parts])
         return Batch(
-            images.contiguous(memory_format=torch.channels_last),
+            images,
             torch.from_numpy(points).to(self._device, non_blocking=True),
             torch.from_numpy(classes).to(self._device, non_blocking=True),
         )
+
+
+def _taught(images: Images, labels: PixelLabels, classes: Classes) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Points and class values of the images that have any."""
+    trained = {i: labels.trained(images.key(i), classes) for i in range(len(images))}
+    return {i: (points, values) for i, (points, values) in trained.items() if len(points)}
 
 
 def batch_plan(count: int, batch_size: int) -> list[list[int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alseg.engine.device import mode
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
-from alseg.engine.predict import predict
+from alseg.engine.predict import SizeChoice, predict
 from alseg.protocols import Model
 from alseg.values import Classes
 
@@ -38,7 +38,7 @@ def confusion_matrix(
     images: DecodedImages,
     classes: Classes,
     *,
-    size: tuple[int, int] | None,
+    size: SizeChoice,
     batch_size: int,
     device: torch.device,
     precision: torch.dtype,

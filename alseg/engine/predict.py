@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from alseg.engine.device import lower_precision
 from alseg.grid import resize, resize_images
+from alseg.options import Longer, Size, fitted
 from alseg.protocols import Model
+
+SizeChoice = Size | Longer | str | None
 
 
 class ModelPrediction:
@@ -53,18 +56,18 @@ class ModelPrediction:
 def predict(
     model: Model,
     images: Sequence[np.ndarray],
-    size: tuple[int, int] | None,
+    size: SizeChoice,
     device: torch.device,
     precision: torch.dtype,
 ) -> ModelPrediction:
-    """Predictions of images uint8 [H, W, 3] of one size, seen by the model at `size` (None: their own)."""
+    """Predictions of images uint8 [H, W, 3] of one size, seen by the model at `size`."""
     assert isinstance(model, nn.Module) and not model.training
+    height, width = images[0].shape[:2]
 
     def logits() -> Tensor:
         batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
-        scaled = resize_images(batch, size).contiguous(memory_format=torch.channels_last)
+        scaled = resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
         with lower_precision(device, precision):
             return model.decode(model.encode(scaled)).float()
 
-    height, width = images[0].shape[:2]
     return ModelPrediction(logits, (height, width))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alseg.config import TrainSettings
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.device import lower_precision, mode, seeded
-from alseg.grid import sample
+from alseg.grid import resize, sample
 from alseg.protocols import Model
 
 Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
@@ -21,12 +21,16 @@ Advance = Callable[[int, float | None], None]  # images done, and at an epoch's 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Mean loss of the last epoch (None where nothing is labelled), steps, labelled images, seconds."""
+    """Mean loss of the last epoch (None where nothing is labelled), steps, labelled images, seconds.
+
+    watched: what `watch` gave after each epoch, if anything.
+    """
 
     loss: float | None
     steps: int
     images: int
     seconds: float
+    watched: Sequence[float] = ()
 
 
 def train(
@@ -39,15 +43,16 @@ def train(
     device: torch.device,
     precision: torch.dtype,
     advance: Advance = lambda images, loss: None,
+    watch: Callable[[], float] | None = None,
 ) -> TrainResult:
-    """Train a fresh model on the labelled pixels, in place."""
+    """Train a fresh model on the labelled pixels, in place; `watch` is called after each epoch."""
     assert isinstance(model, nn.Module)
     started = time.perf_counter()
-    at_points = settings.decode == "points" and hasattr(model, "decode_at")
+    at_points = settings.decode == "points" and hasattr(model, "decode_at") and not source.dense
     descent = _optimizer(model, settings)
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
-    loss, steps = None, 0
+    loss, steps, watched = None, 0, []
     with seeded(device, seed, round, "training"), mode(model, True):
         for epoch in range(settings.epochs if source.steps else 0):
             total = torch.zeros((), device=device)
@@ -64,15 +69,21 @@ def train(
                 advance(len(batch.images), None)
             loss = float(total) / source.steps  # the only synchronisation with the host in an epoch
             advance(0, loss)
-        if at_points:
-            settle_batch_norms(model, source.epoch(settings.epochs), device, precision)
-    return TrainResult(loss, steps, len(source.taught), time.perf_counter() - started)
+            with seeded(device, seed, round, "settling"):  # and the training's own draws go on after it
+                if at_points and (watch is not None or epoch == settings.epochs - 1):
+                    settle_batch_norms(model, source.epoch(settings.epochs), device, precision)
+                if watch is not None:
+                    watched.append(watch())
+    return TrainResult(loss, steps, len(source.taught), time.perf_counter() - started, watched)
 
 
 def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:
-    """Mean cross-entropy over the batch's labelled points; 0 where it has none."""
+    """Mean cross-entropy over the batch's labelled points, or pixels; 0 where it has none."""
     features = model.encode(batch.images)
-    if at_points:
+    if batch.points is None:
+        height, width = batch.images.shape[-2:]
+        logits = resize(model.decode(features).float(), (height, width))
+    elif at_points:
         logits = model.decode_at(features, batch.points)  # type: ignore[attr-defined]
     else:
         logits = sample(model.decode(features).float(), batch.points)
@@ -83,14 +94,17 @@ def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:
 def rate_factors(settings: TrainSettings, steps: int) -> Sequence[float]:
     """What the learning rate is multiplied with at each step of a training, `steps` an epoch.
 
-    multistep: x decay from epoch round(milestone x epochs) on; poly: (1 - step / steps) ^ power.
+    multistep: x decay from epoch round(milestone x epochs) on; poly: (1 - step / steps) ^ power. During
+    `warm_up` epochs that is multiplied with a factor that rises linearly to 1.
     """
-    epochs = settings.epochs
-    if settings.schedule == "poly":
-        return [(1 - step / (epochs * steps)) ** settings.power for step in range(epochs * steps)]
+    epochs, total = settings.epochs, settings.epochs * steps
     milestones = settings.milestones if settings.schedule == "multistep" else ()
     turns = [round(milestone * epochs) for milestone in milestones]
-    return [settings.decay ** sum(e >= turn for turn in turns) for e in range(epochs) for _ in range(steps)]
+    factors = [settings.decay ** sum(step // steps >= turn for turn in turns) for step in range(total)]
+    if settings.schedule == "poly":
+        factors = [(1 - step / total) ** settings.power for step in range(total)]
+    rising = settings.warm_up * steps
+    return [factor * min(1.0, (step + 1) / rising if rising else 1.0) for step, factor in enumerate(factors)]
 
 
 def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:

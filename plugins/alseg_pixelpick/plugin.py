@@ -6,10 +6,11 @@ Factories only: torch is imported inside them, so that listing the pieces does w
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from alseg.hookspecs import hookimpl
 from alseg.options import Between
+from alseg_pixelpick import recipes
 
 if TYPE_CHECKING:
     from alseg.hookspecs import Register
@@ -95,56 +96,6 @@ def deeplabv3plus(
     return deeplab.DeepLabV3Plus(encoders.Encoder(encoder, str(weights), output_stride), classes, channels)
 
 
-def default_recipe() -> dict[str, Any]:
-    """What a run is where nobody says otherwise."""
-    return {
-        "dataset": "shapes",
-        "model": "deeplabv3plus",
-        "acquirer": "margin",
-        "selector": "topk-then-uniform",
-        "oracle": "ground-truth",
-    }
-
-
-def camvid_recipe() -> dict[str, Any]:
-    """The paper's CamVid settings.
-
-    From the supplement: sizes, Adam 5e-4, 50 epochs, x 0.1 at 40 % and 80 % of them, pixel budgets, scale
-    and flip. From the published code: encoder rate, weight decay, batch size, jitter, grayscale, blur, fill.
-    """
-    return {
-        "size": "360x480",
-        "first_pixels": 10,
-        "pixels_per_round": 10,
-        "budget": 100,
-        "model.encoder": "mobilenetv2_100",
-        "train": {
-            "epochs": 50,
-            "batch_size": 4,
-            "optimizer": "adam",
-            "learning_rate": 5e-4,
-            "encoder_rate": 0.1,
-            "weight_decay": 2e-4,
-            "schedule": "multistep",
-            "milestones": (0.4, 0.8),
-            "decay": 0.1,
-        },
-        "augment": {
-            "scale": (0.5, 2.0),
-            "flip": 0.5,
-            "jitter": 0.8,
-            "brightness": 0.8,
-            "contrast": 0.8,
-            "saturation": 0.8,
-            "hue": 0.2,
-            "grayscale": 0.2,
-            "blur": 0.5,
-            "blur_sigma": (0.1, 2.0),
-            "fill": (0.485, 0.456, 0.406),
-        },
-    }
-
-
 @hookimpl
 def register_acquirers(register: Register) -> None:
     """The paper's three uncertainty measures and chance."""
@@ -178,5 +129,5 @@ def register_models(register: Register) -> None:
 @hookimpl
 def register_recipes(register: Register) -> None:
     """The fallback and the paper's settings."""
-    register("default", default_recipe)
-    register("camvid", camvid_recipe)
+    for name, recipe in recipes.RECIPES.items():
+        register(name, recipe)
