@@ -223,7 +223,8 @@ class Experiment:
         """Add the round to rounds.jsonl."""
         if self.config.labels == "all":
             known = self._known_pixels()
-            asked = {"labelled_pixels": known, "pixels_per_image": known / len(self._pool)}
+            asked = asked_statistics(round, questions, labels, len(self._pool))
+            asked |= {"labelled_pixels": known, "pixels_per_image": known / len(self._pool)}
         else:
             asked = asked_statistics(round, questions, labels, len(self._pool))
         record = {

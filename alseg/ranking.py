@@ -19,16 +19,18 @@ def highest(values: Tensor, allowed: Tensor, count: Tensor | int) -> Tensor:
     most = int(wanted.max()) if len(values) else 0
     if most == 0:
         return torch.zeros_like(allowed)
-    floor = torch.finfo(values.dtype).min if values.is_floating_point() else torch.iinfo(values.dtype).min
-    bounded = values.clamp(min=floor) if values.is_floating_point() else values
     # What is not allowed gets the lowest value; `allowed` keeps it out of the ties below.
-    low = -torch.inf if values.is_floating_point() else floor
-    ranked = torch.where(allowed, bounded, low).topk(most, 1).values
+    ranked = torch.where(allowed, values, lowest(values.dtype)).topk(most, 1).values
     threshold = ranked.gather(1, (wanted - 1).clamp(min=0).unsqueeze(1))  # [B, 1]
-    above = allowed & (bounded > threshold)
-    tied = allowed & (bounded == threshold)
+    above = allowed & (values > threshold)
+    tied = allowed & (values == threshold)
     spare = (wanted - above.sum(1)).unsqueeze(1)
     return above | (tied & (tied.cumsum(1) <= spare))
+
+
+def lowest(kind: torch.dtype) -> float:
+    """The least number of a type."""
+    return -torch.inf if kind.is_floating_point else torch.iinfo(kind).min
 
 
 def pick(values: Tensor, allowed: Tensor, n: int) -> Selection:
@@ -43,10 +45,10 @@ def pick(values: Tensor, allowed: Tensor, n: int) -> Selection:
     counts = chosen.sum(1)
     slots = torch.arange(len(rows), device=flat.device) - (counts.cumsum(0) - counts)[rows]
     indices = torch.full((batch, n), -1, dtype=torch.int64, device=flat.device)
-    priority = torch.full((batch, n), -torch.inf, dtype=flat.dtype, device=flat.device)
+    priority = torch.full((batch, n), lowest(flat.dtype), dtype=flat.dtype, device=flat.device)
     indices[rows, slots] = columns
     priority[rows, slots] = flat[rows, columns]
     order = priority.argsort(dim=1, descending=True, stable=True)
-    # a chosen entry may itself be -inf: padding stays last
+    # a chosen entry may itself be the lowest: padding stays last
     order = order.gather(1, (indices.gather(1, order) < 0).to(torch.int8).argsort(dim=1, stable=True))
     return Selection(indices.gather(1, order), priority.gather(1, order))

@@ -234,7 +234,6 @@ ENCODERS = [
     pytest.param(
         "test_mambaout",
         (64, 96),
-        marks=pytest.mark.xfail(strict=True, reason="encoders that give [B, H, W, C] are not turned to [B, C, H, W]"),
     ),
 ]
 
@@ -326,7 +325,6 @@ def test_a_cut_weights_file_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("encoder", "other"), [("mobilenetv2_100", "test_resnet"), ("test_vit", "test_resnet"), ("test_resnet", None)]
 )
-@pytest.mark.xfail(strict=True, reason="timm passes over every tensor it does not know, so nothing is loaded")
 def test_weights_of_another_network_are_refused(tmp_path: Path, encoder: str, other: str | None):
     path = tmp_path / "other.safetensors"
     if other is None:

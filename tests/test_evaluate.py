@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alseg.engine.evaluate import confusion, confusion_matrix, scores
 from alseg.engine.images import DecodedImages
+from alseg.options import Size
 from alseg.values import Classes
 
 few = settings(max_examples=25, deadline=None, database=None, derandomize=True)
@@ -68,7 +69,7 @@ def matrix_of(
     images: Painted,
     classes: Classes,
     model: nn.Module,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     batch_size: int = 2,
     memory: int = 10**7,
     workers: int = 0,
@@ -163,8 +164,8 @@ def upsampling_matrix(cells: int, pixels: int) -> np.ndarray:
     return np.clip(1 - abs(position[:, None] - np.arange(cells)), 0, None)
 
 
-@pytest.mark.parametrize(("size", "seen"), [(None, (12, 20)), ((24, 40), (24, 40)), ((8, 12), (8, 12))])
-def test_scored_at_the_masks_own_size(size: tuple[int, int] | None, seen: tuple[int, int]):
+@pytest.mark.parametrize(("size", "seen"), [(None, (12, 20)), (Size(24, 40), (24, 40)), (Size(8, 12), (8, 12))])
+def test_scored_at_the_masks_own_size(size: Size | None, seen: tuple[int, int]):
     predicted, masks = random_pairs(3, 3, 255, [(12, 20), (12, 20)])
     images, model = Painted(predicted, masks), RedIsClass(3, stride=4)
     found = matrix_of(images, named(3), model, size)

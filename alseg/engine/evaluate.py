@@ -57,8 +57,7 @@ def confusion_matrix(
         for group in numbers:
             parts = [next(decoded) for _ in group]
             prediction = predict(model, [image for image, _ in parts], size, device, precision)
-            # void may be any value outside the classes: all of it becomes -1
-            masks = np.stack([np.where(mask == classes.void, -1, mask) for _, mask in parts])  # type: ignore[arg-type]
+            masks = np.stack([mask for _, mask in parts if mask is not None])
             total += confusion(
                 torch.from_numpy(masks.astype(np.int32)).to(device), prediction.predicted(), len(classes)
             )

@@ -99,7 +99,7 @@ def rate_factors(settings: TrainSettings, steps: int) -> Sequence[float]:
     """
     epochs, total = settings.epochs, settings.epochs * steps
     milestones = settings.milestones if settings.schedule == "multistep" else ()
-    turns = [round(milestone * epochs) for milestone in milestones]
+    turns = [max(1, round(milestone * epochs)) for milestone in milestones]  # one epoch at the full rate at least
     factors = [settings.decay ** sum(step // steps >= turn for turn in turns) for step in range(total)]
     if settings.schedule == "poly":
         factors = [(1 - step / total) ** settings.power for step in range(total)]
@@ -124,15 +124,18 @@ def settle_batch_norms(
 ) -> None:
     """Re-estimate the decoder's batch norms by decoding up to `most` training images densely.
 
-    Training at the points shows them a few positions of each map; evaluation shows them all.
+    Training at the points shows them a few positions of each map; evaluation shows them all. Everything
+    is as in training, dropout too; the encoder's running statistics stay as they are.
     """
     assert isinstance(model, nn.Module)
     decoder = {id(parameter) for parameter in model.parameter_groups()["decoder"]}
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and id(m.weight) in decoder]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
+        norm.momentum = 0.0
+        if id(norm.weight) in decoder:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
     seen = 0
     for batch in batches:
         with lower_precision(device, precision):

@@ -37,8 +37,15 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, H, W] in [0, 1] -> the map at stride 4 (or the finest there is) and the last map."""
-        maps = self.body((images - self.mean) / self.std)
-        return maps[self._low], maps[self._high]
+        try:
+            maps = self.body((images - self.mean) / self.std)
+        except AssertionError as error:  # a transformer of one image size
+            size = "x".join(map(str, images.shape[-2:]))
+            raise UserMistake(
+                f"The encoder {self.origin['encoder']!r} cannot take images of {size}: {error}."
+            ) from error
+        low, high = maps[self._low], maps[self._high]
+        return _channels_first(low, self.channels[0]), _channels_first(high, self.channels[1])
 
 
 def _body(name: str, weights: str, stride: int) -> tuple[Any, tuple[int, int], tuple[int, int]]:
@@ -50,9 +57,28 @@ def _body(name: str, weights: str, stride: int) -> tuple[Any, tuple[int, int], t
         info = _create(name, stride).feature_info
     reductions = info.reduction()
     low = max((i for i, r in enumerate(reductions) if r <= 4), default=0)
-    body = _create(name, stride, weights, out_indices=(low, len(reductions) - 1))
+    wanted = (low, len(reductions) - 1)
+    body = _create(name, stride, weights, out_indices=wanted)
+    if weights not in ("none", "default"):
+        _check_loaded(name, weights, body, _create(name, stride, weights, out_indices=wanted))
     channels = body.feature_info.channels()
     return body, (channels[0], channels[-1]), (0, len(channels) - 1)
+
+
+def _channels_first(features: Tensor, channels: int) -> Tensor:
+    """Some families give [B, H, W, C]."""
+    if features.shape[1] != channels and features.shape[-1] == channels:
+        return features.permute(0, 3, 1, 2)
+    return features
+
+
+def _check_loaded(name: str, weights: str, body: nn.Module, again: nn.Module) -> None:
+    """What the file does not hold starts from noise, and so differs when it is built a second time."""
+    other = again.state_dict()
+    missing = [key for key, tensor in body.state_dict().items() if not torch.equal(tensor, other[key])]
+    if missing:
+        lacks = f"{missing[0]} and {len(missing) - 1} more tensors"
+        raise UserMistake(f"The weights {weights} do not fit the encoder {name!r}: they lack {lacks}.")
 
 
 def _create(name: str, stride: int, weights: str = "none", **options: Any) -> Any:
@@ -87,6 +113,8 @@ def _refused(name: str, weights: str, error: Exception) -> UserMistake:
         return UserMistake(f"The weights of {name!r} could not be had from timm's hub ({reason}): {advice}.")
     if isinstance(error, SafetensorError):
         reason = f"not a whole safetensors file: {reason}"
+    elif not isinstance(error, RuntimeError):
+        reason = "the file is neither safetensors nor torch's tensors alone"
     return UserMistake(f"The weights {weights} do not fit the encoder {name!r}: {reason}.")
 
 
