@@ -131,7 +131,7 @@ def test_full_supervision_trains_on_every_pixel_and_writes_no_labels(cli, camvid
     (record,) = lines(run / "rounds.jsonl")
     masks = [np.asarray(Image.open(path)) for path in (camvid / "trainannot").iterdir()]
     assert record["labelled_pixels"] == sum(int((mask != 11).sum()) for mask in masks)
-    assert record["loss"] < 1.0
+    assert record["loss"] < 1.8, "chance is 2.4"
     assert not (run / "labels.jsonl").exists()
     assert not (run / "journal.jsonl").exists()
     assert cli("resume", run).code == 0
