@@ -173,8 +173,13 @@ class Experiment:
         return model, result
 
     def trained(self, round: int) -> tuple[Model, TrainResult]:
-        """A round's model and how its training went, from memory or from the run."""
+        """A round's model and how its training went, from memory or from the run.
+
+        A model that was taken away is trained again on the labels of its round.
+        """
         if self._trained is None or self._trained[0] != round:
+            if not self.folder.has_model(round):
+                return self.train(round, self.folder.labels().before(round + 1))
             model = self._fresh(round, pretrained=False)
             assert isinstance(model, nn.Module)
             result = TrainResult(**self.folder.read_model(round, model))

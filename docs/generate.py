@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from alseg.config import PIECES, RunConfig, recipe
 from alseg.options import describe, plain
 from alseg.plugins import Registry, load_plugins
+from alseg_pixelpick.recipes import FROM_CODE, RECIPES
 
 HEADER = """# Settings
 
@@ -40,6 +41,33 @@ def settings_page(registry: Registry) -> str:
     return text
 
 
+RECIPES_HEADER = """# Recipes
+
+Made by `python docs/generate.py`. The settings of the paper's experiments, as `--recipe NAME` or by the dataset's name.
+Numbers are from the paper's supplement; those marked (c) are from the published code, where the paper is silent. What
+is not listed keeps its default in [settings.md](settings.md).
+
+Two more things are as published: a model starts again from the pretrained encoder in each round, and the pixels of the
+first round are uniform over the candidates. Two differ unless asked for: labels are moved exactly with their image
+(`-o augment.labels=nearest` resizes them by nearest neighbour, which at scale 0.5 loses three in four), and the figure
+reported is the last epoch's on val (`--protocol paper` adds `paper_miou` and `paper_epoch`, the best epoch on test).
+
+"""
+
+
+def recipes_page(registry: Registry) -> str:
+    """docs/recipes.md."""
+    names = [name for name in RECIPES if name != "default"]
+    flat = {name: recipe(registry, name) for name in names}
+    text = RECIPES_HEADER + f"| setting | {' | '.join(f'`{name}`' for name in names)} |\n"
+    text += "| --- |" + " --- |" * len(names) + "\n"
+    for key in dict.fromkeys(key for settings in flat.values() for key in settings):
+        mark = " (c)" if key in FROM_CODE else ""
+        values = [f"{_shown(settings[key])}{mark}" if key in settings else "" for settings in flat.values()]
+        text += f"| `{key}` | {' | '.join(values)} |\n"
+    return text
+
+
 def _settings(kind: Any, prefix: str) -> list[tuple[str, Any, Any]]:
     hints = get_type_hints(kind, include_extras=True)
     found = []
@@ -61,5 +89,8 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+PAGES = {"settings.md": settings_page, "recipes.md": recipes_page}
+
 if __name__ == "__main__":
-    (Path(__file__).parent / "settings.md").write_text(settings_page(load_plugins(third_party=False)))
+    for page, make in PAGES.items():
+        (Path(__file__).parent / page).write_text(make(load_plugins(third_party=False)))

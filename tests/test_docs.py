@@ -14,14 +14,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_settings_page_is_what_the_code_says():
+@pytest.mark.parametrize("page", ["settings.md", "recipes.md"])
+def test_pages_made_from_code_are_what_the_code_says(registry, page):
     sys.path.insert(0, str(ROOT / "docs"))
-    from generate import settings_page
+    from generate import PAGES
 
-    from alseg.plugins import load_plugins
-
-    written = (ROOT / "docs" / "settings.md").read_text()
-    assert written == settings_page(load_plugins(third_party=False)), "run python docs/generate.py"
+    assert (ROOT / "docs" / page).read_text() == PAGES[page](registry), "run python docs/generate.py"
 
 
 def test_the_readmes_plugin_runs(cli, camvid, tmp_path):

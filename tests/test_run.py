@@ -137,6 +137,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cli, camvid, tmp_path, lost):
     assert fingerprint(broken) == fingerprint(whole)
 
 
+def test_a_model_that_was_taken_away_is_trained_again(cli, camvid, tmp_path):
+    run, more = tmp_path / "run", ("--rounds", 2)
+    camvid_run(cli, camvid, tmp_path / "whole")
+    camvid_run(cli, camvid, run, *more)
+    settings = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(settings.replace("rounds = 2\n", ""))
+    for model in run.rglob("model.safetensors"):
+        model.unlink()
+    assert cli("resume", run).code == 0
+    assert fingerprint(run) == fingerprint(tmp_path / "whole")
+
+
 def test_resuming_a_finished_run_changes_nothing(cli, camvid, tmp_path):
     run = tmp_path / "run"
     camvid_run(cli, camvid, run, "--rounds", 1)

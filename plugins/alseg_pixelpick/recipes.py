@@ -1,39 +1,54 @@
-"""The paper's settings. From the supplement, unless marked (c): from the published code."""
+"""The paper's settings: from its supplement, and where that is silent, FROM_CODE, from the published code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+FROM_CODE = {
+    "query.size",
+    "train.batch_size",
+    "train.encoder_rate",
+    "train.weight_decay",
+    "augment.jitter",
+    "augment.brightness",
+    "augment.contrast",
+    "augment.saturation",
+    "augment.hue",
+    "augment.grayscale",
+    "augment.blur",
+    "augment.blur_sigma",
+    "augment.fill",
+}
 MULTISTEP = {"schedule": "multistep", "milestones": (0.4, 0.8), "decay": 0.1}
 POLY = {"schedule": "poly", "power": 0.9}
-STRONG_JITTER = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}  # (c)
-WEAK_JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}  # (c)
+STRONG_JITTER = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
+WEAK_JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
 AUGMENT = {
     "scale": (0.5, 2.0),
     "flip": 0.5,
-    "jitter": 0.8,  # (c)
-    "grayscale": 0.2,  # (c)
-    "blur": 0.5,  # (c)
-    "blur_sigma": (0.1, 2.0),  # (c)
-    "fill": (0.485, 0.456, 0.406),  # (c)
+    "jitter": 0.8,
+    "grayscale": 0.2,
+    "blur": 0.5,
+    "blur_sigma": (0.1, 2.0),
+    "fill": (0.485, 0.456, 0.406),
 }
 ADAM = {
     "epochs": 50,
-    "batch_size": 4,  # (c)
+    "batch_size": 4,
     "optimizer": "adam",
     "learning_rate": 5e-4,
-    "encoder_rate": 0.1,  # (c)
-    "weight_decay": 2e-4,  # (c)
+    "encoder_rate": 0.1,
+    "weight_decay": 2e-4,
 }
 SGD = {
     "epochs": 50,
-    "batch_size": 10,  # (c)
+    "batch_size": 10,
     "optimizer": "sgd",
     "learning_rate": 1e-2,
     "momentum": 0.9,
-    "encoder_rate": 0.1,  # (c)
-    "weight_decay": 5e-4,  # (c)
+    "encoder_rate": 0.1,
+    "weight_decay": 5e-4,
 }
 TEN_OF_A_HUNDRED = {"first_pixels": 10, "pixels_per_round": 10, "budget": 100}
 
@@ -66,7 +81,7 @@ def cityscapes() -> Mapping[str, Any]:
         **TEN_OF_A_HUNDRED,
         "model.encoder": "mobilenetv2_100",
         "train": {**ADAM, **POLY, "size": "256x512"},
-        "query": {"size": "256x512"},  # (c)
+        "query": {"size": "256x512"},
         "evaluate": {"size": "512x1024"},
         "augment": {**AUGMENT, **STRONG_JITTER},
     }
@@ -80,14 +95,14 @@ def voc12() -> Mapping[str, Any]:
         "budget": 50,
         "model.encoder": "mobilenetv2_100",
         "train": {**SGD, **POLY, "size": "320x320", "resize": "longer:400"},
-        "query": {"size": "longer:400"},  # (c)
+        "query": {"size": "longer:400"},
         "evaluate": {"size": "own"},
         "augment": {**AUGMENT, **WEAK_JITTER},
     }
 
 
 def voc12_fpn() -> Mapping[str, Any]:
-    """VOC 2012 with the FPN, whose weight decay differs (c)."""
+    """VOC 2012 with the FPN, whose weight decay differs."""
     recipe = dict(voc12())
     encoder = {"model": "fpn", "model.encoder": "resnet50"}
     return {**recipe, **encoder, "train": {**recipe["train"], "weight_decay": 1e-4}}
