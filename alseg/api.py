@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import alseg
-from alseg.config import RunConfig, flatten, resolve
-from alseg.errors import Interrupted, Waiting
+from alseg.config import Resolved, RunConfig, flatten, resolve
+from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.report.curve import draw_curve
-from alseg.store import RunFolder, refuse_occupied
+from alseg.store import SETTINGS, RunFolder, refuse_occupied
 
 CURVE = "learning-curve.png"
 
@@ -52,7 +52,10 @@ def run(
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
     path = path or free_folder(Path("runs"), resolved.config)
     experiment = Experiment(registry, resolved, progress)
+    experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
+    if registry.files:
+        record["plugin_files"] = [str(file) for file in registry.files]
     folder = RunFolder.create(path, {**resolved.config.nested(), "record": record})
     return _carried_on(experiment, folder)
 
@@ -62,12 +65,31 @@ def resume(folder: Path | str, *, registry: Registry | None = None, progress: Pr
     registry, progress = registry or load_plugins(), progress or Quiet()
     opened = RunFolder(Path(folder))
     settings = opened.settings()
-    settings.pop("record", None)
-    resolved = resolve(registry, flatten(settings), {})
+    resolved = resolve_stored(registry, opened, settings)
     records = opened.rounds()
+    if records and resolved.config.labels == "points" and not (opened.path / "labels.jsonl").exists():
+        raise AlsegError(f"{opened.path} has finished rounds but no labels.jsonl: put it back from a copy.")
     if len(records) >= resolved.config.total_rounds():
         return _result(opened, resolved.config, records)
     return _carried_on(Experiment(registry, resolved, progress), opened)
+
+
+def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, Any]) -> Resolved:
+    """The configuration of a stored run, which holds every setting."""
+    path, stored = folder.path / SETTINGS, {**settings}
+    record = stored.pop("record", {})
+    try:
+        if not isinstance(record, dict) or "dataset" not in stored:
+            raise UserMistake("it lacks the setting dataset.")
+        resolved = resolve(registry, flatten(stored), {})
+    except UserMistake as error:
+        files = record.get("plugin_files") if isinstance(record, dict) else None
+        hint = f" It was started with {' '.join(f'--plugin {file}' for file in files)}." if files else ""
+        raise UserMistake(f"{path} cannot be taken up: {error}{hint}") from error
+    missing = flatten(resolved.config.nested()).keys() - flatten(stored).keys()
+    if missing:
+        raise UserMistake(f"{path} lacks the setting {min(missing)}: it is damaged, or of another version of alseg.")
+    return resolved
 
 
 def _carried_on(experiment: Experiment, folder: RunFolder) -> RunResult:

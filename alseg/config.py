@@ -99,7 +99,7 @@ class RunConfig:
     cap: Count | None = None  # of these in one image
     labels: Literal["points", "all"] = "points"  # all: full supervision, the upper line
     rounds: Count | None = None
-    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     split: Literal["val", "test"] | None = None
     protocol: Literal["honest", "paper"] = "honest"  # paper: also the best epoch on test
     void: Literal["skip", "ask"] | None = None
@@ -220,9 +220,9 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
         raise UserMistake(
             f"first_pixels is {config.first_pixels}, more than the budget of {config.budget} pixels an image."
         )
-    for low, high in (config.augment.scale, config.augment.blur_sigma):
+    for key, (low, high) in (("scale", config.augment.scale), ("blur_sigma", config.augment.blur_sigma)):
         if low > high:
-            raise UserMistake(f"A range goes from low to high, not from {low:g} to {high:g}.")
+            raise UserMistake(f"augment.{key} goes from low to high, not from {low:g} to {high:g}.")
     _refuse_contradictions(user)
     return Resolved(config, pieces, dataset)
 

@@ -17,6 +17,7 @@ from alseg.data import check_data, open_images
 from alseg.engine import evaluate as evaluation
 from alseg.engine.acquire import Pool, ask_at_random, ask_model, within_budget
 from alseg.engine.batches import BatchSource
+from alseg.engine.checks import checked_acquirer, checked_selector
 from alseg.engine.device import choose_device, choose_precision, describe_device, deterministic, seeded
 from alseg.engine.images import DecodedImages
 from alseg.engine.train import TrainResult, train
@@ -52,18 +53,24 @@ class Experiment:
         self.oracle: Oracle = self._pieces["oracle"].build(
             choice.options, images=self._pool, classes=self.classes, seed=self.config.seed
         )
-        self._acquirer = self._pieces["acquirer"].build(self.config.acquirer.options)
-        self._selector = self._pieces["selector"].build(self.config.selector.options)
+        acquirer, selector = self._pieces["acquirer"], self._pieces["selector"]
+        self._acquirer = checked_acquirer(acquirer.build(self.config.acquirer.options), acquirer.described())
+        self._selector = checked_selector(selector.build(self.config.selector.options), selector.described())
         truth = self.oracle.sees_truth
         self._skip_void = self.config.void == "skip" or (self.config.void is None and truth)
         needs_masks = truth or self._skip_void or self.config.labels == "all"
         check_data(self.config, self._pool, needs_masks, len(self.classes))
         self._trained: tuple[int, Model, TrainResult] | None = None  # the last round's
+        self._first: Model | None = None
         self._acquire_seconds = 0.0
 
     def say(self, line: str) -> None:
         """A line for whoever watches."""
         self._progress.say(line)
+
+    def prepare(self) -> None:
+        """Build the first round's model, so that what cannot be built stops a run before it has a folder."""
+        self._first = self._fresh(0)
 
     def facts(self) -> dict[str, Any]:
         """What the settings do not say: sizes of the data, device, void policy."""
@@ -75,6 +82,7 @@ class Experiment:
             "device": describe_device(self._device),
             "precision": str(self._precision).removeprefix("torch."),
             "void": "skip" if self._skip_void else "ask",
+            "weights": dict(getattr(self._first, "origin", None) or {}),
         }
 
     def started(self, folder: RunFolder) -> None:
@@ -134,7 +142,8 @@ class Experiment:
     def train(self, round: int, labels: PixelLabels | None) -> tuple[Model, TrainResult]:
         """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
         config, settings = self.config, self.config.train
-        model = self._fresh(round)
+        model = self._first if round == 0 and self._first is not None else self._fresh(round)
+        self._first = None
         source = BatchSource(
             self._pool,
             labels,
@@ -261,8 +270,6 @@ class Experiment:
             model = piece.build(options, classes=len(self.classes))
         if not isinstance(model, nn.Module) or not isinstance(model, Model):
             raise AlsegError(f"The model {choice.name!r} is no nn.Module with encode, decode and parameter_groups.")
-        if pretrained and round == 0 and getattr(model, "origin", None):
-            self.folder.record({"weights": dict(model.origin)})  # type: ignore[arg-type]
         return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _notify(self, hook: str, **arguments: Any) -> None:

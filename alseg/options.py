@@ -23,7 +23,7 @@ class Between:
     high: float = math.inf
 
     def __str__(self) -> str:
-        return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+        return f"at least {self.low:.12g}" if self.high == math.inf else f"from {self.low:.12g} to {self.high:.12g}"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def convert(key: str, value: Any, kind: Any) -> Any:
     """`value`, from a flag's text or from TOML, as `kind`; UserMistake names the key and what it takes."""
     try:
         return _convert(value, kind)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserMistake(f"{key} takes {describe(kind)}, not {_shown(value)}.") from error
 
 
@@ -135,7 +135,7 @@ def _convert_union(value: Any, arguments: tuple[Any, ...]) -> Any:
         if kind is not type(None):
             try:
                 return _convert(value, kind)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 failure = error
     raise failure
 
@@ -267,7 +267,7 @@ def plain(value: Any) -> Any:
     """`value` as TOML and JSON can hold it."""
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
-    return str(value) if isinstance(value, Path | Size | Longer) else value
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _shown(value: Any) -> str:

@@ -50,13 +50,22 @@ class Piece:
     factory: Callable[..., Any]
     plugin: Plugin
 
+    def described(self) -> str:
+        """Its kind, name and distribution, for messages."""
+        return f"The {self.kind} {self.name!r} of {self.plugin.distribution}"
+
     def options(self) -> dict[str, Option]:
         """The options of the factory, by name."""
         return options_of(self.factory, GIVEN[self.kind])
 
     def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All options, given ones converted and the rest at their defaults."""
-        options = self.options()
+        try:
+            options = self.options()
+        except TypeError as error:
+            raise AlsegError(
+                f"The {self.kind} {self.name!r} of {self.plugin.distribution} is broken: {error}."
+            ) from error
         for name in values:
             if name not in options:
                 has = nearest(name, options) or "; it has none"
@@ -80,15 +89,9 @@ class Piece:
         except AlsegError:
             raise
         except ImportError as error:
-            raise UserMistake(
-                f"The {self.kind} {self.name!r} of {self.plugin.distribution} needs a library that is not "
-                f"installed: {error}."
-            ) from error
-        except Exception as error:
-            raise AlsegError(
-                f"The {self.kind} {self.name!r} of {self.plugin.distribution} failed to start: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise UserMistake(f"{self.described()} needs a library that is not installed: {error}.") from error
+        except (Exception, SystemExit) as error:
+            raise AlsegError(f"{self.described()} failed to start: {type(error).__name__}: {error}.") from error
 
 
 @dataclass
@@ -98,6 +101,7 @@ class Registry:
     manager: pluggy.PluginManager
     plugins: list[Plugin] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # plugins that are single files
 
     def of(self, kind: str) -> Iterator[Piece]:
         """The pieces of a kind."""
@@ -152,7 +156,8 @@ def load_plugins(
         seen.add((entry_point.name, distribution))
         _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load)
     for file in files:
-        path = Path(file)
+        path = Path(file).absolute()
+        registry.files.append(path)
         if not path.is_file():
             raise UserMistake(f"There is no plugin file {file}.")
         _add(registry, Plugin(path.stem, str(file), "-"), partial(_module, path))
@@ -184,11 +189,14 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
         registry.manager.register(module, name=f"{plugin.distribution}:{plugin.name}")
         _check_hooks(registry.manager, module)
         pieces = list(_pieces(registry.manager, plugin, module))
+        if not registry.manager.get_hookcallers(module):
+            raise AlsegError("it implements no hook; is @hookimpl missing?")
     except (Exception, SystemExit) as error:
         if module is not None and registry.manager.is_registered(module):
             registry.manager.unregister(module)
         text = str(error).strip().splitlines()
-        plugin.status, plugin.error = "failed", f"{type(error).__name__}: {text[0] if text else ''}".rstrip(".: ")
+        reason = " ".join(line.strip() for line in text[:4])
+        plugin.status, plugin.error = "failed", f"{type(error).__name__}: {reason}".rstrip(".: ")
         return
     registry.pieces += pieces
 
@@ -208,6 +216,8 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
         def register(name: str, factory: Callable[..., Any], kind: str = kind, found: Any = found) -> None:
             if not isinstance(name, str) or not name or not callable(factory):
                 raise TypeError(f"register takes a name and a factory, not {name!r} and {factory!r}")
+            if any(piece.name == name for piece in found):
+                raise ValueError(f"the {kind} {name!r} is registered twice")
             found.append(Piece(kind, name, factory, plugin))
 
         manager.subset_hook_caller(f"register_{kind}s", others)(register=register)

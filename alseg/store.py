@@ -11,10 +11,10 @@ import shutil
 import socket
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tomli_w
@@ -109,12 +109,6 @@ class RunFolder:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise AlsegError(f"{self.path / SETTINGS} is damaged: {error}.") from error
 
-    def record(self, facts: Mapping[str, Any]) -> None:
-        """Add facts to the table `record` of run.toml."""
-        settings = self.settings()
-        settings["record"] = {**settings.get("record", {}), **facts}
-        write_whole(self.path / SETTINGS, tomli_w.dumps(settings).encode())
-
     def round_folder(self, round: int) -> Path:
         """rounds/NN, made when missing."""
         folder = self.path / "rounds" / f"{round:02}"
@@ -124,7 +118,7 @@ class RunFolder:
     def questions(self, round: int) -> list[Question] | None:
         """What a round asks; None where that is not decided yet."""
         path = self.path / "rounds" / f"{round:02}" / "questions.jsonl"
-        return [Question(**line) for line in read_lines(path)] if path.exists() else None
+        return _understood(path, read_lines(path), lambda line: Question(**line)) if path.exists() else None
 
     def write_questions(self, round: int, questions: Iterable[Question]) -> list[Question]:
         """Number a round's questions and write them whole."""
@@ -134,8 +128,9 @@ class RunFolder:
 
     def labels(self) -> PixelLabels:
         """The pixels asked in all finished rounds."""
-        lines = read_lines(self.path / "labels.jsonl")
-        return PixelLabels(tuple(PixelLabel(name=line.pop("class"), **line) for line in lines))
+        path = self.path / "labels.jsonl"
+        made = _understood(path, read_lines(path), lambda line: PixelLabel(name=line.pop("class"), **line))
+        return PixelLabels(tuple(made))
 
     def write_labels(self, labels: PixelLabels) -> None:
         """One label a line, the file whole."""
@@ -144,8 +139,13 @@ class RunFolder:
         write_lines(self.path / "labels.jsonl", ({name: row[name] for name in order} for row in rows))
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The finished rounds."""
-        return read_lines(self.path / "rounds.jsonl")
+        """The finished rounds, each with its number."""
+        path = self.path / "rounds.jsonl"
+        records = read_lines(path)
+        for number, record in enumerate(records):
+            if record.get("round") != number:
+                raise AlsegError(f"Line {number + 1} of {path} is not round {number}.")
+        return records
 
     def write_round(self, record: Mapping[str, Any]) -> None:
         """Add a finished round; earlier lines stay byte for byte."""
@@ -200,12 +200,29 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogatepass").splitlines(), 1):
+    # only b"\n" ends a line: names may hold U+2028 and the like
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
         try:
-            lines.append(json.loads(line))
+            value = json.loads(line.decode("utf-8", "surrogatepass"))
         except ValueError as error:
             raise AlsegError(f"Line {number} of {path} is no JSON.") from error
+        if not isinstance(value, dict):
+            raise AlsegError(f"Line {number} of {path} is no JSON object.")
+        lines.append(value)
     return lines
+
+
+T = TypeVar("T")
+
+
+def _understood(path: Path, lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], T]) -> list[T]:
+    made = []
+    for number, line in enumerate(lines, 1):
+        try:
+            made.append(make(line))
+        except (KeyError, TypeError) as error:
+            raise AlsegError(f"Line {number} of {path} cannot be understood: {error}.") from error
+    return made
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -69,9 +69,6 @@ def test_a_run_appears_whole_or_not_at_all(tmp_path):
     assert list((tmp_path / "some").iterdir()) == []
     folder = RunFolder.create(path, {"seed": 3})
     assert folder.settings() == {"seed": 3}
-    folder.record({"torch": "2.6"})
-    folder.record({"device": "cpu"})
-    assert folder.settings() == {"seed": 3, "record": {"torch": "2.6", "device": "cpu"}}
 
 
 def test_labels_questions_and_rounds_come_back(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import tempfile
@@ -16,7 +18,26 @@ from alseg.cli import plugins_command, resume_command, run_command
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
 
-EPILOG = "Examples: alseg run · alseg run --dataset camvid --data CAMVID --weights FILE · alseg plugins"
+EPILOG = """Examples:
+
+alseg run
+
+alseg run --dataset camvid --data CAMVID --weights FILE
+
+alseg plugins
+"""
+
+# What whoever gave the path can put right; a full disk or a broken one is not among it.
+MISTAKES = {
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EROFS,
+    errno.ELOOP,
+}
 
 
 def build_app(registry: Registry) -> typer.Typer:
@@ -33,13 +54,14 @@ def build_app(registry: Registry) -> typer.Typer:
 
     @app.callback()
     def root(
-        version: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
+        version: bool = typer.Option(
+            False, "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
         plugin: list[Path] = typer.Option([], "--plugin", help="A single .py file as a plugin. [repeatable]"),
         no_third_party: bool = typer.Option(False, "--no-third-party", help="Leave other people's plugins out."),
     ) -> None:
-        if version:
-            typer.echo(f"alseg {alseg.__version__}")
-            raise typer.Exit
+        # --plugin and --no-third-party are here for the help: they were taken before this was built
+        pass
 
     run_command.add_to(app)
     resume_command.add_to(app)
@@ -49,9 +71,18 @@ def build_app(registry: Registry) -> typer.Typer:
     return app
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alseg {alseg.__version__}")
+        raise typer.Exit
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake to put right, 3 waiting, 130 interrupted, 1 else."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no umlauts is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run_cli(words))
 
 
@@ -73,6 +104,12 @@ def run_cli(words: list[str]) -> int:
         return 1
     except typer.Abort:
         return 130
+    except OSError as error:
+        if error.strerror is None:
+            return _unexpected(error)
+        place = f": {error.filename}" if error.filename else ""
+        _say(f"{error.strerror}{place}. Whatever was finished before is kept.")
+        return 2 if error.errno in MISTAKES else 1
     except Exception as error:
         return _unexpected(error)
 
@@ -99,13 +136,13 @@ def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], bool]:
 
 
 def _unexpected(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
+    # what the command-line library raises, whichever copy of it Typer uses
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        explain = getattr(error, "format_message", None)
+        if explain is not None:
+            _say(f"{explain().rstrip('.')}; --help tells more.")
+        return code
     handle, name = tempfile.mkstemp(prefix="alseg-", suffix=".log")
     with os.fdopen(handle, "w") as log:
         traceback.print_exception(error, file=log)

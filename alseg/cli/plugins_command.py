@@ -12,7 +12,7 @@ from alseg.plugins import GIVEN, Registry
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("plugins", epilog="Examples: alseg plugins --kind acquirer · alseg plugins --json")(plugins)
+    app.command("plugins", epilog="Examples: alseg plugins --kind acquirer; alseg plugins --json")(plugins)
 
 
 def plugins(

@@ -126,9 +126,7 @@ def ask_model(
     with mode(model, False):  # type: ignore[arg-type]
         for group, batch in pool.batches(lambda images: predict(model, images, size, device, precision)):
             utility = acquirer(batch)
-            _check_utility(batch, utility)
             selection = selector(batch, utility, n)
-            _check_selection(batch, selection, n)
             for i, questions in zip(group, _questions(batch, utility, selection, classes), strict=True):
                 asked[i] = questions
             advance(len(group))
@@ -161,34 +159,3 @@ def _questions(batch: PoolBatch, utility: Tensor, selection: Selection, classes:
             question = Question("", batch.keys[image], y, x, worth, rank, names[0], chance, rival, entropy)
             proposals[image].append((priority, question))
     return proposals
-
-
-def _check_utility(batch: PoolBatch, utility: Tensor) -> None:
-    wanted = (len(batch.keys), *batch.size)
-    if tuple(utility.shape) != wanted or not utility.is_floating_point():
-        raise AlsegError(
-            f"The acquirer gave {utility.dtype} {list(utility.shape)} for {batch.keys[0]} and others; it must "
-            f"give a float tensor {list(wanted)}."
-        )
-    if utility.device != batch.candidates.device:
-        raise AlsegError(f"The acquirer gave a tensor on {utility.device}; it must stay on {batch.candidates.device}.")
-    if bool(utility.isnan().any()):
-        row = int(utility.isnan().flatten(1).any(1).nonzero()[0])
-        raise AlsegError(f"The acquirer gave NaN for the image {batch.keys[row]}; utilities must be numbers.")
-
-
-def _check_selection(batch: PoolBatch, selection: Selection, n: int) -> None:
-    indices = selection.indices
-    if selection.priority.shape != indices.shape:
-        raise AlsegError(f"The selector gave {list(selection.priority.shape)} priorities for {list(indices.shape)}.")
-    count = batch.size[0] * batch.size[1]
-    if indices.dim() != 2 or len(indices) != len(batch.keys) or indices.shape[1] > n:
-        raise AlsegError(f"The selector gave {list(indices.shape)}; it must give at most {n} indices an image.")
-    if int(indices.max()) >= count or int(indices.min()) < -1:
-        raise AlsegError(f"The selector gave an index outside an image of {count} pixels.")
-    chosen = indices >= 0
-    free = batch.candidates.flatten(1).gather(1, indices.clamp(min=0))
-    ordered = indices.sort(1).values
-    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-    if bool((chosen & ~free).any()) or bool(twice.any()):
-        raise AlsegError("The selector chose a pixel that is no candidate, or one pixel twice.")

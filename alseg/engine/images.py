@@ -59,10 +59,12 @@ class DecodedImages:
         self._kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self.sizes: list[tuple[int, int]] = []
         self.has_mask: list[bool] = []
+        self.has_known = False  # a pixel that is not void
         self.bytes = 0  # kept in memory
         for i, (image, mask) in enumerate(in_threads(self._read, range(len(images)), workers)):
             self.sizes.append((image.shape[0], image.shape[1]))
             self.has_mask.append(mask is not None)
+            self.has_known = self.has_known or (mask is not None and bool((mask != classes.void).any()))
             size = image.nbytes + (0 if mask is None else mask.nbytes)
             if self.bytes + size <= memory:
                 self.bytes += size

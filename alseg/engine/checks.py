@@ -1,0 +1,81 @@
+"""What an acquirer and a selector give is checked, and what they raise names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from alseg.errors import AlsegError
+from alseg.protocols import Acquirer, Selector
+from alseg.values import PoolBatch, Selection
+
+T = TypeVar("T")
+
+
+def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
+    """An acquirer whose result is float [B, H, W] on the batch's device, without NaN."""
+
+    def utility(batch: PoolBatch) -> Tensor:
+        result = _called(name, lambda: acquirer(batch))
+        wanted, device = [len(batch.keys), *batch.size], batch.candidates.device
+        if not isinstance(result, Tensor):
+            raise AlsegError(f"{name} gave {type(result).__name__}; it must give a float tensor {wanted}.")
+        if list(result.shape) != wanted or not result.is_floating_point():
+            raise AlsegError(f"{name} gave {result.dtype} {list(result.shape)}; it must give a float tensor {wanted}.")
+        if result.device != device:
+            raise AlsegError(f"{name} gave a tensor on {result.device}; it must stay on {device}.")
+        missing = result.isnan().flatten(1).any(1)
+        if bool(missing.any()):
+            key = batch.keys[int(missing.nonzero()[0])]
+            raise AlsegError(f"{name} gave NaN for the image {key}; utilities must be numbers.")
+        return result
+
+    return utility
+
+
+def checked_selector(selector: Selector, name: str) -> Selector:
+    """A selector that gives at most n distinct candidates of each image, with a priority each."""
+
+    def select(batch: PoolBatch, utility: Tensor, n: int) -> Selection:
+        result = _called(name, lambda: selector(batch, utility, n))
+        if not isinstance(result, Selection) or not isinstance(result.indices, Tensor):
+            raise AlsegError(f"{name} gave {type(result).__name__}; it must give a Selection of tensors.")
+        problem = _problem(batch, result, n)
+        if problem:
+            raise AlsegError(f"{name} {problem}.")
+        return result
+
+    return select
+
+
+def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
+    indices, priority = selection.indices, selection.priority
+    count = batch.size[0] * batch.size[1]
+    if indices.dim() != 2 or len(indices) != len(batch.keys) or indices.shape[1] > n:
+        return f"gave indices {list(indices.shape)}; it must give [{len(batch.keys)}, at most {n}]"
+    if indices.dtype != torch.int64 or not isinstance(priority, Tensor) or priority.shape != indices.shape:
+        return "must give int64 indices and as many priorities"
+    if indices.numel() == 0:
+        return None
+    if int(indices.max()) >= count or int(indices.min()) < -1:
+        return f"gave an index outside an image of {count} pixels"
+    chosen = indices >= 0
+    free = batch.candidates.flatten(1).gather(1, indices.clamp(min=0))
+    if bool((chosen & ~free).any()):
+        return "chose a pixel that is no candidate"
+    ordered = indices.sort(1).values
+    if bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()):
+        return "chose one pixel twice"
+    return None
+
+
+def _called(name: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except AlsegError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise AlsegError(f"{name} failed: {type(error).__name__}: {error}.") from error

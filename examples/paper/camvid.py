@@ -1,0 +1,102 @@
+"""The paper's CamVid line and its full supervision, in pieces that fit a short lease of a GPU.
+
+    python examples/paper/camvid.py --data CAMVID --weights FILE --state DIR --minutes 9
+
+Each call goes on where the last one stopped, for at most so many minutes, and exits with 3 while anything is left.
+--pack FILE.tar.gz keeps the state without the models, small enough to carry; --unpack takes it up again (a model that
+is needed is trained again). When all runs are complete, their figures stand beside the published ones in
+DIR/camvid.md. Words after -- go to `alseg run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+from pathlib import Path
+
+PUBLISHED = {20: 50.8, 40: 53.9, 60: 55.3, 80: 55.2, 100: 55.9}
+PUBLISHED_ALL = 58.2
+RUNS = {"margin-b": ["--acquirer", "margin", "--selector", "topk-then-uniform"], "all-pixels": ["--labels", "all"]}
+
+
+def main() -> int:
+    """0 when everything is there, 3 while work is left, else what `alseg` said."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--seed", default="0")
+    parser.add_argument("--pack", type=Path)
+    parser.add_argument("--unpack", type=Path)
+    parser.add_argument("more", nargs="*", metavar="-- WORDS")
+    arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
+    arguments.state.mkdir(parents=True, exist_ok=True)
+    if arguments.unpack is not None:
+        with tarfile.open(arguments.unpack) as archive:
+            archive.extractall(arguments.state, filter="data")
+    code = 0
+    for name, flags in RUNS.items():
+        code = go_on(arguments, name, flags, end)
+        if code:
+            break
+    if arguments.pack is not None:
+        with tarfile.open(arguments.pack, "w:gz") as archive:
+            for path in sorted(arguments.state.rglob("*")):
+                if path.is_file() and path.suffix != ".safetensors" and not path.name.startswith("."):
+                    archive.add(path, path.relative_to(arguments.state))
+    if code == 0:
+        page = figures(arguments.state)
+        (arguments.state / "camvid.md").write_text(page)
+        print(page)
+    return code
+
+
+def go_on(arguments: argparse.Namespace, name: str, flags: list[str], end: float) -> int:
+    """Start or resume one run until it is complete or the time is up."""
+    run = arguments.state / f"{name}-{arguments.seed}"
+    words = ["resume", str(run)]
+    if not (run / "run.toml").exists():
+        words = ["run", "--dataset", "camvid", "--data", str(arguments.data), "--weights", arguments.weights]
+        words += ["--protocol", "paper", "--seed", arguments.seed, *flags, "--out", str(run), *arguments.more]
+    process = subprocess.Popen([sys.executable, "-m", "alseg", *words])
+    try:
+        return process.wait(max(1, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        return 3
+
+
+def figures(state: Path) -> str:
+    """A Markdown table of all complete runs beside the published figures."""
+    settings = tomllib.loads(next(state.glob("*/run.toml")).read_text())
+    record, train = settings["record"], settings["train"]
+    text = (
+        f"Weights SHA-256 `{record['weights'].get('sha256') or 'none'}`; {train['epochs']} epochs, batch "
+        f"{train['batch_size']}, {train['size']}, {record['precision']}; {record['device']}; "
+        f"torch {record['torch']}.\n\n"
+        "| pixels an image | seed | mIoU val, last epoch | mIoU test, best epoch | published (test, best epoch) |\n"
+        "| --- | --- | --- | --- | --- |\n"
+    )
+    for run in sorted(state.glob("*/run.toml")):
+        everything = tomllib.loads(run.read_text())
+        for line in (run.parent / "rounds.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            dense = everything["labels"] == "all"
+            pixels = "all" if dense else f"{row['pixels_per_image']:.0f}"
+            published = PUBLISHED_ALL if dense else PUBLISHED.get(round(row["pixels_per_image"]), "")
+            ours = f"{100 * row['miou']:.1f} | {100 * row['paper_miou']:.1f} (epoch {row['paper_epoch']})"
+            text += f"| {pixels} | {everything['seed']} | {ours} | {published} |\n"
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What only lists or explains starts at once: no torch, no plugin before it is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "matplotlib", "safetensors"}
+# On a machine that is slow or shared, more than half a second may be allowed.
+SECONDS = 0.5 * float(os.environ.get("ALSEG_TEST_SLOWNESS", "1"))
+SCRIPT = Path(sys.executable).with_name("alseg")
+
+ASCII = pytest.mark.xfail(strict=True, reason="UnicodeEncodeError of the middle dot in the examples")
+
+MODULES = """
+import json, sys
+try:
+    {code}
+except SystemExit as end:
+    assert not end.code, end.code
+finally:
+    print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter holds after some code."""
+    words = [sys.executable, "-c", MODULES.format(code=code)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_alseg_loads_no_plugin_and_nothing_heavy():
+    loaded = modules_after("import alseg; assert alseg.hookimpl and alseg.__version__ and dir(alseg)")
+    assert not loaded & (HEAVY | {"typer", "rich", "alseg.plugins", "alseg.cli"})
+    assert not [name for name in loaded if name.startswith("alseg_")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["plugins"], ["plugins", "--json"], ["plugins", "--help"], ["run", "--help"], ["resume", "-h"]],
+)
+def test_what_only_lists_or_explains_does_without_torch(words):
+    loaded = modules_after(f"from alseg.cli.app import main; main({words!r})")
+    assert not loaded & (HEAVY - {"numpy"})
+
+
+def test_plugins_are_loaded_without_torch():
+    loaded = modules_after("from alseg import load_plugins; load_plugins()")
+    assert not loaded & (HEAVY - {"numpy"})
+
+
+def test_a_mistake_in_the_flags_is_told_without_torch():
+    loaded = modules_after("from alseg.cli.app import run_cli; run_cli(['run', '--nonsense'])")
+    assert not loaded & (HEAVY - {"numpy"})
+
+
+def seconds(words: list[str]) -> float:
+    """Time of the installed command, the best of five; what other processes take from it does not count."""
+    best = float("inf")
+    for _ in range(5):
+        started, before = time.perf_counter(), os.times()
+        subprocess.run([SCRIPT, *words], capture_output=True, check=True)
+        wall, after = time.perf_counter() - started, os.times()
+        processor = after.children_user + after.children_system - before.children_user - before.children_system
+        best = min(best, wall, processor)
+    return best
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugins"]], ids=" ".join)
+def test_help_and_plugins_take_under_half_a_second(words):
+    assert SCRIPT.exists(), "alseg is not installed beside this Python"
+    assert seconds(words) < SECONDS
+
+
+@pytest.mark.parametrize("words", [["plugins"], ["plugins", "--json"], ["run", "--help"]], ids=" ".join)
+def test_a_reader_that_stops_early_is_no_error(words):
+    with subprocess.Popen([SCRIPT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("encoding", [pytest.param("ascii", marks=ASCII), "latin-1", "utf-8"])
+def test_help_is_written_in_any_encoding(encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([SCRIPT, "--help"], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
