@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.report.curve import draw_curve
-from alseg.store import SETTINGS, RunFolder, refuse_occupied
+from alseg.store import SETTINGS, RunFolder, refuse_occupied, write_whole
 
 CURVE = "learning-curve.png"
 
@@ -69,8 +70,9 @@ def resume(folder: Path | str, *, registry: Registry | None = None, progress: Pr
     records = opened.rounds()
     if records and resolved.config.labels == "points" and not (opened.path / "labels.jsonl").exists():
         raise AlsegError(f"{opened.path} has finished rounds but no labels.jsonl: put it back from a copy.")
-    if len(records) >= resolved.config.total_rounds():
-        return _result(opened, resolved.config, records)
+    # a run also ends where a round found nothing left to ask
+    if len(records) >= resolved.config.total_rounds() or opened.questions(len(records)) == []:
+        return _result(opened, records)
     return _carried_on(Experiment(registry, resolved, progress), opened)
 
 
@@ -93,21 +95,25 @@ def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, An
 
 
 def _carried_on(experiment: Experiment, folder: RunFolder) -> RunResult:
+    command = f"alseg resume {shlex.quote(str(folder.path))}"
     with folder.lock():
         try:
             records = run_rounds(experiment, folder)
         except KeyboardInterrupt as stop:
-            raise Interrupted(f"Interrupted; `alseg resume {folder.path}` goes on from the last phase.") from stop
+            raise Interrupted(f"Interrupted; `{command}` goes on from the last phase.") from stop
         except Waiting as wait:
-            raise Waiting(f"{wait} `alseg resume {folder.path}` goes on when they are in.") from wait
-        return _result(folder, experiment.config, records)
+            raise Waiting(f"{wait} `{command}` goes on when they are in.") from wait
+        config = experiment.config
+        title = f"{config.dataset.name}: {config.acquirer.name}, {config.selector.name}, seed {config.seed}"
+        picture = draw_curve(records, title)
+        if picture is not None:
+            write_whole(folder.path / CURVE, picture)
+        return _result(folder, records)
 
 
-def _result(folder: RunFolder, config: RunConfig, records: list[dict[str, Any]]) -> RunResult:
-    title = f"{config.dataset.name}: {config.acquirer.name}, {config.selector.name}, seed {config.seed}"
+def _result(folder: RunFolder, records: list[dict[str, Any]]) -> RunResult:
     curve = folder.path / CURVE
-    drawn = curve.exists() or draw_curve(records, curve, title)
-    return RunResult(folder.path, records, curve if drawn else None)
+    return RunResult(folder.path, records, curve if curve.exists() else None)
 
 
 def free_folder(parent: Path, config: RunConfig) -> Path:

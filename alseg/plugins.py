@@ -85,13 +85,16 @@ class Piece:
         """Call the factory with its options and what the core gives; an error names the plugin."""
         taken = {name: value for name, value in given.items() if name in parameters_of(self.factory)}
         try:
-            return self.factory(**options, **taken)
+            made = self.factory(**options, **taken)
         except AlsegError:
             raise
         except ImportError as error:
             raise UserMistake(f"{self.described()} needs a library that is not installed: {error}.") from error
         except (Exception, SystemExit) as error:
             raise AlsegError(f"{self.described()} failed to start: {type(error).__name__}: {error}.") from error
+        if made is None:
+            raise AlsegError(f"{self.described()} gave nothing: its factory returns None.")
+        return made
 
 
 @dataclass

@@ -28,38 +28,11 @@ SMALL_SHAPES = ["-o", "dataset.train_images=2", "-o", "dataset.val_images=1", "-
 SHAPES = ["run", "--dataset", "shapes", "--device", "cpu", *SMALL_SHAPES]
 CAMVID = ["run", "--dataset", "camvid", "--rounds", "1", *SMALL, "--data"]
 
+
 # What the source does not pass yet: the case's name and what comes out.
-USAGE_ERRORS = ("nonsense", "run extra", "run --nonsense", "run --seed", "resume", "--plugin")
-BUGS = {
-    **dict.fromkeys(USAGE_ERRORS, "exit code 1, 'Something went wrong inside alseg (UsageError ...)'"),
-    "--version": "exit code 1, 'Missing command'",
-    "-o augment.scale=2,0.5": "'A range goes from low to high, not from 2 to 0.5': which setting?",
-    "--seed 9223372036854775808": "'from 0 to 9.22337e+18' takes the number that is refused",
-    "[train]\nlearning_rate = 1" + "0" * 400: "OverflowError of float() is not caught by convert()",
-    "16-bit image": "Pillow clips 16 bits to 8: the image silently becomes white",
-    "void masks only": "exit code 0 and no round",
-    "foreign.safetensors": "no tensor fits, none is loaded, and the run goes on from noise",
-    "--weights /nowhere/x.safetensors": "the run's folder and a round's questions are left behind",
-    "--encoder resnet1x": "the run's folder and a round's questions are left behind",
-    "x" * 300: "OSError of Path.exists()",
-    "empty settings": "the default recipe is resumed: other data, exit code 0",
-    "half of the settings": "the rest are taken from the defaults: another run, exit code 0",
-    "a setting of another version": "the sentence does not say where",
-    "a round that is none": "KeyError, after another round was trained",
-    "a label without class": "KeyError",
-    "no labels": "the labels of finished rounds are silently lost",
-    "a question of nothing": "TypeError",
-    "before the run": "typer turns KeyboardInterrupt into Abort: exit code 130 without a word",
-    "in the run": "the folder's name is not quoted: `alseg resume my run` cannot be pasted",
-    "a line separator": "read_lines splits at U+2028: Line 1 of labels.jsonl is no JSON",
-    "a control character": "read_lines splits at U+0085: Line 1 of labels.jsonl is no JSON",
-}
-
-
 def cases(names: Iterable[str]) -> Any:
-    """Parametrise by name; known bugs are expected to fail."""
-    marks = {name: pytest.mark.xfail(strict=True, reason=BUGS[name]) for name in names if name in BUGS}
-    return pytest.mark.parametrize("case", [pytest.param(n, marks=marks.get(n, ()), id=n[:60] or "''") for n in names])
+    """Parametrise by name."""
+    return pytest.mark.parametrize("case", [pytest.param(name, id=name[:60] or "''") for name in names])
 
 
 def one_sentence(outcome, *words: str, code: int = 2) -> None:

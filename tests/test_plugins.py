@@ -23,30 +23,9 @@ ACQUIRER = "from alseg import hookimpl\n\n@hookimpl\ndef register_acquirers(regi
 SELECTOR = "from alseg import hookimpl\n\n@hookimpl\ndef register_selectors(register):\n    register('mine', mine)\n\n"
 
 
-UNNAMED = "the sentence says `The acquirer` or `The selector`, not which"
-INSIDE = "'Something went wrong inside alseg', and the piece is not named"
-# What the source does not pass yet: the case's name and what comes out.
-BUGS = {
-    "misspells an argument": "only the first line of pluggy's error is kept, which names no argument",
-    "registers a name twice": "loads as ok; then 'registered by X: write X:mine to choose', which does not help",
-    "registers nothing": "a forgotten @hookimpl: the plugin is ok and `alseg plugins` does not mention it",
-    "leaves alseg": "SystemExit of a factory ends the process with the plugin's code and no word",
-    "gives nothing": INSIDE,
-    **dict.fromkeys(["wrong shape", "one image too few", "NaN", "whole numbers"], UNNAMED),
-    **dict.fromkeys(["not a candidate", "duplicates", "too many", "outside", "below"], UNNAMED),
-    **dict.fromkeys(["no tensor", "NumPy", "an error", "fractions", "no selection", "another error"], INSIDE),
-    "no columns": "max() of an empty tensor",
-}
-
-
-def bug(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 def cases(names: Iterable[str]) -> Any:
-    """Parametrise by name; known bugs are expected to fail."""
-    params = [pytest.param(name, marks=bug(BUGS[name]) if name in BUGS else ()) for name in names]
-    return pytest.mark.parametrize("case", params)
+    """Parametrise by name."""
+    return pytest.mark.parametrize("case", list(names))
 
 
 @pytest.fixture
@@ -127,7 +106,6 @@ def test_its_options_are_listed_with_defaults(cli, plugin):
     assert "size=4" in table
 
 
-@bug("There is no acquirer 'checkers': no word of the plugin file, which run.toml does not record either")
 def test_a_run_with_a_plugin_file_says_how_to_resume(cli, plugin, tmp_path):
     path, run = plugin(CHECKERS), tmp_path / "run"
     assert cli("--plugin", path, *RUN, "--acquirer", "checkers", "--rounds", 1, "--out", run).code == 0
@@ -185,7 +163,6 @@ def test_a_broken_plugin_is_listed_with_its_error(cli, plugin, case):
     said_once(cli(*words, *RUN, "--acquirer", "mine"), "acquirer 'mine'", "bad_piece", error)
 
 
-@bug("TypeError of options_of(): 'Something went wrong inside alseg'")
 def test_a_broken_option_type_fails_when_used(cli, plugin):
     path = plugin(ACQUIRER + "def mine(size: 'Nonsense' = 3): pass\n")
     rows = json.loads(cli("plugins", "--json", "--plugin", path).out)
@@ -195,7 +172,6 @@ def test_a_broken_option_type_fails_when_used(cli, plugin):
     said_once(cli("--plugin", path, *RUN, "--acquirer", "mine"), "mine", "Nonsense")
 
 
-@bug("TypeError: Object of type frozenset is not JSON serializable")
 def test_a_default_that_json_does_not_know_harms_nobody(cli, plugin):
     path = plugin(ACQUIRER + "def mine(kinds=frozenset({1})): pass\n")
     outcome = cli("plugins", "--json", "--plugin", path)
@@ -364,7 +340,7 @@ def test_a_life_cycle_hook_that_raises_is_reported(cli, plugin, tmp_path):
     assert "Traceback" not in outcome.err
 
 
-@pytest.mark.parametrize("pixels", [2, pytest.param(600, marks=bug("a run that ended for want of candidates goes on"))])
+@pytest.mark.parametrize("pixels", [2, 600])
 def test_resuming_a_finished_run_tells_no_plugin(cli, plugin, tmp_path, pixels):
     path, run = plugin(WATCHER), tmp_path / "run"
     budget = ["--first-pixels", pixels, "--pixels-per-round", pixels, "--budget", 10 * pixels]

@@ -27,6 +27,7 @@ alseg run --dataset camvid --data CAMVID --weights FILE
 alseg plugins
 """
 
+INTERRUPTED = "Interrupted before anything was written."
 # What whoever gave the path can put right; a full disk or a broken one is not among it.
 MISTAKES = {
     errno.ENAMETOOLONG,
@@ -97,12 +98,13 @@ def run_cli(words: list[str]) -> int:
         _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _say("Interrupted before the run began; nothing was written.")
+        _say(INTERRUPTED)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except typer.Abort:
+    except typer.Abort:  # what Typer makes of a KeyboardInterrupt
+        _say(INTERRUPTED)
         return 130
     except OSError as error:
         if error.strerror is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
@@ -28,11 +28,11 @@ def table_rows(records: Sequence[Record]) -> list[list[str]]:
     return rows
 
 
-def draw_curve(records: Sequence[Record], path: Path, title: str) -> bool:
-    """The mean IoU, and each class's, against the labelled pixels per image; False where there is none."""
+def draw_curve(records: Sequence[Record], title: str) -> bytes | None:
+    """The mean IoU, and each class's, against the labelled pixels per image, as PNG; None where there is none."""
     scored = [record for record in records if record["miou"] is not None]
     if not scored:
-        return False
+        return None
     # the object interface: no global state of pyplot, no display needed
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -61,8 +61,9 @@ def draw_curve(records: Sequence[Record], path: Path, title: str) -> bool:
     axes.spines[["top", "right"]].set_visible(False)
     handles = [Line2D([], [], color="#0b5fa5", lw=2.5, marker="o"), Line2D([], [], color="0.75", lw=1)]
     figure.legend(handles, ["mean over classes", "each class"], frameon=False, loc="outside lower center", ncols=2)
-    figure.savefig(path)
-    return True
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def _percent(fraction: float | None) -> str:
