@@ -95,6 +95,20 @@ def deeplabv3plus(
     return deeplab.DeepLabV3Plus(encoders.Encoder(encoder, str(weights), output_stride), classes, channels)
 
 
+def fpn(
+    classes: int,
+    encoder: str = "resnet50",
+    weights: Literal["default", "none"] | Path = "default",
+    output_stride: Literal[8, 16, 32] = 8,
+    channels: Annotated[int, Between(8, 4096)] = 128,
+) -> Model:
+    """A feature pyramid on any timm encoder; weights: default (timm's hub), none, or a file."""
+    from alseg_pixelpick import encoders
+    from alseg_pixelpick.fpn import FPN
+
+    return FPN(encoders.Encoder(encoder, str(weights), output_stride, encoders.last_four), classes, channels)
+
+
 def default_recipe() -> dict[str, Any]:
     """What a run is where nobody says otherwise."""
     return {
@@ -171,8 +185,9 @@ def register_oracles(register: Register) -> None:
 
 @hookimpl
 def register_models(register: Register) -> None:
-    """DeepLabv3+."""
+    """DeepLabv3+ and FPN."""
     register("deeplabv3plus", deeplabv3plus)
+    register("fpn", fpn)
 
 
 @hookimpl
