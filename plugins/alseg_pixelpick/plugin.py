@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alseg.values import Classes
 
 Fraction = Annotated[float, Between(0, 1)]
+Passes = Annotated[int, Between(2, 10000)]
 
 
 def least_confidence() -> Acquirer:
@@ -45,6 +46,34 @@ def random() -> Acquirer:
     from alseg_pixelpick import acquirers
 
     return acquirers.random
+
+
+def vote_entropy(passes: Passes = 20) -> Acquirer:
+    """Entropy of the votes of dropout passes."""
+    from alseg_pixelpick import committee
+
+    return committee.VoteEntropy(passes)
+
+
+def soft_vote(passes: Passes = 20) -> Acquirer:
+    """Entropy of the mean probabilities of dropout passes."""
+    from alseg_pixelpick import committee
+
+    return committee.SoftVote(passes)
+
+
+def bald(passes: Passes = 20) -> Acquirer:
+    """How much dropout passes disagree: mutual information of class and weights."""
+    from alseg_pixelpick import committee
+
+    return committee.BALD(passes)
+
+
+def variation_ratio(passes: Passes = 20) -> Acquirer:
+    """The share of dropout passes that vote against the majority."""
+    from alseg_pixelpick import committee
+
+    return committee.VariationRatio(passes)
 
 
 def topk() -> Selector:
@@ -161,11 +190,15 @@ def camvid_recipe() -> dict[str, Any]:
 
 @hookimpl
 def register_acquirers(register: Register) -> None:
-    """The paper's three uncertainty measures and chance."""
+    """The paper's three uncertainty measures, chance, and the disagreement of dropout passes."""
     register("least-confidence", least_confidence)
     register("margin", margin)
     register("entropy", entropy)
     register("random", random)
+    register("vote-entropy", vote_entropy)
+    register("soft-vote", soft_vote)
+    register("bald", bald)
+    register("variation-ratio", variation_ratio)
 
 
 @hookimpl
