@@ -1,4 +1,4 @@
-"""What the package registers: acquirers, selectors, the oracle, the model and the recipes of PixelPick.
+"""What the package registers: acquirers, selectors, oracles, models and the recipes of PixelPick.
 
 Factories only: torch is imported inside them, so that listing the pieces does without it.
 """
@@ -111,6 +111,14 @@ def ground_truth(images: Images, classes: Classes) -> Oracle:
     return oracles.GroundTruth(images, classes)
 
 
+def noisy(images: Images, classes: Classes, seed: int, chance: Fraction = 0.1, confusion: Path | None = None) -> Oracle:
+    """The stored mask's class, wrong with a given chance, or as a confusion matrix (CSV) says."""
+    from alseg_pixelpick import noisy, oracles
+
+    said = noisy.read_confusion(confusion, classes) if confusion else noisy.uniform_errors(chance, len(classes))
+    return noisy.Noisy(oracles.GroundTruth(images, classes), classes, said, seed)
+
+
 def deeplabv3plus(
     classes: int,
     encoder: str = "mobilenetv2_100",
@@ -212,8 +220,9 @@ def register_selectors(register: Register) -> None:
 
 @hookimpl
 def register_oracles(register: Register) -> None:
-    """The stored masks."""
+    """The stored masks, and the same with errors."""
     register("ground-truth", ground_truth)
+    register("noisy", noisy)
 
 
 @hookimpl
