@@ -58,7 +58,10 @@ class Model(Protocol):
         """float32 [B, 3, H, W] in [0, 1] -> features."""
 
     def decode(self, features: Any) -> Tensor:
-        """Features -> float32 logits [B, C, h, w], cell centres spread evenly over the image."""
+        """Features -> float32 logits [B, C, h, w], cell centres spread evenly over the image.
+
+        The features stay as they are: dropout passes decode them several times.
+        """
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """All parameters as "encoder" (pretrained) and "decoder"; the recipe holds their rates."""

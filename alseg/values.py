@@ -137,6 +137,13 @@ class Prediction(Protocol):
     def predicted(self) -> Tensor:
         """The likeliest class, int64 [B, H, W]."""
 
+    def samples(self, k: int) -> Iterator[Tensor]:
+        """k class probabilities float32 [B, C, H, W] that differ by chance, by dropout; one at a time.
+
+        Do not keep them all: k maps of a batch may be more than the memory holds. Raises UserMistake
+        where the model has no dropout.
+        """
+
 
 @dataclass(frozen=True)
 class PoolBatch:

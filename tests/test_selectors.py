@@ -16,6 +16,7 @@ from scipy import stats
 from alseg import noise
 from alseg.engine.acquire import Pool
 from alseg.engine.images import DecodedImages
+from alseg.engine.passes import Draw
 from alseg.engine.predict import ModelPrediction
 from alseg.plugins import Registry
 from alseg.protocols import Selector
@@ -270,7 +271,7 @@ class Blank:
         return self._masks[i]
 
 
-def unused_model(images: list[np.ndarray]) -> ModelPrediction:
+def unused_model(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
     return ModelPrediction(lambda: pytest.fail("no model is needed"), images[0].shape[:2])
 
 

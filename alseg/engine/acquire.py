@@ -11,11 +11,14 @@ from torch import Tensor
 from alseg import noise
 from alseg.engine.device import mode
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
+from alseg.engine.passes import Draw
 from alseg.engine.predict import ModelPrediction, SizeChoice, predict
 from alseg.errors import AlsegError
 from alseg.protocols import Acquirer, Model, Selector
 from alseg.ranking import pick
 from alseg.values import Classes, PixelLabels, PoolBatch, Question, Selection
+
+Look = Callable[[list[np.ndarray], Draw], ModelPrediction]  # images of one size -> what a model thinks of them
 
 
 class Pool:
@@ -38,7 +41,7 @@ class Pool:
         self._skip_void, self._seed, self._round = skip_void, seed, round
         self._device, self._batch_size, self._workers = device, batch_size, workers
 
-    def batches(self, look: Callable[[list[np.ndarray]], ModelPrediction]) -> Iterator[tuple[list[int], PoolBatch]]:
+    def batches(self, look: Look) -> Iterator[tuple[list[int], PoolBatch]]:
         """Image numbers and what acquirer and selector see of them."""
         groups = batches_of_one_size(self._images.sizes, self._batch_size)
         decoded = in_threads(self._read, [i for group in groups for i in group], self._workers, ahead=16)
@@ -51,7 +54,7 @@ class Pool:
                 PoolBatch(
                     keys=keys,
                     size=self._images.sizes[group[0]],
-                    prediction=look([image for image, _ in parts]),
+                    prediction=look([image for image, _ in parts], Draw(self._seed, self._round, keys[0])),
                     candidates=candidates,
                     labels=self._labels,
                     round=self._round,
@@ -83,7 +86,7 @@ def ask_at_random(pool: Pool, n: int, advance: Callable[[int], None] = lambda n:
     def no_logits() -> Tensor:
         raise AlsegError("There is no model yet in the first round.")
 
-    def nothing(images: list[np.ndarray]) -> ModelPrediction:
+    def nothing(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
         return ModelPrediction(no_logits, (images[0].shape[0], images[0].shape[1]))
 
     asked: dict[int, list[tuple[float, Question]]] = {}
@@ -123,8 +126,12 @@ def ask_model(
 ) -> Proposals:
     """Later rounds: the acquirer's utility, the selector's n, best first."""
     asked: dict[int, list[tuple[float, Question]]] = {}
+
+    def look(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
+        return predict(model, images, size, device, precision, draw)
+
     with mode(model, False):  # type: ignore[arg-type]
-        for group, batch in pool.batches(lambda images: predict(model, images, size, device, precision)):
+        for group, batch in pool.batches(look):
             utility = acquirer(batch)
             selection = selector(batch, utility, n)
             for i, questions in zip(group, _questions(batch, utility, selection, classes), strict=True):

@@ -54,11 +54,11 @@ def lower_precision(device: torch.device, precision: torch.dtype) -> Any:
 
 
 @contextlib.contextmanager
-def seeded(device: torch.device, seed: int, round: int, purpose: str) -> Iterator[None]:
+def seeded(device: torch.device, seed: int, round: int, purpose: str, key: str = "") -> Iterator[None]:
     """Torch's generators start from a keyed seed inside, and are as before after it."""
     devices = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(noise.stream(seed, round, purpose) & (2**63 - 1))
+        torch.manual_seed(noise.stream(seed, round, purpose, key) & (2**63 - 1))
         yield
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alseg.engine.device import lower_precision
+from alseg.engine.passes import Draw, Passes
+from alseg.errors import AlsegError
 from alseg.grid import resize, resize_images
 from alseg.options import Longer, Size, fitted
 from alseg.protocols import Model
@@ -17,14 +18,25 @@ from alseg.protocols import Model
 SizeChoice = Size | Longer | str | None
 
 
+def no_members(k: int) -> Iterator[Tensor]:
+    """Of logits that come from no model."""
+    raise AlsegError("There is no model here that could make dropout passes.")
+
+
 class ModelPrediction:
     """`Prediction` from logits [B, C, h, w], which are computed when first asked for.
 
-    They are upsampled to `size`, the images' own, before the softmax.
+    They are upsampled to `size`, the images' own, before the softmax. `members` gives k logits that
+    differ by chance, one at a time.
     """
 
-    def __init__(self, logits: Callable[[], Tensor], size: tuple[int, int]) -> None:
-        self._logits, self._size = logits, size
+    def __init__(
+        self,
+        logits: Callable[[], Tensor],
+        size: tuple[int, int],
+        members: Callable[[int], Iterator[Tensor]] = no_members,
+    ) -> None:
+        self._logits, self._size, self._members = logits, size, members
 
     @cached_property
     def _probabilities(self) -> Tensor:
@@ -52,6 +64,10 @@ class ModelPrediction:
         """Nats, [B, H, W]."""
         return torch.special.entr(self._probabilities).sum(1)
 
+    def samples(self, k: int) -> Iterator[Tensor]:
+        """k times float32 [B, C, H, W], never more than one at a time."""
+        return (resize(logits, self._size).softmax(1) for logits in self._members(k))
+
 
 def predict(
     model: Model,
@@ -59,15 +75,18 @@ def predict(
     size: SizeChoice,
     device: torch.device,
     precision: torch.dtype,
+    draw: Draw = Draw(seed=0, round=0, key=""),
 ) -> ModelPrediction:
-    """Predictions of images uint8 [H, W, 3] of one size, seen by the model at `size`."""
+    """Predictions of images uint8 [H, W, 3] of one size, seen by the model at `size`.
+
+    `draw` keys the dropout of `samples`.
+    """
     assert isinstance(model, nn.Module) and not model.training
     height, width = images[0].shape[:2]
 
-    def logits() -> Tensor:
+    def scaled() -> Tensor:
         batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
-        scaled = resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
-        with lower_precision(device, precision):
-            return model.decode(model.encode(scaled)).float()
+        return resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
 
-    return ModelPrediction(logits, (height, width))
+    passes = Passes(model, scaled, device, precision, draw)
+    return ModelPrediction(passes.plain, (height, width), passes.dropout)

@@ -68,6 +68,9 @@ class ASPP(nn.Module):
 class DeepLabV3Plus(nn.Module):
     """DeepLabv3+: ASPP on the encoder's last map, a 48-channel low-level branch, two 3x3 convolutions.
 
+    `rates` are ASPP's at output stride 16; at 8 they are doubled (Chen et al. 2017, "Rethinking Atrous
+    Convolution for Semantic Image Segmentation", section 3.3), so that they reach as far in the image.
+
     `encode` is the timm encoder; `decode` gives float32 logits on the low-level map's grid (stride 4);
     `decode_at` gives the logits that `decode`'s bilinear upsampling has at points, computing the two
     3x3 convolutions only on the 6x6 patches that these points see.
@@ -83,7 +86,8 @@ class DeepLabV3Plus(nn.Module):
         self.encoder = encoder
         self.origin = encoder.origin
         low, high = encoder.channels
-        self.aspp = ASPP(high, rates, channels)
+        factor = 2 if encoder.strides[-1] <= 8 else 1
+        self.aspp = ASPP(high, tuple(factor * rate for rate in rates), channels)
         self.low_level = convolution(low, 48, 1)
         self.first = convolution(channels + 48, channels)
         self.first_dropout = nn.Dropout(0.5)

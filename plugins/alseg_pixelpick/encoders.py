@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,21 @@ from torch import Tensor, nn
 from alseg.errors import UserMistake
 from alseg.names import nearest
 
+Choose = Callable[[Sequence[int]], Sequence[int]]  # strides, finest map first -> numbers of the wanted maps
+
+
+def low_and_last(strides: Sequence[int]) -> Sequence[int]:
+    """The map at stride 4 (or the finest there is) and the last map."""
+    return max((i for i, stride in enumerate(strides) if stride <= 4), default=0), len(strides) - 1
+
+
+def last_four(strides: Sequence[int]) -> Sequence[int]:
+    """The last four maps, or as many as there are."""
+    return range(max(0, len(strides) - 4), len(strides))
+
 
 class Encoder(nn.Module):
-    """A timm encoder that gives one low- and one high-level map.
+    """A timm encoder that gives the maps which `choose` picks, with their `channels` and `strides`.
 
     `weights` is "default" (timm's hub), "none" or a file in timm's layout of this encoder.
     `origin` tells which weights these were and their SHA-256.
@@ -26,43 +39,41 @@ class Encoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, weights: str, output_stride: int) -> None:
+    def __init__(self, name: str, weights: str, output_stride: int, choose: Choose = low_and_last) -> None:
         super().__init__()
-        self.body, self.channels, picked = _body(name, weights, output_stride)
-        self._low, self._high = picked
+        self.body, self._picked = _body(name, weights, output_stride, choose)
+        info = self.body.feature_info
+        self.channels = tuple(info.channels()[i] for i in self._picked)
+        self.strides = tuple(info.reduction()[i] for i in self._picked)
         config = self.body.pretrained_cfg
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
         self.origin = {"encoder": name, "weights": weights, "sha256": _digest(self.body, weights)}
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, H, W] in [0, 1] -> the map at stride 4 (or the finest there is) and the last map."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] in [0, 1] -> the chosen maps."""
         try:
             maps = self.body((images - self.mean) / self.std)
         except AssertionError as error:  # a transformer of one image size
-            size = "x".join(map(str, images.shape[-2:]))
-            raise UserMistake(
-                f"The encoder {self.origin['encoder']!r} cannot take images of {size}: {error}."
-            ) from error
-        low, high = maps[self._low], maps[self._high]
-        return _channels_first(low, self.channels[0]), _channels_first(high, self.channels[1])
+            name, size = self.origin["encoder"], "x".join(map(str, images.shape[-2:]))
+            raise UserMistake(f"The encoder {name!r} cannot take images of {size}: {error}.") from error
+        chosen = zip(self._picked, self.channels, strict=True)
+        return tuple(_channels_first(maps[i], channels) for i, channels in chosen)
 
 
-def _body(name: str, weights: str, stride: int) -> tuple[Any, tuple[int, int], tuple[int, int]]:
+def _body(name: str, weights: str, stride: int, choose: Choose) -> tuple[Any, list[int]]:
     if not timm.is_model(name.split(".")[0]):
         known = timm.list_models()
         raise UserMistake(f"timm has no encoder {name!r}{nearest(name, known)}.")
     # A bare network tells which of its maps are wanted without reading any weights.
     with torch.device("meta"):
         info = _create(name, stride).feature_info
-    reductions = info.reduction()
-    low = max((i for i, r in enumerate(reductions) if r <= 4), default=0)
-    wanted = (low, len(reductions) - 1)
-    body = _create(name, stride, weights, out_indices=wanted)
+    wanted = choose(info.reduction())
+    kept = sorted(set(wanted))
+    body = _create(name, stride, weights, out_indices=tuple(kept))
     if weights not in ("none", "default"):
-        _check_loaded(name, weights, body, _create(name, stride, weights, out_indices=wanted))
-    channels = body.feature_info.channels()
-    return body, (channels[0], channels[-1]), (0, len(channels) - 1)
+        _check_loaded(name, weights, body, _create(name, stride, weights, out_indices=tuple(kept)))
+    return body, [kept.index(i) for i in wanted]
 
 
 def _channels_first(features: Tensor, channels: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the package registers: acquirers, selectors, the oracle, the model and the recipes of PixelPick.
+"""What the package registers: acquirers, selectors, oracles, models and the recipes of PixelPick.
 
 Factories only: torch is imported inside them, so that listing the pieces does without it.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alseg.values import Classes
 
 Fraction = Annotated[float, Between(0, 1)]
+Passes = Annotated[int, Between(2, 10000)]
 
 
 def least_confidence() -> Acquirer:
@@ -46,6 +47,34 @@ def random() -> Acquirer:
     from alseg_pixelpick import acquirers
 
     return acquirers.random
+
+
+def vote_entropy(passes: Passes = 20) -> Acquirer:
+    """Entropy of the votes of dropout passes."""
+    from alseg_pixelpick import committee
+
+    return committee.VoteEntropy(passes)
+
+
+def soft_vote(passes: Passes = 20) -> Acquirer:
+    """Entropy of the mean probabilities of dropout passes."""
+    from alseg_pixelpick import committee
+
+    return committee.SoftVote(passes)
+
+
+def bald(passes: Passes = 20) -> Acquirer:
+    """How much dropout passes disagree: mutual information of class and weights."""
+    from alseg_pixelpick import committee
+
+    return committee.BALD(passes)
+
+
+def variation_ratio(passes: Passes = 20) -> Acquirer:
+    """The share of dropout passes that vote against the majority."""
+    from alseg_pixelpick import committee
+
+    return committee.VariationRatio(passes)
 
 
 def topk() -> Selector:
@@ -83,6 +112,14 @@ def ground_truth(images: Images, classes: Classes) -> Oracle:
     return oracles.GroundTruth(images, classes)
 
 
+def noisy(images: Images, classes: Classes, seed: int, chance: Fraction = 0.1, confusion: Path | None = None) -> Oracle:
+    """The stored mask's class, wrong with a given chance, or as a confusion matrix (CSV) says."""
+    from alseg_pixelpick import noisy, oracles
+
+    said = noisy.read_confusion(confusion, classes) if confusion else noisy.uniform_errors(chance, len(classes))
+    return noisy.Noisy(oracles.GroundTruth(images, classes), classes, said, seed)
+
+
 def deeplabv3plus(
     classes: int,
     encoder: str = "mobilenetv2_100",
@@ -96,13 +133,31 @@ def deeplabv3plus(
     return deeplab.DeepLabV3Plus(encoders.Encoder(encoder, str(weights), output_stride), classes, channels)
 
 
+def fpn(
+    classes: int,
+    encoder: str = "resnet50",
+    weights: Literal["default", "none"] | Path = "default",
+    output_stride: Literal[8, 16, 32] = 8,
+    channels: Annotated[int, Between(8, 4096)] = 128,
+) -> Model:
+    """A feature pyramid on any timm encoder; weights: default (timm's hub), none, or a file."""
+    from alseg_pixelpick import encoders
+    from alseg_pixelpick.fpn import FPN
+
+    return FPN(encoders.Encoder(encoder, str(weights), output_stride, encoders.last_four), classes, channels)
+
+
 @hookimpl
 def register_acquirers(register: Register) -> None:
-    """The paper's three uncertainty measures and chance."""
+    """The paper's three uncertainty measures, chance, and the disagreement of dropout passes."""
     register("least-confidence", least_confidence)
     register("margin", margin)
     register("entropy", entropy)
     register("random", random)
+    register("vote-entropy", vote_entropy)
+    register("soft-vote", soft_vote)
+    register("bald", bald)
+    register("variation-ratio", variation_ratio)
 
 
 @hookimpl
@@ -116,14 +171,16 @@ def register_selectors(register: Register) -> None:
 
 @hookimpl
 def register_oracles(register: Register) -> None:
-    """The stored masks."""
+    """The stored masks, and the same with errors."""
     register("ground-truth", ground_truth)
+    register("noisy", noisy)
 
 
 @hookimpl
 def register_models(register: Register) -> None:
-    """DeepLabv3+."""
+    """DeepLabv3+ and FPN."""
     register("deeplabv3plus", deeplabv3plus)
+    register("fpn", fpn)
 
 
 @hookimpl

@@ -69,7 +69,6 @@ def camvid() -> Mapping[str, Any]:
     return {
         **TEN_OF_A_HUNDRED,
         "size": "360x480",
-        "model.encoder": "mobilenetv2_100",
         "train": {**ADAM, **MULTISTEP},
         "augment": {**AUGMENT, **STRONG_JITTER},
     }
@@ -79,7 +78,6 @@ def cityscapes() -> Mapping[str, Any]:
     """Cityscapes: trained and asked at 256x512, evaluated at 512x1024."""
     return {
         **TEN_OF_A_HUNDRED,
-        "model.encoder": "mobilenetv2_100",
         "train": {**ADAM, **POLY, "size": "256x512"},
         "query": {"size": "256x512"},
         "evaluate": {"size": "512x1024"},
@@ -93,7 +91,6 @@ def voc12() -> Mapping[str, Any]:
         "first_pixels": 5,
         "pixels_per_round": 5,
         "budget": 50,
-        "model.encoder": "mobilenetv2_100",
         "train": {**SGD, **POLY, "size": "320x320", "resize": "longer:400"},
         "query": {"size": "longer:400"},
         "evaluate": {"size": "own"},
@@ -104,8 +101,7 @@ def voc12() -> Mapping[str, Any]:
 def voc12_fpn() -> Mapping[str, Any]:
     """VOC 2012 with the FPN, whose weight decay differs."""
     recipe = dict(voc12())
-    encoder = {"model": "fpn", "model.encoder": "resnet50"}
-    return {**recipe, **encoder, "train": {**recipe["train"], "weight_decay": 1e-4}}
+    return {**recipe, "model": "fpn", "train": {**recipe["train"], "weight_decay": 1e-4}}
 
 
 RECIPES: dict[str, Callable[[], Mapping[str, Any]]] = {

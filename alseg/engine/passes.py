@@ -1,0 +1,99 @@
+"""One batch through a model: a plain pass in evaluation mode, and dropout passes that differ by chance."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alseg.engine.device import lower_precision, seeded
+from alseg.errors import UserMistake
+from alseg.protocols import Model
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+class Draw(NamedTuple):
+    """What a batch's dropout depends on besides the pass's number; key: the batch's first image."""
+
+    seed: int
+    round: int
+    key: str
+
+
+class Passes:
+    """Logits float32 [B, C, h, w] of a batch of images [B, 3, H, W], which are scaled when first needed."""
+
+    def __init__(
+        self, model: Model, images: Callable[[], Tensor], device: torch.device, precision: torch.dtype, draw: Draw
+    ) -> None:
+        self._model, self._images, self._device, self._precision, self._draw = model, images, device, precision, draw
+        # kept from the first dropout pass on: features of evaluation mode, and where they would differ from
+        # pass to pass, the scaled images
+        self._features: Any = None
+        self._kept: Tensor | None = None
+
+    @torch.no_grad()
+    def plain(self) -> Tensor:
+        """The model's logits in evaluation mode."""
+        with lower_precision(self._device, self._precision):
+            features = self._model.encode(self._images()) if self._features is None else self._features
+            return self._model.decode(features).float()
+
+    def dropout(self, count: int) -> Iterator[Tensor]:
+        """`count` logits, one at a time, with the dropout layers at work and all else in evaluation mode.
+
+        The encoder runs once if no dropout is at work in it (Gal and Ghahramani, ICML 2016). Raises
+        UserMistake where the model has no dropout.
+        """
+        assert isinstance(self._model, nn.Module)
+        active = [m for m in self._model.modules() if isinstance(m, DROPOUT) and m.p > 0]
+        if not active:
+            raise UserMistake(
+                f"The model {type(self._model).__name__} has no dropout with a rate above 0, so that its passes would "
+                "all be the same: choose a model with dropout, or an acquirer that needs a single pass."
+            )
+        return (self._member(active, number) for number in range(count))
+
+    @torch.no_grad()
+    def _member(self, active: Sequence[nn.Module], number: int) -> Tensor:
+        model, (seed, round, key) = self._model, self._draw
+        assert isinstance(model, nn.Module)
+        with lower_precision(self._device, self._precision):
+            if self._features is None:
+                images = self._images()
+                with only_training(model, ()), _calls(active) as calls:
+                    self._features = model.encode(images)
+                self._kept = images if calls else None
+            with only_training(model, active), seeded(self._device, seed, round, f"dropout pass {number}", key):
+                features = self._features if self._kept is None else model.encode(self._kept)
+                return model.decode(features).float()
+
+
+@contextlib.contextmanager
+def only_training(model: nn.Module, modules: Sequence[nn.Module]) -> Iterator[None]:
+    """`modules` in training mode and the rest of the model in evaluation mode; all as before after it."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for module in modules:
+        module.train()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _calls(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
+    """The calls of `modules` inside, in a list that grows."""
+    calls: list[nn.Module] = []
+    hooks = [module.register_forward_pre_hook(lambda module, _: calls.append(module)) for module in modules]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
