@@ -94,10 +94,6 @@ class DeepLabV3Plus(nn.Module):
         self.second = convolution(channels, channels)
         self.second_dropout = nn.Dropout(0.2)
         self.classifier = nn.Conv2d(channels, classes, 1)
-        for module in (self.aspp, self.low_level, self.first, self.second):
-            for part in module.modules():
-                if isinstance(part, nn.Conv2d):
-                    nn.init.kaiming_normal_(part.weight)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The pretrained part and the part that starts from noise."""
