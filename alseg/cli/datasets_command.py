@@ -172,7 +172,7 @@ def notes(checks: Sequence[SplitCheck]) -> list[str]:
     lines = []
     for split in checks:
         if split.published not in (None, len(split.keys)):
-            lines.append(f"{split.name} has {len(split.keys)} images; {split.published} were published.")
+            lines.append(f"{split.name}: {len(split.keys)} of the {split.published} images that were published.")
         without = split.without_mask
         if 0 < len(without) < len(split.keys):
             more = ", ..." if len(without) > MOST_NAMED else ""
