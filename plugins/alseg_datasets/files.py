@@ -5,6 +5,7 @@ Pillow reads everything: torchvision's decoders have no TIFF and turn a palette'
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ SPLITS = ("train", "val", "test")
 
 # Pillow refuses above twice its limit; up to there a large photograph is nobody's attack.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What Pillow logs of a broken file is said by the sentence that refuses it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class ImageFile(NamedTuple):
