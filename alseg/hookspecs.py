@@ -19,7 +19,10 @@ Register = Callable[[str, Callable[..., Any]], None]
 
 @hookspec
 def register_datasets(register: Register) -> None:
-    """Add datasets; a factory gives a `Dataset`."""
+    """Add datasets; a factory gives a `Dataset`.
+
+    Its docstring is what `alseg datasets` prints: a line on what it is, then where it is had and its layout.
+    """
 
 
 @hookspec

@@ -35,7 +35,10 @@ class Images(Protocol):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Named classes and the images of each split."""
+    """Named classes and the images of each split.
+
+    Optional: `published`, split -> how many images it was published with, for `alseg datasets check`.
+    """
 
     classes: Classes
     splits: tuple[str, ...]  # those there are, of "train", "val" and "test"

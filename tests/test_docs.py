@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from test_folder_dataset import write_pair
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,7 +41,9 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("alseg run")])
 def test_the_readmes_commands_are_understood(cli, camvid, tmp_path, command):
     """Each is run to the end with its own flags, on a tiny dataset and network."""
-    words = shlex.split(command.replace("CAMVID", str(camvid)))[1:]
+    for name in ("a.jpg", "b.png", "c.webp"):
+        write_pair(tmp_path / "photos", tmp_path / "photos" / "masks", name)
+    words = shlex.split(command.replace("CAMVID", str(camvid)).replace("PHOTOS", str(tmp_path / "photos")))[1:]
     tiny = list(SMALL)
     if "FILE" in words:
         words[words.index("FILE")] = "none"
@@ -51,6 +54,14 @@ def test_the_readmes_commands_are_understood(cli, camvid, tmp_path, command):
             at = tiny.index(flag)
             del tiny[at : at + 2]
     outcome = cli(*words, *tiny, "--rounds", 2, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("alseg datasets")])
+def test_the_readmes_looks_at_datasets_work(cli, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    write_pair(tmp_path / "photos", tmp_path / "photos" / "masks", "a.jpg")
+    outcome = cli(*shlex.split(command.replace("PHOTOS", "photos"))[1:])
     assert outcome.code == 0, outcome.err
 
 

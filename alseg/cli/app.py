@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 import alseg
-from alseg.cli import plugins_command, resume_command, run_command
+from alseg.cli import datasets_command, plugins_command, resume_command, run_command
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
 
@@ -67,6 +67,7 @@ def build_app(registry: Registry) -> typer.Typer:
     run_command.add_to(app)
     resume_command.add_to(app)
     plugins_command.add_to(app)
+    datasets_command.add_to(app)
     for failure in registry.notify("register_commands", app=app):
         typer.echo(failure, err=True)
     return app

@@ -18,11 +18,14 @@ alseg run --dataset camvid --data CAMVID --acquirer margin --selector topk-then-
 
 alseg run --dataset camvid --data CAMVID --weights FILE --size 180x240 --rounds 2 -o train.epochs=12
 
+alseg run --dataset folder --data PHOTOS --classes road,sky,building --size 480x640
+
 alseg run --config settings.toml --seed 1 --out runs/second
 """
 # flag -> setting, where they differ by more than hyphens
 SETTING = {
     "data": "dataset.data",
+    "classes": "dataset.classes",
     "encoder": "model.encoder",
     "weights": "model.weights",
 }
@@ -37,6 +40,7 @@ def run(
     context: typer.Context,
     dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=DATA),
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=DATA),
+    classes: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them.", rich_help_panel=DATA),
     split: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=DATA),
     protocol: str = typer.Option(
         None, metavar="honest|paper", help="paper: also the best epoch on test.", rich_help_panel=DATA

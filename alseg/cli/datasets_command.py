@@ -1,0 +1,193 @@
+"""`alseg datasets` and `alseg datasets check`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from alseg.plugins import Piece, Registry
+
+if TYPE_CHECKING:
+    from alseg.dataset_check import SplitCheck
+    from alseg.values import Classes
+
+EXAMPLES = """Examples:
+
+alseg datasets --json
+
+alseg datasets check camvid --data CAMVID
+
+alseg datasets check folder --data PHOTOS --classes road,sky --out photos.png
+"""
+SAMPLES = 6
+MOST_NAMED = 3  # images without a mask
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(invoke_without_command=True, add_completion=False)
+    group.callback(epilog=EXAMPLES)(datasets)
+    group.command("check", epilog=EXAMPLES)(check)
+    app.add_typer(group, name="datasets")
+
+
+def datasets(
+    context: typer.Context,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """List the datasets: what each is, where it is had and what its folder must look like."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = listing(context.obj)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        typer.secho(row["name"], bold=True, nl=False)
+        typer.echo(f"  {row['summary']}")
+        for line in [*row["description"].splitlines(), _options_line(row["options"])]:
+            typer.echo(f"    {line}".rstrip())
+        typer.echo()
+
+
+def listing(registry: Registry) -> list[dict[str, Any]]:
+    """A row a dataset; what it says of itself is its factory's docstring: a summary, and the rest."""
+    return [_row(piece) for piece in sorted(registry.of("dataset"), key=lambda piece: piece.name)]
+
+
+def _row(piece: Piece) -> dict[str, Any]:
+    summary, _, rest = (inspect.getdoc(getattr(piece.factory, "func", piece.factory)) or "").partition("\n")
+    try:
+        options, error = [option.describe() for option in piece.options().values()], None
+    except Exception as problem:  # another's factory; `alseg plugins` shows it as failed too
+        options, error = [], f"{type(problem).__name__}: {problem}"
+    return {
+        "name": piece.name,
+        "distribution": piece.plugin.distribution,
+        "summary": summary,
+        "description": rest.strip("\n"),
+        "options": options,
+        "error": error,
+    }
+
+
+def _options_line(options: Sequence[Mapping[str, Any]]) -> str:
+    words = [o["name"] if o["required"] else f"{o['name']}={o['default']}" for o in options]
+    return f"Options: {', '.join(words) or 'none'}."
+
+
+def check(
+    context: typer.Context,
+    name: str = typer.Argument(..., metavar="NAME", help="The dataset's name."),
+    data: str = typer.Option(None, metavar="DIR", help="The dataset's folder."),
+    classes: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them."),
+    option: list[str] = typer.Option([], "-o", metavar="dataset.KEY=VALUE", help="An option of it. [repeatable]"),
+    out: Path = typer.Option(None, metavar="PNG", help="The picture; by default NAME-samples.png."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Read every image and mask, count what is there, and draw six samples with their masks.
+
+    Exit code 0: a run can use it. 2: one sentence names the first file or setting that is wrong.
+    """
+    from alseg.cli.display import terminal_progress
+    from alseg.dataset_check import check_dataset, sample
+    from alseg.report.samples import draw_samples
+
+    registry: Registry = context.obj
+    piece = registry.find("dataset", name)
+    dataset = piece.build(piece.resolve(_options(data, classes, option)))
+    picture = _picture(out, name, data)
+    with terminal_progress() as progress:
+        checks = check_dataset(dataset, progress)
+    chosen = sample(checks, SAMPLES)
+    draw_samples(dataset, chosen, picture, f"{name}: {len(chosen)} samples and their masks")
+    if as_json:
+        rows = [split.as_json() for split in checks]
+        facts = {"dataset": name, "classes": list(dataset.classes.names), "void": dataset.classes.void}
+        typer.echo(json.dumps({**facts, "splits": rows, "picture": str(picture)}))
+    else:
+        _show(dataset.classes, checks, picture)
+
+
+def _options(data: str | None, classes: str | None, assignments: list[str]) -> dict[str, Any]:
+    from alseg.config import parse_assignments
+    from alseg.errors import UserMistake
+
+    given = {key: value for key, value in (("data", data), ("classes", classes)) if value is not None}
+    for key, value in parse_assignments(assignments).items():
+        if not key.startswith("dataset."):
+            raise UserMistake(f"check takes options of the dataset, -o dataset.NAME=VALUE, not {key}.")
+        given[key.removeprefix("dataset.")] = value
+    return given
+
+
+def _picture(out: Path | None, name: str, data: str | None) -> Path:
+    """Where the picture goes; not among the images, of which it would become one."""
+    from alseg.errors import UserMistake
+
+    path = (out or Path(f"{name.replace(':', '-').replace('/', '-')}-samples.png")).expanduser().absolute()
+    if path.suffix.lower() != ".png":
+        raise UserMistake(f"The picture {path} is a PNG: give it a name that ends in .png.")
+    if not path.parent.is_dir():
+        raise UserMistake(f"There is no folder {path.parent} for the picture.")
+    if data is not None and path.parent.resolve().is_relative_to(Path(data).expanduser().resolve()):
+        raise UserMistake(f"The picture {path} would lie among the data: give --out another place.")
+    return path
+
+
+def _show(classes: Classes, checks: Sequence[SplitCheck], picture: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    splits = Table("split", box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("images", "without mask", "sizes"):
+        splits.add_column(title, justify="right")
+    for split in checks:
+        splits.add_row(split.name, str(len(split.keys)), str(len(split.without_mask)), _sizes(split))
+    console.print(splits)
+    shares = Table("pixels %", box=box.SIMPLE_HEAD, pad_edge=False)
+    for split in checks:
+        shares.add_column(split.name, justify="right")
+    labelled = [sum(split.pixels.values()) + split.void for split in checks]
+    for row in (*classes.names, None):
+        counts = [split.void if row is None else split.pixels[row] for split in checks]
+        cells = (_share(count, total) for count, total in zip(counts, labelled, strict=True))
+        shares.add_row(f"(void, {classes.void})" if row is None else row.replace("[", r"\["), *cells)
+    if any(labelled):
+        console.print(shares)
+    for line in notes(checks):
+        typer.echo(line)
+    typer.echo(f"picture: {picture}")
+
+
+def notes(checks: Sequence[SplitCheck]) -> list[str]:
+    """What is no mistake but worth a look."""
+    lines = []
+    for split in checks:
+        if split.published not in (None, len(split.keys)):
+            lines.append(f"{split.name}: {len(split.keys)} of the {split.published} images that were published.")
+        without = split.without_mask
+        if 0 < len(without) < len(split.keys):
+            more = ", ..." if len(without) > MOST_NAMED else ""
+            lines.append(f"{split.name} has images without a mask: {', '.join(without[:MOST_NAMED])}{more}.")
+    train = next((split for split in checks if split.name == "train"), None)
+    missing = [] if train is None or not any(train.has_mask) else [n for n, count in train.pixels.items() if not count]
+    if missing:
+        lines.append(f"No pixel of train is {', '.join(missing)}.")
+    return lines
+
+
+def _sizes(split: SplitCheck) -> str:
+    sizes = [f"{height}x{width}" for height, width in sorted(split.sizes)]
+    return sizes[0] if len(sizes) == 1 else f"{len(sizes)} from {sizes[0]} to {sizes[-1]}"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{100 * count / total:.2f}" if total else "-"

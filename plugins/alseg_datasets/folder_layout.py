@@ -1,0 +1,145 @@
+"""Where a user's own images and masks are, and which of them train, validate and test."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from alseg.errors import UserMistake
+from alseg.names import nearest
+from alseg_datasets.files import FORMATS, SPLITS, ImageFile, nested_files
+
+SplitBy = Literal["auto", "folders", "lists", "fraction"]
+VAL_FRACTION = 0.2  # of the images with a mask, where nothing else says what to evaluate on
+
+
+def find_splits(
+    root: Path, masks: str | None, split_by: SplitBy, val_fraction: float | None
+) -> dict[str, list[ImageFile]]:
+    """The images of each split, by folders, else by lists, else all for training; less those held out.
+
+    The images are those of `root`/images where there is such a folder, else of `root`. A name is a path
+    relative to that, without suffix.
+    """
+    images = root / "images" if (root / "images").is_dir() else root
+    by = split_by if split_by != "auto" else _found(root, images)
+    if by == "folders":
+        splits = _by_folder(root, images, masks)
+    elif by == "lists":
+        splits = _by_list(root, images, _files(images, _masks_of(images, None, root, masks), ""))
+    else:
+        splits = {"train": _files(images, _masks_of(images, None, root, masks), "")}
+    splits = {split: files for split, files in splits.items() if files}
+    if not splits.get("train"):
+        where = images / "train" if by == "folders" else root / "train.txt" if by == "lists" else images
+        raise UserMistake(f"There is nothing to train on: {where} has no {FORMATS} image.")
+    if "val" in splits and val_fraction:
+        raise UserMistake(f"val_fraction is {val_fraction:g}, but there are images for val already: give one of them.")
+    if val_fraction is None:
+        val_fraction = VAL_FRACTION if len(splits) == 1 else 0.0
+    elif val_fraction and not any(_has_mask(file) for file in splits["train"]):
+        raise UserMistake("val_fraction holds images with masks out for evaluation, and no image has a mask.")
+    return _held_out(splits, val_fraction)
+
+
+def _found(root: Path, images: Path) -> SplitBy:
+    if (images / "train").is_dir():
+        return "folders"
+    return "lists" if (root / "train.txt").is_file() else "fraction"
+
+
+def _by_folder(root: Path, images: Path, masks: str | None) -> dict[str, list[ImageFile]]:
+    splits = {}
+    for split in SPLITS:
+        folder = images / split
+        if folder.is_dir():
+            inner = folder / "images" if (folder / "images").is_dir() else folder
+            splits[split] = _files(inner, _masks_of(folder, split, root, masks), f"{split}/")
+    return splits
+
+
+def _by_list(root: Path, images: Path, files: list[ImageFile]) -> dict[str, list[ImageFile]]:
+    """Lines of train.txt, val.txt and test.txt are paths relative to the images or to `root`."""
+    known: dict[str, ImageFile] = {}
+    for file in files:
+        for base in (images, root):
+            name = PurePosixPath(unicodedata.normalize("NFC", file.image.relative_to(base).as_posix()))
+            known |= {str(name): file, str(name.with_suffix("")): file}
+    taken: dict[str, str] = {}
+    splits: dict[str, list[ImageFile]] = {}
+    for split in SPLITS:
+        path = root / f"{split}.txt"
+        for number, line in _lines(path) if path.is_file() else ():
+            found = known.get(str(PurePosixPath(unicodedata.normalize("NFC", line))))
+            if found is None:
+                raise UserMistake(f"Line {number} of {path} names {line}, which is no image{nearest(line, known, 1)}.")
+            if found.key in taken:
+                raise UserMistake(f"The image {found.key} is in {taken[found.key]} and again in {path.name}.")
+            taken[found.key] = path.name
+            splits.setdefault(split, []).append(found)
+    return splits
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that say something, with their numbers from 1."""
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        return [(number, line) for number, line in enumerate(lines, 1) if line]
+    except OSError as error:
+        raise UserMistake(f"Cannot read the list {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserMistake(f"The list {path} is not UTF-8: {error.reason}.") from error
+
+
+def _masks_of(images: Path, split: str | None, root: Path, stated: str | None) -> Path | None:
+    """The folder of the masks of a folder of images; `images` is a split's own where there is a split."""
+    if stated is not None:
+        folder = root / Path(stated).expanduser()
+        if not folder.is_dir():
+            raise UserMistake(f"There is no folder of masks {folder}.")
+        if folder.resolve() == images.resolve():
+            raise UserMistake(f"The masks must be in a folder of their own, not in {folder} with the images.")
+        return folder / split if split is not None and (folder / split).is_dir() else folder
+    places = [root / "masks"]
+    if split is not None:
+        places = [images / "masks", images.parent / f"{split}annot", root / f"{split}annot", root / "masks" / split]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _files(images: Path, masks: Path | None, prefix: str) -> list[ImageFile]:
+    """The images of a folder with the masks of the same relative name."""
+    found = nested_files(images, leave_out=masks)
+    labelled: Mapping[str, Path] = {} if masks is None else nested_files(masks)
+    if found and labelled and not found.keys() & labelled.keys():
+        raise UserMistake(
+            f"No mask in {masks} has the name of an image in {images}: there is {next(iter(labelled))!r}, but the "
+            f"image {next(iter(found))!r} needs a mask of that name."
+        )
+    return [ImageFile(prefix + name, path, labelled.get(name)) for name, path in found.items()]
+
+
+def _has_mask(file: ImageFile) -> bool:
+    return file.mask is not None
+
+
+def _held_out(splits: dict[str, list[ImageFile]], fraction: float) -> dict[str, list[ImageFile]]:
+    """Training images with masks whose names hash below `fraction` become val; at least one image stays.
+
+    The choice of an image depends on its own name alone: more images do not change it.
+    """
+    train = splits["train"]
+    held = [file for file in train if _has_mask(file) and _uniform(file.key) < fraction]
+    if len(held) == len(train):
+        held.remove(max(held, key=lambda file: _uniform(file.key)))
+    if not held:
+        return splits
+    chosen = {file.key for file in held}
+    return {**splits, "train": [file for file in train if file.key not in chosen], "val": held}
+
+
+def _uniform(key: str) -> float:
+    """In [0, 1), by BLAKE2b of the name, as alseg.noise starts its streams."""
+    return int.from_bytes(hashlib.blake2b(f"val\0{key}".encode(), digest_size=8).digest(), "little") / 2**64

@@ -1,0 +1,497 @@
+"""A user's own images: what is found, which split it is in, which classes it has, and whole runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from test_run import lines
+
+from alseg.config import recipe
+from alseg.errors import UserMistake
+from alseg_datasets.folder import Folder
+from alseg_datasets.folder_layout import VAL_FRACTION, find_splits
+
+ROAD, SKY = (128, 64, 128), (70, 130, 180)
+NAMES = ("road", "sky", "car")
+FEW = ("--first-pixels", 3, "--pixels-per-round", 2, "--rounds", 2)
+# writes questions nowhere and never answers, as a person who has not come yet
+SOMEBODY = """
+from alseg import Answers, hookimpl
+class Somebody:
+    sees_truth = False
+    def ask(self, questions): pass
+    def collect(self): return Answers((), complete=False)
+@hookimpl
+def register_oracles(register): register("somebody", Somebody)
+"""
+
+
+def write_image(path: Path, size: tuple[int, int] = (32, 40), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)).save(path)
+    return path
+
+
+def write_mask(path: Path, size: tuple[int, int] = (32, 40), values: tuple[int, ...] = (0, 1, 2)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands = np.linspace(0, len(values), size[1], endpoint=False).astype(int)
+    Image.fromarray(np.tile(np.array(values, np.uint8)[bands], (size[0], 1))).save(path)
+    return path
+
+
+def write_pair(images: Path, masks: Path, name: str, size: tuple[int, int] = (32, 40)) -> None:
+    write_image(images / name, size, seed=len(name))
+    write_mask((masks / name).with_suffix(".png"), size)
+
+
+def keys(dataset: Folder) -> dict[str, list[str]]:
+    return {split: [images.key(i) for i in range(len(images))] for split, images in all_images(dataset)}
+
+
+def all_images(dataset: Folder):
+    return [(split, dataset.images(split)) for split in dataset.splits]
+
+
+# What is found
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("images", "masks"),
+        (".", "masks"),
+        ("train", "trainannot"),
+        ("images/train", "masks/train"),
+        ("images/train", "images/trainannot"),
+        ("train/images", "train/masks"),
+        ("train", "train/masks"),
+    ],
+)
+def test_layouts_with_masks(tmp_path, images, masks):
+    for name in ("a.png", "street/b.jpg", "street/wet/c.TIFF", "d.webp"):
+        write_pair(tmp_path / images, tmp_path / masks, name)
+    dataset = Folder(tmp_path, NAMES, val_fraction=0)
+    prefix = "train/" if "train" in images else ""
+    assert keys(dataset) == {"train": [prefix + name for name in ("a", "d", "street/b", "street/wet/c")]}
+    assert all((dataset.images("train").mask(i) == [0] * 14 + [1] * 13 + [2] * 13).all() for i in range(4))
+
+
+def test_masks_may_be_anywhere(tmp_path):
+    write_pair(tmp_path / "data", tmp_path / "elsewhere", "a.png")
+    write_pair(tmp_path / "data", tmp_path / "data" / "truth", "b.png")
+    for masks, labelled in ((str(tmp_path / "elsewhere"), ["a"]), ("truth", ["b"])):
+        images = Folder(tmp_path / "data", NAMES, masks=masks, val_fraction=0).images("train")
+        found = {images.key(i): images.mask(i) is not None for i in range(len(images))}
+        assert [key for key, there in found.items() if there] == labelled
+        assert set(found) >= {"a", "b"}
+    with pytest.raises(UserMistake, match="no folder of masks"):
+        Folder(tmp_path / "data", NAMES, masks="nowhere")
+    with pytest.raises(UserMistake, match="folder of their own"):
+        Folder(tmp_path / "data", NAMES, masks=".")
+
+
+def test_names_with_spaces_accents_and_links(tmp_path):
+    data, elsewhere = tmp_path / "mes données", tmp_path / "elsewhere"
+    write_pair(data / "images", data / "masks", "été à la mer/plage 1.png")
+    write_image(data / "images" / "e\u0301cole.png")  # decomposed, as on a Mac
+    write_mask(data / "masks" / "\u00e9cole.png")
+    write_image(elsewhere / "街.png")
+    (data / "images" / "linked.png").symlink_to(elsewhere / "街.png")
+    (data / "images" / "folder").symlink_to(elsewhere)
+    (elsewhere / "above").symlink_to(data / "images")  # round and round
+    dataset = Folder(data, NAMES, val_fraction=0)
+    assert keys(dataset) == {"train": ["folder/街", "linked", "\u00e9cole", "été à la mer/plage 1"]}
+    masked = [dataset.images("train").mask(i) is not None for i in range(4)]
+    assert masked == [False, False, True, True]
+
+
+def test_what_is_passed_over(tmp_path):
+    write_image(tmp_path / "a.png")
+    for name in ("._a.png", ".thumbnails/a.png", "runs/first/learning-curve.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "runs" / "first" / "run.toml").touch()
+    (tmp_path / "notes.txt").touch()
+    assert keys(Folder(tmp_path, NAMES)) == {"train": ["a"]}
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    write_image(tmp_path / "images" / "x" / "a.png")
+    write_image(tmp_path / "images" / "x" / "a.jpg")
+    with pytest.raises(UserMistake, match=r"a\.jpg and .*a\.png have the same name x/a"):
+        Folder(tmp_path, NAMES)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    try:
+        write_image(tmp_path / "a.png").rename(tmp_path / "\udcff.png")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(UserMistake, match="not UTF-8"):
+        Folder(tmp_path, NAMES)
+
+
+def test_masks_of_other_names_are_refused(tmp_path):
+    write_image(tmp_path / "images" / "a.png")
+    write_mask(tmp_path / "masks" / "a_mask.png")
+    with pytest.raises(UserMistake, match=r"there is 'a_mask', but the image 'a' needs"):
+        Folder(tmp_path, NAMES)
+
+
+def test_nothing_to_train_on_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserMistake, match="nothing to train on"):
+        Folder(tmp_path, NAMES)
+    write_image(tmp_path / "images" / "val" / "a.png")
+    (tmp_path / "images" / "train").mkdir()
+    with pytest.raises(UserMistake, match=r"nothing to train on: .*train has no PNG"):
+        Folder(tmp_path, NAMES)
+
+
+# Which split
+
+
+def test_folders_are_splits_and_none_is_held_out_where_there_is_test(tmp_path):
+    for split in ("train", "val", "test"):
+        write_pair(tmp_path / split, tmp_path / f"{split}annot", "a.png")
+    assert keys(Folder(tmp_path, NAMES)) == {split: [f"{split}/a"] for split in ("train", "val", "test")}
+    for folder in ("val", "valannot"):
+        shutil.rmtree(tmp_path / folder)
+    assert set(keys(Folder(tmp_path, NAMES))) == {"train", "test"}
+    for folder in ("trainannot", "testannot"):
+        shutil.rmtree(tmp_path / folder)
+    assert keys(Folder(tmp_path, NAMES, split_by="fraction")) == {"train": ["test/a", "train/a"]}
+
+
+def test_lists_are_splits(tmp_path):
+    for name in ("a.png", "b c.jpg", "x/d.png", "e.png"):
+        write_pair(tmp_path / "images", tmp_path / "masks", name)
+    (tmp_path / "train.txt").write_text("\ufeffx/d\r\n\r\n./a.png\r\n", "utf-8")
+    (tmp_path / "val.txt").write_text("images/b c.jpg\n")
+    assert keys(Folder(tmp_path, NAMES)) == {"train": ["x/d", "a"], "val": ["b c"]}
+    write_image(tmp_path / "images" / "train" / "f.png")
+    assert keys(Folder(tmp_path, NAMES)) == {"train": ["train/f"]}
+    assert keys(Folder(tmp_path, NAMES, split_by="lists")) == {"train": ["x/d", "a"], "val": ["b c"]}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        ("a\nz\n", "", r"Line 2 of .*train\.txt names z, which is no image"),
+        ("a\na\n", "", r"a is in train\.txt and again in train\.txt"),
+        ("a\n", "a.png\n", r"a is in train\.txt and again in val\.txt"),
+        ("\n", "a\n", r"nothing to train on: .*train\.txt"),
+    ],
+)
+def test_lists_that_are_wrong(tmp_path, train, val, message):
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png")
+    (tmp_path / "train.txt").write_text(train)
+    (tmp_path / "val.txt").write_text(val)
+    with pytest.raises(UserMistake, match=message):
+        Folder(tmp_path, NAMES)
+
+
+def empty_files(root: Path, count: int, masks: int) -> Path:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (root / "images" / f"{i}.png").touch()
+        if i < masks:
+            (root / "masks" / f"{i}.png").touch()
+    return root
+
+
+def split_keys(root: Path, fraction: float | None = None) -> dict[str, set[str]]:
+    return {split: {f.key for f in files} for split, files in find_splits(root, None, "auto", fraction).items()}
+
+
+def test_a_fifth_of_the_images_with_masks_is_held_out_and_stays_so_when_images_are_added(tmp_path):
+    few = split_keys(empty_files(tmp_path, 200, 150))
+    assert 0.13 * 150 < len(few["val"]) < 0.27 * 150
+    assert all(int(key) < 150 for key in few["val"])
+    assert few["train"].isdisjoint(few["val"])
+    assert len(few["train"] | few["val"]) == 200
+    more = split_keys(empty_files(tmp_path, 300, 200))
+    assert more["val"] > few["val"]
+    assert {key for key in more["val"] if int(key) < 150} == few["val"]
+    assert split_keys(tmp_path, VAL_FRACTION) == more
+    half = split_keys(tmp_path, 0.5)
+    assert half["val"] > more["val"]
+
+
+def test_a_fraction_leaves_something_to_train_on(tmp_path):
+    for count in range(1, 6):
+        splits = split_keys(empty_files(tmp_path / str(count), count, count), 0.9)
+        assert splits["train"]
+
+
+def test_a_fraction_that_contradicts_the_images_is_refused(tmp_path):
+    write_image(tmp_path / "train" / "a.png")
+    with pytest.raises(UserMistake, match="no image has a mask"):
+        Folder(tmp_path, NAMES, val_fraction=0.2)
+    write_pair(tmp_path / "val", tmp_path / "valannot", "b.png")
+    with pytest.raises(UserMistake, match="images for val already"):
+        Folder(tmp_path, NAMES, val_fraction=0.2)
+    assert set(keys(Folder(tmp_path, NAMES, val_fraction=0))) == {"train", "val"}
+
+
+# Which classes
+
+
+def folder_with(tmp_path: Path, toml: str, mask: np.ndarray | Image.Image | None = None, name: str = "a.png") -> Folder:
+    write_image(tmp_path / "images" / "a.png", (4, 6))
+    if mask is not None:
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(tmp_path / "masks" / name)
+    (tmp_path / "classes.toml").write_text(toml)
+    return Folder(tmp_path, val_fraction=0)
+
+
+def test_classes_by_name_alone(tmp_path):
+    write_image(tmp_path / "a.png")
+    classes = Folder(tmp_path, NAMES).classes
+    assert (classes.names, classes.void, len(set(classes.colours))) == (NAMES, 255, 3)
+    many = Folder(tmp_path, tuple(map(str, range(300)))).classes
+    assert many.void == 65535
+    assert len(set(many.colours)) > 250
+
+
+def test_classes_from_a_file_of_their_own_or_the_folders(tmp_path):
+    folder_with(tmp_path, 'names = ["a", "b"]')
+    (tmp_path / "other.toml").write_text('names = ["c", "d"]')
+    assert Folder(tmp_path).classes.names == ("a", "b")
+    assert Folder(tmp_path, classes_file=tmp_path / "other.toml").classes.names == ("c", "d")
+    assert Folder(tmp_path, ("e", "f")).classes.names == ("e", "f")
+    with pytest.raises(UserMistake, match="not both"):
+        Folder(tmp_path, ("e", "f"), tmp_path / "other.toml")
+    (tmp_path / "classes.toml").unlink()
+    with pytest.raises(UserMistake, match="Give --classes"):
+        Folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("names = 3", "list as names"),
+        ('names = ["a"]', "two classes or more"),
+        ("", "two classes or more"),
+        ('names = ["a", "a"]', "'a' twice"),
+        ('names = ["a", " "]', "each class a name"),
+        ('names = ["a", "b"]\ncolors = []', "did you mean colours"),
+        ('names = ["a", "b"]\ncolours = ["red"]', "2 names and 1 colours"),
+        ('names = ["a", "b"]\ncolours = ["red", "reddish"]', "the colour 'reddish'"),
+        ('names = ["a", "b"]\ncolours = ["red", [1, 2]]', r"the colour \[1, 2\]"),
+        ('names = ["a", "b"]\ncolours = ["red", [1, 2, 256]]', "the colour"),
+        ('names = ["a", "b"]\ncolours = ["red", "#f00"]', "the same of its colours"),
+        ('names = ["a", "b"]\ncolours = ["red", "blue"]\nvoid = [255, 0, 0]', "the same of its colours"),
+        ('names = ["a", "b"]\nvoid = 1', "void = 1"),
+        ('names = ["a", "b"]\nvoid = true', "True as a mask's value"),
+        ('names = ["a", "b"]\nvoid = 70000', "void = 70000"),
+        ('names = ["a", "b"]\nvalues = [1]', "2 names and 1 values"),
+        ('names = ["a", "b"]\nvalues = [1, -2]', "-2 as a mask's value"),
+        ('names = ["a", "b"]\nvalues = [1, 1]', "the same of its values"),
+        ('names = ["a", "b"]\nvalues = [1, 2]\nvoid = 2', "the same of its values"),
+        ("names = [", "not TOML"),
+    ],
+)
+def test_a_file_of_classes_that_is_wrong(tmp_path, toml, message):
+    with pytest.raises(UserMistake, match=message) as caught:
+        folder_with(tmp_path, toml)
+    assert str(tmp_path / "classes.toml") in str(caught.value)
+
+
+def row(*values: int) -> np.ndarray:
+    return np.tile(np.array(values, np.uint8), (4, 1))
+
+
+def test_masks_of_8_and_16_bits_palettes_and_bilevel(tmp_path):
+    palette = Image.fromarray(row(0, 0, 1, 1, 255, 255), "P")
+    palette.putpalette([10, 20, 30] * 256)
+    for mask, name in (
+        (row(0, 0, 1, 1, 255, 255), "a.png"),
+        (row(0, 0, 1, 1, 255, 255).astype(np.uint16), "a.png"),
+        (row(0, 0, 1, 1, 255, 255).astype(np.uint16), "a.tif"),
+        (palette, "a.png"),
+    ):
+        shutil.rmtree(tmp_path / "masks", ignore_errors=True)
+        dataset = folder_with(tmp_path, 'names = ["a", "b"]', mask, name)
+        assert dataset.images("train").mask(0).tolist() == [[0, 0, 1, 1, 255, 255]] * 4
+    bilevel = Image.fromarray(row(0, 0, 0, 255, 255, 255)).convert("1")
+    shutil.rmtree(tmp_path / "masks")
+    assert folder_with(tmp_path, 'names = ["a", "b"]', bilevel).images("train").mask(0)[0].tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
+
+
+def test_masks_of_16_bits_hold_more_than_255_classes(tmp_path):
+    names = ", ".join(f'"{i}"' for i in range(1000))
+    mask = np.full((4, 6), 999, np.uint16)
+    assert (folder_with(tmp_path, f"names = [{names}]", mask).images("train").mask(0) == 999).all()
+
+
+def test_values_of_ones_own(tmp_path):
+    toml = 'names = ["a", "b"]\nvalues = [0, 255]\nvoid = 128'
+    dataset = folder_with(tmp_path, toml, row(0, 0, 255, 255, 128, 128))
+    assert dataset.images("train").mask(0)[0].tolist() == [0, 0, 1, 1, 255, 255]
+    assert dataset.classes.void == 255
+    toml = 'names = ["a", "b"]\nvalues = [1, 2]'
+    assert folder_with(tmp_path, toml, row(1, 2, 1, 2, 255, 255)).images("train").mask(0)[0, 4] == 255
+    with pytest.raises(UserMistake, match=r"a\.png holds 0 at \(y 0, x 2\), which is neither"):
+        folder_with(tmp_path, toml, row(1, 2, 0, 0, 0, 0)).images("train").mask(0)
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_colour_masks_are_read_by_the_classes_colours(tmp_path, opaque):
+    toml = 'names = ["road", "sky"]\ncolours = [[128, 64, 128], "#4682b4"]\nvoid = "black"'
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[:, :2], picture[:, 2:4] = ROAD, SKY
+    mask = Image.fromarray(picture)
+    dataset = folder_with(tmp_path, toml, mask.convert("RGBA") if opaque else mask)
+    assert dataset.classes.colours == (ROAD, SKY)
+    assert dataset.images("train").mask(0).tolist() == [[0, 0, 1, 1, 255, 255]] * 4
+    picture[3, 5] = 1, 2, 3
+    with pytest.raises(UserMistake, match=r"a\.png holds \(1, 2, 3\) at \(y 3, x 5\)"):
+        folder_with(tmp_path, toml, picture).images("train").mask(0)
+    with pytest.raises(UserMistake, match=r"give the classes' colours in classes\.toml"):
+        folder_with(tmp_path, 'names = ["road", "sky"]', picture).images("train").mask(0)
+
+
+def test_masks_that_cannot_be_trusted_are_refused(tmp_path):
+    toml = 'names = ["road", "sky"]\ncolours = ["red", "blue"]'
+    transparent = Image.fromarray(np.full((4, 6, 4), 100, np.uint8))
+    fractions = Image.fromarray(np.ones((4, 6), np.float32))
+    for mask, name, message in (
+        (row(0, 0, 0, 1, 1, 1), "a.jpg", "must not be a JPEG"),
+        (transparent, "a.png", "must not be transparent"),
+        (fractions, "a.tif", "not fractions"),
+    ):
+        shutil.rmtree(tmp_path / "masks", ignore_errors=True)
+        dataset = folder_with(tmp_path, toml, mask, name)
+        with pytest.raises(UserMistake, match=message):
+            dataset.images("train").mask(0)
+
+
+# Whole runs
+
+
+def run(cli, data: Path, out: Path, *more: object, code: int = 0):
+    words = ["run", "--dataset", "folder", "--data", data, *SMALL, *FEW, "--out", out]
+    outcome = cli(*words, *more)
+    assert outcome.code == code, outcome.err
+    return outcome
+
+
+def test_a_run_on_mixed_sizes_and_formats_is_resumed_as_it_was(cli, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "run"
+    for i, suffix in enumerate(("png", "jpg", "webp", "tif")):
+        write_pair(data / "images", data / "masks", f"{suffix}/{i}.{suffix}", (30 + 3 * i, 50 - 4 * i))
+        write_pair(data / "images", data / "masks", f"{suffix}/more {i}.{suffix}", (40, 30))
+    run(cli, data, out, "--classes", "road, sky,car", "-o", "dataset.val_fraction=0.4")
+    rounds = lines(out / "rounds.jsonl")
+    assert rounds[-1]["split"] == "val"
+    assert set(rounds[-1]["iou"]) == set(NAMES)
+    (out / "rounds.jsonl").write_bytes(b"".join((out / "rounds.jsonl").read_bytes().splitlines(True)[:1]))
+    assert cli("resume", out).code == 0
+    assert len(lines(out / "rounds.jsonl")) == 2
+    found = {label["image"] for label in lines(out / "labels.jsonl")}
+    assert all("/" in image and not image.endswith("png.png") for image in found)
+
+
+def test_a_run_on_one_image(cli, tmp_path):
+    write_pair(tmp_path / "data", tmp_path / "data" / "masks", "only.jpg")
+    run(cli, tmp_path / "data", tmp_path / "run", "--classes", "road,sky,car")
+    assert {label["image"] for label in lines(tmp_path / "run" / "labels.jsonl")} == {"only"}
+    assert lines(tmp_path / "run" / "rounds.jsonl")[-1]["miou"] is None
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_on_a_photograph_of_12_megapixels(cli, tmp_path, rounds):
+    data = tmp_path / "data"
+    (data / "masks").mkdir(parents=True)
+    bands = np.repeat(np.arange(3, dtype=np.uint8), 1000)
+    Image.fromarray(np.tile(bands[:, None, None] * 80, (1, 4000, 3))).save(data / "large.jpg")
+    Image.fromarray(np.tile(bands[:, None], (1, 4000))).save(data / "masks" / "large.png")
+    run(cli, data, tmp_path / "run", "--classes", "road,sky,car", "--rounds", rounds, "--first-pixels", 8)
+    labels = lines(tmp_path / "run" / "labels.jsonl")
+    assert len(labels) == 6 + 2 * rounds
+    assert all(label["class"] == NAMES[label["y"] // 1000] for label in labels)
+    assert max(label["x"] for label in labels) >= 1000
+
+
+def test_a_run_on_16_bit_grey_palette_and_alpha_images_with_colour_masks(cli, tmp_path):
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    (data / "masks").mkdir()
+    picture = np.random.default_rng(0).integers(0, 255, (32, 40, 4), np.uint8)
+    colour = Image.fromarray(picture)
+    for name, image in {
+        "sixteen.png": Image.fromarray(picture[..., 0].astype(np.uint16) * 257),
+        "grey.jpg": colour.convert("L"),
+        "palette.png": colour.convert("RGB").quantize(16),
+        "alpha.webp": colour,
+        "grey-alpha.tif": colour.convert("LA"),
+    }.items():
+        image.save(data / "images" / name)
+        mask = np.zeros((32, 40, 3), np.uint8)
+        mask[:16], mask[16:] = ROAD, SKY
+        Image.fromarray(mask).save((data / "masks" / name).with_suffix(".png"))
+    (data / "classes.toml").write_text('names = ["road", "sky"]\ncolours = [[128, 64, 128], [70, 130, 180]]')
+    run(cli, data, tmp_path / "run", "-o", "dataset.val_fraction=0")
+    labels = lines(tmp_path / "run" / "labels.jsonl")
+    assert len(labels) == 25
+    assert all(label["class"] == ("road" if label["y"] < 16 else "sky") for label in labels)
+
+
+def test_images_without_any_mask_get_as_far_as_the_first_question(cli, tmp_path):
+    data, oracle = tmp_path / "data", tmp_path / "somebody.py"
+    for i in range(3):
+        write_image(data / f"{i}.jpg", (30 + i, 40))
+    oracle.write_text(SOMEBODY)
+    words = ["--plugin", oracle, "run", "--dataset", "folder", "--data", data, "--classes", "road,sky", *SMALL, *FEW]
+    outcome = cli(*words, "--oracle", "somebody", "--out", tmp_path / "run")
+    assert outcome.code == 3, outcome.err
+    questions = lines(tmp_path / "run" / "rounds" / "00" / "questions.jsonl")
+    assert len(questions) == 9
+    assert all(0 <= q["y"] < 30 + int(q["image"]) and 0 <= q["x"] < 40 for q in questions)
+    with_truth = run(cli, data, tmp_path / "other", "--classes", "road,sky", code=2)
+    assert "The image 0 has no mask" in with_truth.err
+
+
+def test_classes_may_be_a_list_in_toml_and_belong_to_datasets_that_take_them(cli, camvid, tmp_path):
+    write_pair(tmp_path / "data", tmp_path / "data" / "masks", "a.png")
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'[dataset]\nname = "folder"\ndata = "{tmp_path / "data"}"\nclasses = ["road", "sky", "car"]\n')
+    words = ["run", "--config", settings, *SMALL, *FEW, "--rounds", 1]
+    assert cli(*words, "--out", tmp_path / "run").code == 0
+    outcome = cli("run", "--dataset", "camvid", "--data", camvid, "--classes", "a,b", "--out", tmp_path / "other")
+    assert outcome.code == 2
+    assert "no option 'classes'" in outcome.err
+
+
+def test_the_recipe_folder_is_camvids_without_a_size(registry):
+    camvid = {key: value for key, value in recipe(registry, "camvid").items() if not key.endswith(".size")}
+    assert recipe(registry, "folder") == camvid
+
+
+@given(name=st.text(min_size=1, max_size=20))
+def test_any_name_of_a_class_is_taken_or_refused(tmp_path_factory, name):
+    root = tmp_path_factory.getbasetemp() / "names"
+    write_image(root / "a.png", (4, 4))
+    try:
+        classes = Folder(root, (name, "other")).classes
+    except UserMistake:
+        assert not name.strip() or name == "other"
+    else:
+        assert classes.names == (name, "other")

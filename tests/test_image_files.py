@@ -1,0 +1,203 @@
+"""Reading image files: as a person sees them, or one sentence that names the file."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from alseg.errors import UserMistake
+from alseg_datasets.files import read_image, read_mask
+
+ORIENTATION = 0x0112
+
+
+def picture(height: int = 6, width: int = 8) -> np.ndarray:
+    """Smooth, so that lossy formats keep it about."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y * 30, x * 25, 200 - x * 10 - y * 10], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG", "a.webp", "a.tif", "a.TIFF"])
+def test_formats(tmp_path, name):
+    Image.fromarray(picture(48, 64).clip(0, 255)).save(tmp_path / name)
+    image = read_image(tmp_path / name)
+    assert (image.dtype, image.shape) == (np.uint8, (48, 64, 3))
+    lossless = Path(name).suffix.lower() in (".png", ".tif", ".tiff")
+    if lossless:
+        assert (image == picture(48, 64)).all()
+
+
+def test_bits_and_channels(tmp_path):
+    colours, grey = Image.fromarray(picture()), Image.fromarray(picture()[..., 0])
+    three = np.repeat(picture()[..., :1], 3, 2)
+    sixteen = picture()[..., 0].astype(np.uint16) * 256 + 200
+    for name, image, expected in (
+        ("grey.png", grey, three),
+        ("grey.tif", grey, three),
+        ("palette.png", colours.quantize(48, dither=Image.Dither.NONE), None),
+        ("bilevel.png", grey.point(lambda v: 255 * (v > 80)).convert("1"), None),
+        ("sixteen.png", Image.fromarray(sixteen), three),
+        ("sixteen.tif", Image.fromarray(sixteen), three),
+        ("cmyk.jpg", colours.convert("CMYK"), None),
+    ):
+        image.save(tmp_path / name)
+        read = read_image(tmp_path / name)
+        assert (read.dtype, read.shape) == (np.uint8, (6, 8, 3)), name
+        if expected is not None:
+            assert (read == expected).all(), name
+    assert abs(read_image(tmp_path / "palette.png").astype(int) - picture()).max() <= 40
+    assert set(np.unique(read_image(tmp_path / "bilevel.png"))) == {0, 255}
+
+
+def test_16_bit_colours_keep_the_upper_8(tmp_path):
+    """A PNG of 16 bits a channel, which Pillow reads but does not write."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + (line.astype(">u2") * 256 + 99).astype(">u2").tobytes() for line in picture())
+    header = struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)
+    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(file)
+    assert (read_image(tmp_path / "a.png") == picture()).all()
+
+
+def test_what_is_transparent_is_laid_on_white(tmp_path):
+    pixels = np.concatenate([picture(), np.full((6, 8, 1), 255, np.uint8)], -1)
+    pixels[0, 0], pixels[1, 1] = (10, 20, 30, 0), (0, 0, 0, 102)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image[0, 0].tolist() == [255, 255, 255]
+    assert image[1, 1].tolist() == [153, 153, 153]
+    assert (image[2:] == picture()[2:]).all()
+    palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    palette.putpalette([200, 0, 0, 0, 0, 200])
+    palette.save(tmp_path / "p.png", transparency=0)
+    assert read_image(tmp_path / "p.png").tolist() == [[[255, 255, 255], [0, 0, 200]], [[0, 0, 200], [255, 255, 255]]]
+    with warnings.catch_warnings(action="error"):
+        palette.save(tmp_path / "p.png", transparency=b"\x00\xff")
+        assert read_image(tmp_path / "p.png")[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+def test_exif_orientation_is_applied(tmp_path, name, orientation):
+    """A label at (y, x) is where a person sees it, not where the camera's sensor had it."""
+    seen = np.zeros((24, 40, 3), np.uint8)
+    seen[:8, :8] = 255  # upper left, on screen
+    stored = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](seen)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / name, exif=exif)
+    image = read_image(tmp_path / name)
+    assert image.shape == (24, 40, 3)
+    assert image[2:6, 2:6].mean() > 240
+    assert image[12:].mean() < 5
+    assert image[:, 20:].mean() < 5
+    if not name.endswith("jpg"):
+        Image.fromarray(np.ascontiguousarray(stored[..., 0])).save(tmp_path / "mask.png", exif=exif)
+        assert (read_mask(tmp_path / "mask.png") == seen[..., 0]).all()
+
+
+def encoded(kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture(48, 64)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserMistake) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+def test_files_that_are_no_images(tmp_path, monkeypatch):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "gone.png")
+    assert "it is empty" in refused(tmp_path / "empty.png")
+    assert "not an image" in refused(tmp_path / "text.png")
+    assert "No such file" in refused(tmp_path / "dangling.png")
+    assert "directory" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff"])
+def test_truncated_files(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    data = encoded(kind)
+    for share in (0.02, 0.5, 0.8):
+        path.write_bytes(data[: int(len(data) * share)])
+        refused(path)
+
+
+def test_a_decompression_bomb_is_refused_and_a_large_photograph_is_no_warning(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    assert "400000000 pixels" in refused(path)
+    Image.new("1", (400, 300)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        assert read_image(path).shape == (300, 400, 3)
+    assert not caught
+
+
+def test_several_images_in_one_file_and_32_bits_are_refused(tmp_path):
+    pages = [Image.fromarray(picture()) for _ in range(3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    assert "holds 3 images" in refused(tmp_path / "pages.tif")
+    pages[1] = Image.fromarray(255 - picture())
+    pages[0].save(tmp_path / "moving.webp", save_all=True, append_images=pages[1:2])
+    assert "holds 2 images" in refused(tmp_path / "moving.webp")
+    for number, pixels in enumerate((picture()[..., 0].astype(np.float32), picture()[..., 0].astype(np.int32))):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.tif")
+        assert "32 bits" in refused(tmp_path / f"{number}.tif")
+
+
+def test_a_phones_jpeg_with_a_preview_behind_it_is_read(tmp_path):
+    image = Image.fromarray(picture(48, 64))
+    image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[image.resize((8, 6))])
+    assert read_image(tmp_path / "a.jpg").shape == (48, 64, 3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["png", "jpeg", "webp", "tiff"]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, kind, changes):
+    """Whatever a decoder raises for broken bytes, it ends as one sentence."""
+    data = bytearray(encoded(kind))
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
+    path.write_bytes(data)
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            image = read_image(path)
+        except UserMistake:
+            return
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
