@@ -27,7 +27,7 @@ alseg run --dataset camvid --data CAMVID --weights FILE
 alseg plugins
 """
 
-INTERRUPTED = "Interrupted before anything was written."
+INTERRUPTED = "Interrupted; nothing was written."
 # What whoever gave the path can put right; a full disk or a broken one is not among it.
 MISTAKES = {
     errno.ENAMETOOLONG,
@@ -94,6 +94,8 @@ def run_cli(words: list[str]) -> int:
         rest, files, third_party = _plugin_flags(words)
         app = build_app(load_plugins(files, third_party))
         result = app(rest, standalone_mode=False)
+        if result == 130:  # what Typer makes of a KeyboardInterrupt
+            _say(INTERRUPTED)
         return result if isinstance(result, int) else 0
     except AlsegError as error:
         _say(str(error))
@@ -104,7 +106,7 @@ def run_cli(words: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except typer.Abort:  # what Typer makes of a KeyboardInterrupt
+    except typer.Abort:
         _say(INTERRUPTED)
         return 130
     except OSError as error:
