@@ -197,11 +197,12 @@ def refuse_occupied(path: Path) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON lines of a file, none where there is no file."""
-    if not path.exists():
+    content = path.read_bytes() if path.exists() else b""
+    if not content:
         return []
     lines = []
     # only b"\n" ends a line: names may hold U+2028 and the like
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
         try:
             value = json.loads(line.decode("utf-8", "surrogatepass"))
         except ValueError as error:

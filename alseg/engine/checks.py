@@ -56,10 +56,10 @@ def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
     count = batch.size[0] * batch.size[1]
     if indices.dim() != 2 or len(indices) != len(batch.keys) or indices.shape[1] > n:
         return f"gave indices {list(indices.shape)}; it must give [{len(batch.keys)}, at most {n}]"
-    if indices.dtype != torch.int64 or not isinstance(priority, Tensor) or priority.shape != indices.shape:
-        return "must give int64 indices and as many priorities"
     if indices.numel() == 0:
         return None
+    if indices.dtype != torch.int64 or not isinstance(priority, Tensor) or priority.shape != indices.shape:
+        return "must give int64 indices and as many priorities"
     if int(indices.max()) >= count or int(indices.min()) < -1:
         return f"gave an index outside an image of {count} pixels"
     chosen = indices >= 0
