@@ -122,10 +122,9 @@ def test_sampling_has_the_gradient_of_resizing():
     torch.testing.assert_close(sampled.grad, whole.grad, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [None, (6, 8)])
-def test_images_of_the_right_size_are_only_scaled_to_one(size: tuple[int, int] | None):
+def test_images_of_the_right_size_are_only_scaled_to_one():
     images = torch.randint(0, 256, (2, 3, 6, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(resize_images(images, size).numpy(), images.numpy().astype(np.float32) / np.float32(255))
+    assert np.array_equal(resize_images(images, (6, 8)).numpy(), images.numpy().astype(np.float32) / np.float32(255))
 
 
 def test_growing_images_is_half_pixel_bilinear():

@@ -142,6 +142,8 @@ def ask_model(
 
 def _questions(batch: PoolBatch, utility: Tensor, selection: Selection, classes: Classes) -> Proposals:
     """What is asked and what the model thought there; the only copy to the host."""
+    if selection.indices.shape[1] == 0:
+        return [[] for _ in batch.keys]
     flat = selection.indices.clamp(min=0)  # [B, n]
     chances = batch.prediction.probabilities().flatten(2).gather(2, flat[:, None].expand(-1, len(classes), -1))
     best, order = chances.topk(min(2, len(classes)), 1)  # [B, 2, n]

@@ -116,7 +116,6 @@ def folder_recipe() -> dict[str, Any]:
         "first_pixels": 10,
         "pixels_per_round": 10,
         "budget": 100,
-        "model.encoder": "mobilenetv2_100",
         "train": {
             "epochs": 50,
             "batch_size": 4,
