@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from alseg.api import resume, run
     from alseg.options import Between
     from alseg.plugins import Registry, load_plugins
+    from alseg.predicting import predict
     from alseg.protocols import Acquirer, Dataset, Images, Model, Oracle, Selector
     from alseg.ranking import highest, pick
+    from alseg.segment import Segmentation, Segmenter
     from alseg.values import (
         Answer,
         Answers,
@@ -37,7 +39,9 @@ _HOMES = {
     "alseg.options": ("Between",),
     "alseg.plugins": ("Registry", "load_plugins"),
     "alseg.protocols": ("Acquirer", "Dataset", "Images", "Model", "Oracle", "Selector"),
+    "alseg.predicting": ("predict",),
     "alseg.ranking": ("highest", "pick"),
+    "alseg.segment": ("Segmentation", "Segmenter"),
     "alseg.values": (
         "Answer",
         "Answers",
@@ -69,6 +73,8 @@ __all__ = [
     "Prediction",
     "Question",
     "Registry",
+    "Segmentation",
+    "Segmenter",
     "Selection",
     "Selector",
     "UserMistake",
@@ -77,6 +83,7 @@ __all__ = [
     "hookimpl",
     "load_plugins",
     "pick",
+    "predict",
     "resume",
     "run",
 ]

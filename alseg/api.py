@@ -12,24 +12,25 @@ from typing import Any
 
 import alseg
 from alseg.config import Resolved, RunConfig, flatten, resolve
-from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
+from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
-from alseg.report.curve import draw_curve
-from alseg.store import SETTINGS, RunFolder, refuse_occupied, write_whole
+from alseg.store import SETTINGS, RunFolder, refuse_occupied
 
-CURVE = "learning-curve.png"
+CURVE = Path("figures") / "learning-curve.png"
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run's folder, its rounds' records, and the picture of its learning curve where it was scored."""
+    """A run's folder, its rounds' records, its learning curve where it was scored, and its report."""
 
     folder: Path
     rounds: list[dict[str, Any]]
     curve: Path | None
+    report: Path | None
 
 
 def run(
@@ -57,23 +58,50 @@ def run(
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if registry.files:
         record["plugin_files"] = [str(file) for file in registry.files]
-    folder = RunFolder.create(path, {**resolved.config.nested(), "record": record})
+    folder = RunFolder.create(path, {**resolved.config.nested(), "record": record}, experiment.fingerprints())
     return _carried_on(experiment, folder)
 
 
-def resume(folder: Path | str, *, registry: Registry | None = None, progress: Progress | None = None) -> RunResult:
-    """Carry an interrupted run to its end; a finished one is left as it is."""
+def resume(
+    folder: Path | str,
+    *,
+    rounds: int | None = None,
+    budget: int | None = None,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Carry an interrupted run to its end; a finished one is left as it is.
+
+    rounds, budget: new values of these settings, with which a finished run goes on.
+    """
     registry, progress = registry or load_plugins(), progress or Quiet()
     opened = RunFolder(Path(folder))
-    settings = opened.settings()
-    resolved = resolve_stored(registry, opened, settings)
     records = opened.rounds()
-    if records and resolved.config.labels == "points" and not (opened.path / "labels.jsonl").exists():
-        raise AlsegError(f"{opened.path} has finished rounds but no labels.jsonl: put it back from a copy.")
+    if rounds is not None or budget is not None:
+        _extend(registry, opened, len(records), rounds, budget)
+    resolved = resolve_stored(registry, opened, opened.settings())
+    opened.check_labels(len(records))
     # a run also ends where a round found nothing left to ask
     if len(records) >= resolved.config.total_rounds() or opened.questions(len(records)) == []:
         return _result(opened, records)
-    return _carried_on(Experiment(registry, resolved, progress), opened)
+    experiment = Experiment(registry, resolved, progress)
+    experiment.check_same_data(opened)
+    return _carried_on(experiment, opened)
+
+
+def _extend(registry: Registry, folder: RunFolder, finished: int, rounds: int | None, budget: int | None) -> None:
+    """Write a run's new number of rounds or budget into its settings."""
+    settings = folder.settings() | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
+    config = resolve_stored(registry, folder, settings).config
+    if budget is not None and config.pool_pixels_per_round is not None:
+        raise UserMistake(f"The run {folder.path} asks over the whole pool: it takes --rounds, not --budget.")
+    total = config.total_rounds()
+    if rounds is not None and total < rounds:
+        raise UserMistake(f"The budget of {config.budget} pixels an image ends after {total} rounds: raise it too.")
+    if total < finished:
+        raise UserMistake(f"The run {folder.path} has finished {finished} rounds already: give more.")
+    with folder.lock():
+        folder.write_settings(settings)
 
 
 def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, Any]) -> Resolved:
@@ -103,17 +131,12 @@ def _carried_on(experiment: Experiment, folder: RunFolder) -> RunResult:
             raise Interrupted(f"Interrupted; `{command}` goes on from the last phase.") from stop
         except Waiting as wait:
             raise Waiting(f"{wait} `{command}` goes on when they are in.") from wait
-        config = experiment.config
-        title = f"{config.dataset.name}: {config.acquirer.name}, {config.selector.name}, seed {config.seed}"
-        picture = draw_curve(records, title)
-        if picture is not None:
-            write_whole(folder.path / CURVE, picture)
         return _result(folder, records)
 
 
 def _result(folder: RunFolder, records: list[dict[str, Any]]) -> RunResult:
-    curve = folder.path / CURVE
-    return RunResult(folder.path, records, curve if curve.exists() else None)
+    curve, page = folder.path / CURVE, folder.path / PAGE
+    return RunResult(folder.path, records, curve if curve.exists() else None, page if page.exists() else None)
 
 
 def free_folder(parent: Path, config: RunConfig) -> Path:

@@ -106,6 +106,7 @@ class RunConfig:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     deterministic: bool = False
+    report: bool = True  # written after each round
     train: TrainSettings = field(default_factory=TrainSettings)
     augment: Augmentation = field(default_factory=Augmentation)
     query: PassSettings = field(default_factory=PassSettings)
@@ -225,6 +226,19 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
             raise UserMistake(f"augment.{key} goes from low to high, not from {low:g} to {high:g}.")
     _refuse_contradictions(user)
     return Resolved(config, pieces, dataset)
+
+
+def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[str, ...]) -> RunConfig:
+    """The configuration of a stored run without opening its dataset; only the options of `pieces` are checked."""
+    flat = flatten(table)
+    missing = [kind for kind in PIECES if kind not in flat]
+    if missing:
+        raise UserMistake(f"it lacks the setting {missing[0]}")
+    choices = {kind: Choice(str(flat[kind]), _options(kind, flat)) for kind in PIECES}
+    for kind in pieces:
+        name = choices[kind].name
+        choices[kind] = Choice(name, registry.find(kind, name).resolve(choices[kind].options))
+    return _typed(RunConfig, flat, choices)
 
 
 def _refuse_contradictions(user: Mapping[str, Any]) -> None:

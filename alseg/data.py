@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from alseg.config import Resolved, RunConfig
 from alseg.engine.images import DecodedImages
@@ -12,45 +15,90 @@ from alseg.options import fitted
 from alseg.progress import Progress
 
 
-def open_images(
-    resolved: Resolved, progress: Progress
-) -> tuple[str | None, DecodedImages, DecodedImages | None, DecodedImages | None]:
-    """The evaluation split, the pool, the evaluation images where they have masks, the paper's test images."""
+@dataclass(frozen=True)
+class RunImages:
+    """A run's images by split, and which split is evaluated (None: there are no masks to do it with)."""
+
+    opened: Mapping[str, DecodedImages]
+    split: str | None
+    paper: bool
+
+    @property
+    def pool(self) -> DecodedImages:
+        """The training images."""
+        return self.opened["train"]
+
+    @property
+    def held_out(self) -> DecodedImages | None:
+        """What is evaluated on."""
+        return None if self.split is None else self.opened[self.split]
+
+    @property
+    def test(self) -> DecodedImages | None:
+        """What the paper's protocol chooses its epoch on."""
+        return self.opened["test"] if self.paper else None
+
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """A line an image: split, name, size, and digests of its pixels and of its mask's."""
+        return [
+            {"split": split, "image": key, "height": size[0], "width": size[1], "pixels": pixels, "mask": mask}
+            for split, images in self.opened.items()
+            for key, size, (pixels, mask) in zip(images.keys, images.sizes, images.digests, strict=True)
+        ]
+
+
+def open_images(resolved: Resolved, progress: Progress) -> RunImages:
+    """The pool, what is evaluated on where it has masks, and the paper's test images; all read and checked."""
     dataset, config = resolved.dataset, resolved.config
+    name, paper = config.dataset.name, config.protocol == "paper"
     if "train" not in dataset.splits:
-        raise UserMistake(f"The dataset {config.dataset.name!r} has no images to train on.")
+        raise UserMistake(f"The dataset {name!r} has no images to train on.")
     if config.split is not None and config.split not in dataset.splits:
         there = ", ".join(dataset.splits)
-        raise UserMistake(f"The dataset {config.dataset.name!r} has no split {config.split!r}; there are {there}.")
+        raise UserMistake(f"The dataset {name!r} has no split {config.split!r}; there are {there}.")
     split = config.split or next((name for name in ("val", "test") if name in dataset.splits), None)
-    paper = config.protocol == "paper"
     if paper and "test" not in dataset.splits:
-        raise UserMistake(
-            f"--protocol paper evaluates on the split test, which the dataset {config.dataset.name!r} lacks."
-        )
+        raise UserMistake(f"--protocol paper evaluates on the split test, which the dataset {name!r} lacks.")
     memory = physical_memory() // 4
     opened: dict[str, DecodedImages] = {}
-    for name in dict.fromkeys(["train", *([split] if split else []), *(["test"] if paper else [])]):
-        images = dataset.images(name)
+    for wanted in dict.fromkeys(["train", *([split] if split else []), *(["test"] if paper else [])]):
+        images = dataset.images(wanted)
         if len(images) == 0:
-            raise UserMistake(f"The split {name!r} of the dataset {config.dataset.name!r} is empty.")
-        with progress.phase(f"reading {name} images", len(images)) as step:
-            opened[name] = DecodedImages(
+            raise UserMistake(f"The split {wanted!r} of the dataset {name!r} is empty.")
+        with progress.phase(f"reading {wanted} images", len(images)) as step:
+            opened[wanted] = DecodedImages(
                 images, dataset.classes, memory, config.train.workers, advance=partial(step, 1, "")
             )
-        memory -= opened[name].bytes
-    held_out = opened[split] if split is not None else None
-    if held_out is not None and not any(held_out.has_mask):
-        split, held_out = None, None
-    if held_out is not None and not all(held_out.has_mask):
-        missing = held_out.keys[held_out.has_mask.index(False)]
+        memory -= opened[wanted].bytes
+    if split is not None and not any(opened[split].has_mask):
+        split = None
+    found = RunImages(opened, split, paper)
+    if found.held_out is not None and not all(found.held_out.has_mask):
+        missing = found.held_out.keys[found.held_out.has_mask.index(False)]
         raise UserMistake(
             f"The image {missing} of split {split!r} has no mask while others have: add the mask or remove the image."
         )
-    test = opened["test"] if paper else None
-    if test is not None and not all(test.has_mask):
-        raise UserMistake(f"--protocol paper needs masks of the split test; {test.keys[0]} or another has none.")
-    return split, opened["train"], held_out, test
+    if found.test is not None and not all(found.test.has_mask):
+        missing = found.test.keys[found.test.has_mask.index(False)]
+        raise UserMistake(f"--protocol paper needs masks of the split test; {missing} has none.")
+    return found
+
+
+def refuse_changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
+    """UserMistake where a run's images are no longer those it began with; it names the first that is not."""
+    known = {(line["split"], line["image"]): line for line in before}
+    found = {(line["split"], line["image"]): line for line in now}
+    back = "put the data back as it was, or start another run"
+    for (split, image), line in known.items():
+        there = found.get((split, image))
+        if there is None:
+            raise UserMistake(f"The image {image} of split {split!r}, which the run began with, is gone: {back}.")
+        for part, what in (("pixels", "The image"), ("mask", "The mask of")):
+            if line[part] != there[part]:
+                raise UserMistake(f"{what} {image} of split {split!r} is not what it was when the run began: {back}.")
+    for split, image in found:
+        if (split, image) not in known:
+            raise UserMistake(f"The image {image} of split {split!r} was not there when the run began: {back}.")
 
 
 def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classes: int) -> None:

@@ -9,23 +9,26 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
+from alseg.asking import Asking
+from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
-from alseg.data import check_data, open_images
+from alseg.data import check_data, open_images, refuse_changed
 from alseg.engine import evaluate as evaluation
-from alseg.engine.acquire import Pool, ask_at_random, ask_model, within_budget
 from alseg.engine.batches import BatchSource
 from alseg.engine.checks import checked_acquirer, checked_selector
-from alseg.engine.device import choose_device, choose_precision, describe_device, deterministic, seeded
+from alseg.engine.device import choose_device, choose_precision, describe_device, deterministic
 from alseg.engine.images import DecodedImages
 from alseg.engine.train import TrainResult, train
 from alseg.errors import AlsegError
+from alseg.models import fresh_model, stored_model
 from alseg.options import fitted
 from alseg.plugins import Registry
 from alseg.progress import Progress
 from alseg.protocols import Model, Oracle
+from alseg.report import pictures
+from alseg.report.page import write_report
 from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
 from alseg.store import RunFolder
 from alseg.values import PixelLabels, Question
@@ -48,18 +51,28 @@ class Experiment:
         self.classes = resolved.dataset.classes
         self._device = choose_device(self.config.device)
         self._precision = choose_precision(self.config.precision, self._device)
-        self.split, self._pool, self._held_out, self._test = open_images(resolved, progress)
+        self._images = open_images(resolved, progress)
+        self.split, self._pool, self._held_out = self._images.split, self._images.pool, self._images.held_out
         choice = self.config.oracle
         self.oracle: Oracle = self._pieces["oracle"].build(
             choice.options, images=self._pool, classes=self.classes, seed=self.config.seed
         )
         acquirer, selector = self._pieces["acquirer"], self._pieces["selector"]
-        self._acquirer = checked_acquirer(acquirer.build(self.config.acquirer.options), acquirer.described())
-        self._selector = checked_selector(selector.build(self.config.selector.options), selector.described())
         truth = self.oracle.sees_truth
         self._skip_void = self.config.void == "skip" or (self.config.void is None and truth)
         needs_masks = truth or self._skip_void or self.config.labels == "all"
         check_data(self.config, self._pool, needs_masks, len(self.classes))
+        self._asking = Asking(
+            self._pool,
+            self.classes,
+            checked_acquirer(acquirer.build(self.config.acquirer.options), acquirer.described()),
+            checked_selector(selector.build(self.config.selector.options), selector.described()),
+            self.config,
+            skip_void=self._skip_void,
+            device=self._device,
+            precision=self._precision,
+            progress=progress,
+        )
         self._trained: tuple[int, Model, TrainResult] | None = None  # the last round's
         self._first: Model | None = None
         self._acquire_seconds = 0.0
@@ -69,13 +82,25 @@ class Experiment:
         self._progress.say(line)
 
     def prepare(self) -> None:
-        """Build the first round's model, so that what cannot be built stops a run before it has a folder."""
+        """Build the first round's model and rehearse its asking: what cannot work stops a run before its folder."""
         self._first = self._fresh(0)
+        if self.config.total_rounds() > 1:
+            self._asking.rehearse(self._first)
+
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """A line an image, which tells it from any other."""
+        return self._images.fingerprints()
+
+    def check_same_data(self, folder: RunFolder) -> None:
+        """UserMistake where the images are no longer those that the run began with."""
+        refuse_changed(folder.images(), self.fingerprints())
 
     def facts(self) -> dict[str, Any]:
         """What the settings do not say: sizes of the data, device, void policy."""
         return {
             "classes": list(self.classes.names),
+            "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours_of(self.classes)],
+            "void_value": self.classes.void,
             "train_images": len(self._pool),
             "split": self.split or "none",
             "evaluation_images": len(self._held_out) if self._held_out is not None else 0,
@@ -88,54 +113,20 @@ class Experiment:
     def started(self, folder: RunFolder) -> None:
         """The run's folder is there: tell the plugins that the run begins or goes on."""
         self.folder = folder
+        self._progress.scored(folder.rounds(), self.config.total_rounds())
         self._notify("run_started", settings=self.folder.settings())
 
     def finished(self) -> list[dict[str, Any]]:
         """Tell the plugins that the run is complete; all its records."""
         records = self.folder.rounds()
+        self._report(figures=True)
         self._notify("run_finished", records=records)
         return records
 
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
         """The questions of a round: at random in round 0, by acquirer and selector later."""
-        config, started = self.config, time.perf_counter()
-        pool = Pool(
-            self._pool,
-            self.classes,
-            labels,
-            skip_void=self._skip_void,
-            seed=config.seed,
-            round=round,
-            device=self._device,
-            batch_size=config.query.batch_size,
-            workers=config.train.workers,
-        )
-        n = config.pixels_in(round)
-        with (
-            self._progress.phase(f"round {round}: choosing pixels", len(self._pool)) as step,
-            deterministic(config.deterministic),
-        ):
-            if round == 0:
-                asked = ask_at_random(pool, n, lambda done: step(done, ""))
-            else:
-                asked = ask_model(
-                    pool,
-                    n,
-                    self.trained(round - 1)[0],
-                    self._acquirer,
-                    self._selector,
-                    self.classes,
-                    size=config.query.size,
-                    device=self._device,
-                    precision=self._precision,
-                    advance=lambda done: step(done, ""),
-                )
-        short, wanted = sum(len(proposals) < n for proposals in asked), config.pool_pixels_per_round
-        questions = within_budget(asked, wanted)
-        if wanted is not None and len(questions) < wanted:
-            self.say(f"Round {round}: only {len(questions)} of {wanted} pixels can be asked within the cap.")
-        elif wanted is None and short:
-            self.say(f"Round {round}: {short} images have fewer than {n} candidates left and are asked fewer pixels.")
+        started = time.perf_counter()
+        questions = self._asking.questions(round, labels, self.trained(round - 1)[0] if round else None)
         self._acquire_seconds = time.perf_counter() - started
         return questions
 
@@ -174,7 +165,7 @@ class Experiment:
                 device=self._device,
                 precision=self._precision,
                 advance=advance,
-                watch=None if self._test is None else partial(self._test_miou, model),
+                watch=None if self._images.test is None else partial(self._test_miou, model),
             )
         assert isinstance(model, nn.Module)
         self.folder.write_model(round, model, asdict(result))
@@ -189,11 +180,30 @@ class Experiment:
         if self._trained is None or self._trained[0] != round:
             if not self.folder.has_model(round):
                 return self.train(round, self.folder.labels().before(round + 1))
-            model = self._fresh(round, pretrained=False)
-            assert isinstance(model, nn.Module)
-            result = TrainResult(**self.folder.read_model(round, model))
-            self._trained = round, model, result
+            piece, config = self._pieces["model"], self.config
+            model, facts = stored_model(self.folder, round, piece, config.model, len(self.classes), self._device)
+            self._trained = round, model, TrainResult(**facts)
         return self._trained[1:]
+
+    def picture(self, round: int, labels: PixelLabels, model: Model) -> None:
+        """Keep what the round's model thinks of a few training images, for the report."""
+        if not self.config.report:
+            return
+        numbers = pictures.chosen_images(len(self._pool))
+        try:
+            pictures.write_images(self.folder, self._pool, self.classes)
+            with deterministic(self.config.deterministic):
+                seen = self._asking.views(round + 1, labels, model, numbers)
+                pictures.write_round(self.folder, round, seen, self.classes)
+        except AlsegError as error:  # pictures are no reason to end a run
+            self.say(f"Round {round} has no sample pictures: {error}")
+
+    def _report(self, figures: bool = False) -> None:
+        if self.config.report:
+            try:
+                write_report([self.folder.path], self.folder.path, figures)
+            except Exception as error:  # the run's results are worth more than a page on them
+                self.say(f"There is no new report: {type(error).__name__}: {error}")
 
     def evaluate(self, round: int, model: Model) -> Evaluation:
         """The model's confusion matrix on the evaluation split."""
@@ -206,8 +216,8 @@ class Experiment:
         return Evaluation(matrix, time.perf_counter() - started)
 
     def _test_miou(self, model: Model) -> float:
-        assert self._test is not None
-        return evaluation.scores(self._confusion(model, self._test), self.classes).miou or 0.0
+        assert self._images.test is not None
+        return evaluation.scores(self._confusion(model, self._images.test), self.classes).miou or 0.0
 
     def _confusion(
         self, model: Model, images: DecodedImages, advance: Callable[[int], None] = lambda done: None
@@ -245,7 +255,7 @@ class Experiment:
             "round": round,
             **asked,
             **score_statistics(self.split, scored.matrix, self.classes),
-            **paper_statistics(training.watched if self._test is not None else None),
+            **paper_statistics(training.watched if self._images.test is not None else None),
             "loss": training.loss,
             "train_seconds": training.seconds,
             "acquire_seconds": self._acquire_seconds,
@@ -253,6 +263,8 @@ class Experiment:
             "device": describe_device(self._device),
         }
         self.folder.write_round(record)
+        self._report()
+        self._progress.scored(self.folder.rounds(), self.config.total_rounds())
         self._notify("round_finished", record=record)
         value = "no evaluation" if record["miou"] is None else f"mIoU {record['miou']:.3f} on {self.split}"
         self.say(f"Round {round}: {record['pixels_per_image']:g} pixels an image, {value}.")
@@ -261,16 +273,11 @@ class Experiment:
         masks = (self._pool.mask(i) for i in range(len(self._pool)))
         return sum(int((mask != self.classes.void).sum()) for mask in masks if mask is not None)
 
-    def _fresh(self, round: int, pretrained: bool = True) -> Model:
-        choice, piece = self.config.model, self._pieces["model"]
-        options = dict(choice.options)
-        if not pretrained and "weights" in options:
-            options["weights"] = "none"  # stored weights replace them all
-        with seeded(self._device, self.config.seed, round, "initial weights"):
-            model = piece.build(options, classes=len(self.classes))
-        if not isinstance(model, nn.Module) or not isinstance(model, Model):
-            raise AlsegError(f"The model {choice.name!r} is no nn.Module with encode, decode and parameter_groups.")
-        return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def _fresh(self, round: int) -> Model:
+        config = self.config
+        return fresh_model(
+            self._pieces["model"], config.model, len(self.classes), self._device, seed=config.seed, round=round
+        )
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         for failure in self._registry.notify(hook, folder=str(self.folder.path), **arguments):

@@ -28,6 +28,7 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
         labels = labels.plus(answered(experiment, folder, round, questions))
         model, training = experiment.trained(round) if folder.has_model(round) else experiment.train(round, labels)
         folder.write_labels(labels)
+        experiment.picture(round, labels, model)
         experiment.record(round, questions, labels, training, experiment.evaluate(round, model))
     return experiment.finished()
 

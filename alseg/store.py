@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SETTINGS = "run.toml"
+IMAGES = "images.jsonl"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -66,8 +67,8 @@ class RunFolder:
         self.journal = Journal(self.path / "journal.jsonl")
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
-        """A new run, which appears with its settings by one rename."""
+    def create(cls, path: Path, settings: Mapping[str, Any], images: Iterable[Mapping[str, Any]] = ()) -> RunFolder:
+        """A new run, which appears with its settings and a line on each of its images by one rename."""
         refuse_occupied(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,8 @@ class RunFolder:
             try:
                 os.chmod(fresh, 0o755)
                 (fresh / "rounds").mkdir()
-                write_whole(fresh / SETTINGS, tomli_w.dumps(dict(settings)).encode())
+                write_lines(fresh / IMAGES, images)
+                write_whole(fresh / SETTINGS, _as_toml(settings))
                 os.rename(fresh, path)
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
@@ -102,12 +104,23 @@ class RunFolder:
             holder.unlink(missing_ok=True)
             lock.release()
 
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Replace run.toml."""
+        write_whole(self.path / SETTINGS, _as_toml(settings))
+
     def settings(self) -> dict[str, Any]:
         """The whole run.toml, nested."""
         try:
             return tomllib.loads((self.path / SETTINGS).read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise AlsegError(f"{self.path / SETTINGS} is damaged: {error}.") from error
+
+    def images(self) -> list[dict[str, Any]]:
+        """A line on each image that the run began with."""
+        path, keys = self.path / IMAGES, ("split", "image", "height", "width", "pixels", "mask")
+        if not path.exists():
+            raise AlsegError(f"{self.path} has no {IMAGES}: it is damaged, or of another version of alseg.")
+        return _understood(path, read_lines(path), lambda line: {key: line[key] for key in keys})
 
     def round_folder(self, round: int) -> Path:
         """rounds/NN, made when missing."""
@@ -131,6 +144,15 @@ class RunFolder:
         path = self.path / "labels.jsonl"
         made = _understood(path, read_lines(path), lambda line: PixelLabel(name=line.pop("class"), **line))
         return PixelLabels(tuple(made))
+
+    def check_labels(self, rounds: int) -> None:
+        """AlsegError where labels.jsonl lacks a pixel that the first `rounds` rounds asked."""
+        kept = {label.item for label in self.labels()}
+        for round in range(rounds):
+            lost = [question.item for question in self.questions(round) or () if question.item not in kept]
+            if lost:
+                path = self.path / "labels.jsonl"
+                raise AlsegError(f"{path} lacks {len(lost)} answers of round {round}: put it back from a copy.")
 
     def write_labels(self, labels: PixelLabels) -> None:
         """One label a line, the file whole."""
@@ -211,6 +233,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise AlsegError(f"Line {number} of {path} is no JSON object.")
         lines.append(value)
     return lines
+
+
+def _as_toml(settings: Mapping[str, Any]) -> bytes:
+    return tomli_w.dumps(dict(settings)).encode()
 
 
 T = TypeVar("T")

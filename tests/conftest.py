@@ -21,7 +21,7 @@ logging.getLogger("PIL").setLevel(logging.WARNING)
 # A network that trains in a moment.
 SMALL = (
     *("--encoder", "test_resnet.r160_in1k", "--weights", "none", "--size", "64x64", "--device", "cpu"),
-    *("-o", "model.channels=8", "-o", "train.epochs=1", "-o", "train.batch_size=4"),
+    *("-o", "model.channels=8", "-o", "train.epochs=1", "-o", "train.batch_size=4", "-o", "report=false"),
 )
 
 

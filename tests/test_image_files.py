@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alseg.errors import UserMistake
-from alseg_datasets.files import read_image, read_mask
+from alseg.imagefiles import read_image, read_mask
 
 ORIENTATION = 0x0112
 

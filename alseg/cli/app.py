@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 import alseg
-from alseg.cli import datasets_command, plugins_command, resume_command, run_command
+from alseg.cli import datasets_command, plugins_command, predict_command, report_command, resume_command, run_command
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
 
@@ -66,6 +66,8 @@ def build_app(registry: Registry) -> typer.Typer:
 
     run_command.add_to(app)
     resume_command.add_to(app)
+    report_command.add_to(app)
+    predict_command.add_to(app)
     plugins_command.add_to(app)
     datasets_command.add_to(app)
     for failure in registry.notify("register_commands", app=app):

@@ -6,24 +6,37 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import progress as bars
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from alseg.progress import Progress, Step
 
 if TYPE_CHECKING:
     from alseg.api import RunResult
 
+BLOCKS = "▁▂▃▄▅▆▇█"
+
 
 class TerminalProgress:
-    """A bar with the time left."""
+    """A bar with the speed and the time left, and below it the learning curve so far."""
 
-    def __init__(self, console: Console, display: bars.Progress) -> None:
-        self._console, self._display = console, display
+    def __init__(self, live: Live) -> None:
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=24),
+            bars.TaskProgressColumn(),
+            Speed(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[word]}"),
+        )
+        self._display, self._live = bars.Progress(*columns, console=live.console), live
+        live.update(self._display)
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int) -> Iterator[Step]:
@@ -40,9 +53,44 @@ class TerminalProgress:
         finally:
             self._display.remove_task(task)
 
+    def scored(self, records: Sequence[Mapping[str, Any]], rounds: int) -> None:
+        """The curve so far, and how long the rest may take."""
+        self._live.update(Group(self._display, Text(so_far(records, rounds), no_wrap=True)))
+
     def say(self, line: str) -> None:
         """A line above the bar."""
-        self._console.print(line, highlight=False, markup=False)
+        self._live.console.print(line, highlight=False, markup=False)
+
+
+class Speed(bars.ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: bars.Task) -> Text:
+        """Nothing until it is known."""
+        return Text("" if not task.speed else f"{task.speed:.3g} images/s")
+
+
+def so_far(records: Sequence[Mapping[str, Any]], rounds: int) -> str:
+    """The finished rounds in a line: how many, their mean IoU as bars and numbers, the time left."""
+    if not records:
+        return f"round 1 of {rounds}"
+    line = f"{len(records)} of {rounds} rounds"
+    scores = [100 * record["miou"] for record in records if record["miou"] is not None]
+    if scores:
+        low, high = min(scores), max(scores)
+        heights = "".join(BLOCKS[round(7 * (score - low) / max(high - low, 1e-9))] for score in scores)
+        line += f"   mIoU % {heights} " + " ".join(f"{score:.1f}" for score in scores[-6:])
+    keys = ("train_seconds", "acquire_seconds", "evaluate_seconds")
+    spent = sum(record[key] for record in records for key in keys)
+    left = spent / len(records) * (rounds - len(records))
+    return line + (f"   about {duration(left)} left" if left else "")
+
+
+def duration(seconds: float) -> str:
+    """Such as 40 s, 12 min or 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class PlainProgress:
@@ -69,6 +117,9 @@ class PlainProgress:
         if spent >= 2:
             self.say(f"{name}: done in {spent:.0f} s" + (f", {word}" if word else ""))
 
+    def scored(self, records: Sequence[Mapping[str, Any]], rounds: int) -> None:
+        """Nothing: each round says its own line."""
+
     def say(self, line: str) -> None:
         """A line on stderr."""
         print(line, file=sys.stderr, flush=True)
@@ -81,24 +132,18 @@ def terminal_progress() -> Iterator[Progress]:
     if not console.is_terminal:
         yield PlainProgress()
         return
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.TimeRemainingColumn(),
-        bars.TextColumn("{task.fields[word]}"),
-    )
-    with bars.Progress(*columns, console=console, transient=True) as display:
-        yield TerminalProgress(console, display)
+    with Live(console=console, transient=True, refresh_per_second=8) as live:
+        yield TerminalProgress(live)
 
 
 def show_result(result: RunResult, as_json: bool) -> None:
     """The table of rounds, the picture and the folder; or all of it as JSON."""
     if as_json:
         curve = None if result.curve is None else str(result.curve)
-        print(json.dumps({"run": str(result.folder), "curve": curve, "rounds": result.rounds}))
+        page = None if result.report is None else str(result.report)
+        print(json.dumps({"run": str(result.folder), "curve": curve, "report": page, "rounds": result.rounds}))
         return
-    from alseg.report.curve import table_rows
+    from alseg.report.table import table_rows
 
     console = Console()
     header, *rows = table_rows(result.rounds)
@@ -108,7 +153,7 @@ def show_result(result: RunResult, as_json: bool) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    lines: list[tuple[str, Any]] = [("learning curve", result.curve), ("run", result.folder)]
+    lines: list[tuple[str, Any]] = [("learning curve", result.curve), ("report", result.report), ("run", result.folder)]
     for name, path in lines:
         if path is not None:
             console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)

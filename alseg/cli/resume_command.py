@@ -6,15 +6,24 @@ from pathlib import Path
 
 import typer
 
+EPILOG = """Examples:
+
+alseg resume runs/shapes-margin-topk-then-uniform-0
+
+alseg resume runs/shapes-margin-topk-then-uniform-0 --rounds 8 --budget 100
+"""
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("resume", epilog="Example: alseg resume runs/shapes-margin-topk-then-uniform-0")(resume)
+    app.command("resume", epilog=EPILOG)(resume)
 
 
 def resume(
     context: typer.Context,
     folder: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
+    rounds: int = typer.Option(None, metavar="N", help="Another number of rounds, to go on after the last."),
+    budget: int = typer.Option(None, metavar="N", help="Another budget of pixels an image."),
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Go on with a run that was interrupted, from its last finished phase."""
@@ -23,5 +32,5 @@ def resume(
     with terminal_progress() as progress:
         from alseg import api
 
-        result = api.resume(folder, registry=context.obj, progress=progress)
+        result = api.resume(folder, rounds=rounds, budget=budget, registry=context.obj, progress=progress)
     show_result(result, json)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,14 +37,17 @@ class Pool:
         device: torch.device,
         batch_size: int,
         workers: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self._images, self._classes, self._labels = images, classes, labels
         self._skip_void, self._seed, self._round = skip_void, seed, round
         self._device, self._batch_size, self._workers = device, batch_size, workers
+        self._numbers = range(len(images)) if numbers is None else numbers  # None: all images
 
     def batches(self, look: Look) -> Iterator[tuple[list[int], PoolBatch]]:
         """Image numbers and what acquirer and selector see of them."""
-        groups = batches_of_one_size(self._images.sizes, self._batch_size)
+        places = batches_of_one_size([self._images.sizes[i] for i in self._numbers], self._batch_size)
+        groups = [[self._numbers[place] for place in group] for group in places]
         decoded = in_threads(self._read, [i for group in groups for i in group], self._workers, ahead=16)
         for group in groups:
             parts = [next(decoded) for _ in group]
@@ -108,6 +112,28 @@ def within_budget(proposals: Proposals, pixels: int | None) -> list[Question]:
         return [question for _, question in flat]
     order = sorted(range(len(flat)), key=lambda place: (-flat[place][0], place))
     return [flat[place][1] for place in sorted(order[:pixels])]
+
+
+class View(NamedTuple):
+    """What a model thinks of an image: the likeliest class, int64 [H, W], and the utility, float [H, W]."""
+
+    number: int
+    predicted: Tensor
+    utility: Tensor
+
+
+@torch.no_grad()
+def views(
+    pool: Pool, model: Model, acquirer: Acquirer, *, size: SizeChoice, device: torch.device, precision: torch.dtype
+) -> Iterator[View]:
+    """What a model thinks of the images of a pool, for pictures."""
+
+    def look(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
+        return predict(model, images, size, device, precision, draw)
+
+    with mode(model, False):  # type: ignore[arg-type]
+        for group, batch in pool.batches(look):
+            yield from map(View, group, batch.prediction.predicted(), acquirer(batch))
 
 
 @torch.no_grad()

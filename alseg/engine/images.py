@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -59,9 +60,11 @@ class DecodedImages:
         self._kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self.sizes: list[tuple[int, int]] = []
         self.has_mask: list[bool] = []
+        self.digests: list[tuple[str, str | None]] = []  # of each image's and mask's pixels
         self.has_known = False  # a pixel that is not void
         self.bytes = 0  # kept in memory
-        for i, (image, mask) in enumerate(in_threads(self._read, range(len(images)), workers)):
+        for i, (image, mask, digests) in enumerate(in_threads(self._first_read, range(len(images)), workers)):
+            self.digests.append(digests)
             self.sizes.append((image.shape[0], image.shape[1]))
             self.has_mask.append(mask is not None)
             self.has_known = self.has_known or (mask is not None and bool((mask != classes.void).any()))
@@ -85,6 +88,10 @@ class DecodedImages:
     def mask(self, i: int) -> np.ndarray | None:
         """Class values [H, W], checked: 0 to C - 1 or void."""
         return (self._kept.get(i) or self._read(i))[1]
+
+    def _first_read(self, i: int) -> tuple[np.ndarray, np.ndarray | None, tuple[str, str | None]]:
+        image, mask = self._read(i)
+        return image, mask, (_digest(image), None if mask is None else _digest(mask))
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         image = np.array(self._images.image(i))  # contiguous, and writable as torch wants it
@@ -115,6 +122,11 @@ class DecodedImages:
         # the smallest type that holds the classes and void
         kind = np.uint8 if max(classes - 1, void) < 256 and void >= 0 else np.int32
         return np.ascontiguousarray(mask.astype(kind))
+
+
+def _digest(pixels: np.ndarray) -> str:
+    """The first half of the SHA-256 of an array's bytes, as hex."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]
 
 
 def batches_of_one_size(sizes: list[tuple[int, int]], batch_size: int) -> list[list[int]]:

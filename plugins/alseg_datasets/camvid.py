@@ -6,8 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from alseg.errors import UserMistake
+from alseg.imagefiles import FORMATS
 from alseg.values import Classes
-from alseg_datasets.files import FORMATS, SPLITS, FileImages, ImageFile, existing_folder, image_files
+from alseg_datasets.files import SPLITS, FileImages, ImageFile, existing_folder, image_files
 
 CLASSES = Classes(
     names=(

@@ -13,8 +13,9 @@ import numpy as np
 from torchvision.datasets.cityscapes import Cityscapes as Published
 
 from alseg.errors import UserMistake
+from alseg.imagefiles import read_mask
 from alseg.values import Classes
-from alseg_datasets.files import SPLITS, FileImages, ImageFile, existing_folder, read_mask
+from alseg_datasets.files import SPLITS, FileImages, ImageFile, existing_folder
 
 VOID = 255
 EVALUATED = sorted((c for c in Published.classes if 0 <= c.train_id < VOID), key=lambda c: c.train_id)

@@ -1,30 +1,17 @@
-"""Images and masks in files: finding them, reading them, and one sentence where that fails.
-
-Pillow reads everything: torchvision's decoders have no TIFF and turn a palette's indices into colours.
-"""
+"""Files of a dataset: finding them, and the images of a split."""
 
 from __future__ import annotations
 
-import logging
-import unicodedata
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import UserMistake
+from alseg.imagefiles import is_image, read_image, read_mask
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-FORMATS = "PNG, JPEG, WebP or TIFF"
 SPLITS = ("train", "val", "test")
-
-# Pillow refuses above twice its limit; up to there a large photograph is nobody's attack.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# What Pillow logs of a broken file is said by the sentence that refuses it.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class ImageFile(NamedTuple):
@@ -46,7 +33,7 @@ def existing_folder(data: Path, whose: str) -> Path:
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder, sorted by name; two of one stem are refused."""
     try:
-        found = sorted(p for p in folder.iterdir() if _is_image(p))
+        found = sorted(p for p in folder.iterdir() if is_image(p))
     except OSError as error:
         raise UserMistake(f"Cannot read the folder {folder}: {error.strerror}.") from error
     stems: dict[str, Path] = {}
@@ -55,115 +42,6 @@ def image_files(folder: Path) -> list[Path]:
             raise UserMistake(f"{folder} holds {stems[path.stem].name} and {path.name}: keep one of the two.")
         stems[path.stem] = path
     return found
-
-
-def nested_files(folder: Path, leave_out: Path | None = None) -> dict[str, Path]:
-    """The image files under a folder, by their path relative to it without suffix, sorted.
-
-    Links are followed. Hidden files and folders, alseg's own runs and the folder `leave_out` are passed
-    over. Names are in Unicode's composed form, so that they are the same on every system; two files of one
-    name are refused.
-    """
-    found: dict[str, Path] = {}
-    for path in _walked(folder, None if leave_out is None else leave_out.resolve(), ()):
-        key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        if key in found:
-            raise UserMistake(f"{found[key]} and {path} have the same name {key}: keep one of the two.")
-        if any("\ud800" <= letter <= "\udfff" for letter in key):
-            raise UserMistake(f"The name of {path} is not UTF-8: rename it.")
-        found[key] = path
-    return dict(sorted(found.items()))
-
-
-def _walked(folder: Path, leave_out: Path | None, above: tuple[Path, ...]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above or here == leave_out:  # a link to a folder above would never end
-        return
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserMistake(f"Cannot read the folder {folder}: {error.strerror}.") from error
-    if above and any(path.name == "run.toml" for path in inside):
-        return
-    for path in inside:
-        if path.is_dir() and not path.name.startswith("."):
-            yield from _walked(path, leave_out, (*above, here))
-        elif _is_image(path):
-            yield path
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An image file as a person sees it, uint8 [H, W, 3] RGB.
-
-    EXIF orientation is applied, so (y, x) counts from the corner that is shown upper left. Transparent
-    pixels are laid on white. Of 16 bits the upper 8 are kept. Grey and palette images become RGB. Refused
-    are 32-bit and several images in one file.
-    """
-    return _decoded(path, _rgb)
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask file of class values, integer [H, W]; a palette's indices, not its colours."""
-    mask = read_mask_pixels(path)
-    if mask.ndim != 2:
-        raise UserMistake(f"The mask {path} has {mask.shape[2]} channels; it must hold one class value a pixel.")
-    return mask
-
-
-def read_mask_pixels(path: Path) -> np.ndarray:
-    """A mask file as stored: values of 1, 8, 16 or 32 bits or palette indices [H, W], or colours [H, W, 3]."""
-    return _decoded(path, _mask_pixels)
-
-
-def _decoded(path: Path, pixels: Callable[[Image.Image, str | None], np.ndarray]) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
-            return pixels(ImageOps.exif_transpose(image), image.format)
-    # what a decoder raises for a broken file is not limited to OSError: struct.error, KeyError, ...
-    except Exception as error:
-        raise UserMistake(f"Cannot read {path}: {_reason(path, error)}.") from error
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is empty" if path.stat().st_size == 0 else "it is not an image that Pillow knows"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
-
-
-def _rgb(image: Image.Image, file_format: str | None) -> np.ndarray:
-    # Pillow before 11.3 opens 16-bit grey PNG as 32-bit "I"
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise AlsegError("it has 32 bits a channel; save it with 8 or 16")
-    if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-    return np.asarray(image.convert("RGB"))
-
-
-def _mask_pixels(image: Image.Image, file_format: str | None) -> np.ndarray:
-    if file_format in ("JPEG", "MPO"):
-        raise AlsegError("a mask must not be a JPEG, which changes class values; save masks as PNG")
-    if image.mode in ("LA", "PA", "RGBA"):
-        if image.getchannel("A").getextrema() != (255, 255):
-            raise AlsegError("a mask must not be transparent; give void pixels a value or colour of their own")
-        image = image.convert("RGB") if image.mode == "RGBA" else image.getchannel(0)
-    if image.mode == "F":
-        raise AlsegError("a mask must hold whole class values, not fractions")
-    values = np.asarray(image)
-    return values.astype(np.uint8) if values.dtype == bool else values
 
 
 class FileImages:

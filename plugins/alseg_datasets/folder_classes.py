@@ -13,9 +13,9 @@ from PIL import ImageColor
 
 from alseg.colours import Colour, palette
 from alseg.errors import UserMistake
+from alseg.imagefiles import read_mask_pixels
 from alseg.names import nearest
 from alseg.values import Classes
-from alseg_datasets.files import read_mask_pixels
 
 KEYS = ("names", "colours", "void", "values")
 

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from alseg.errors import UserMistake
+from alseg.imagefiles import FORMATS, nested_files
 from alseg.names import nearest
-from alseg_datasets.files import FORMATS, SPLITS, ImageFile, nested_files
+from alseg_datasets.files import SPLITS, ImageFile
 
 SplitBy = Literal["auto", "folders", "lists", "fraction"]
 VAL_FRACTION = 0.2  # of the images with a mask, where nothing else says what to evaluate on

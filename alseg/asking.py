@@ -1,0 +1,103 @@
+"""What a round asks: candidates, utilities and choices over the pool, within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from alseg.config import RunConfig
+from alseg.engine.acquire import Pool, View, ask_at_random, ask_model, views, within_budget
+from alseg.engine.device import deterministic
+from alseg.engine.images import DecodedImages
+from alseg.progress import Progress
+from alseg.protocols import Acquirer, Model, Selector
+from alseg.values import Classes, PixelLabels, Question
+
+
+class Asking:
+    """Acquirer and selector at work on the pool.
+
+    skip_void: void pixels are no candidates.
+    """
+
+    def __init__(
+        self,
+        images: DecodedImages,
+        classes: Classes,
+        acquirer: Acquirer,
+        selector: Selector,
+        config: RunConfig,
+        *,
+        skip_void: bool,
+        device: torch.device,
+        precision: torch.dtype,
+        progress: Progress,
+    ) -> None:
+        self._images, self._classes, self._config = images, classes, config
+        self._acquirer, self._selector = acquirer, selector
+        self._skip_void, self._device, self._precision = skip_void, device, precision
+        self._progress = progress
+
+    def questions(self, round: int, labels: PixelLabels, model: Model | None) -> list[Question]:
+        """The questions of a round: at random without a model, else by acquirer and selector."""
+        n, pool = self._config.pixels_in(round), self._pool(round, labels)
+        with (
+            self._progress.phase(f"round {round}: choosing pixels", len(self._images)) as step,
+            deterministic(self._config.deterministic),
+        ):
+
+            def advance(done: int) -> None:
+                step(done, "")
+
+            if model is None:
+                asked = ask_at_random(pool, n, advance)
+            else:
+                asked = ask_model(
+                    pool,
+                    n,
+                    model,
+                    self._acquirer,
+                    self._selector,
+                    self._classes,
+                    size=self._config.query.size,
+                    device=self._device,
+                    precision=self._precision,
+                    advance=advance,
+                )
+        short, wanted = sum(len(proposals) < n for proposals in asked), self._config.pool_pixels_per_round
+        questions = within_budget(asked, wanted)
+        if wanted is not None and len(questions) < wanted:
+            self._progress.say(f"Round {round}: only {len(questions)} of {wanted} pixels can be asked within the cap.")
+        elif wanted is None and short:
+            self._progress.say(
+                f"Round {round}: {short} images have fewer than {n} candidates left and are asked fewer pixels."
+            )
+        return questions
+
+    def rehearse(self, model: Model) -> None:
+        """Let acquirer and selector choose in the first image, so that what cannot work fails before training."""
+        pool = self._pool(1, PixelLabels(), [0])
+        size, device, precision = self._config.query.size, self._device, self._precision
+        n, pieces = self._config.pixels_in(1), (self._acquirer, self._selector)
+        ask_model(pool, n, model, *pieces, self._classes, size=size, device=device, precision=precision)
+
+    def views(self, round: int, labels: PixelLabels, model: Model, numbers: Sequence[int]) -> Iterator[View]:
+        """What the model of a round thinks of some images."""
+        pool = self._pool(round, labels, numbers)
+        size, device, precision = self._config.query.size, self._device, self._precision
+        return views(pool, model, self._acquirer, size=size, device=device, precision=precision)
+
+    def _pool(self, round: int, labels: PixelLabels, numbers: Sequence[int] | None = None) -> Pool:
+        return Pool(
+            self._images,
+            self._classes,
+            labels,
+            skip_void=self._skip_void,
+            seed=self._config.seed,
+            round=round,
+            device=self._device,
+            batch_size=self._config.query.batch_size,
+            workers=self._config.train.workers,
+            numbers=numbers,
+        )

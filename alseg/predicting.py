@@ -1,0 +1,197 @@
+"""Masks, overlays and maps of a user's images by a run's model, in files."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from alseg.colours import colours_of, heat, levels
+from alseg.errors import UserMistake
+from alseg.imagefiles import FORMATS, is_image, nested_files, read_image
+from alseg.options import Longer, Size
+from alseg.plugins import Registry
+from alseg.progress import Progress, Quiet
+from alseg.segment import TILE, Segmentation, Segmenter
+from alseg.store import write_whole
+from alseg.values import Classes
+
+FACTS = "predictions.json"
+OPACITY = 0.55
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was written where: images done now, images that were there already, and those that failed."""
+
+    folder: Path
+    done: list[str]
+    kept: list[str]
+    failed: list[str]  # a sentence each
+
+
+def predict(
+    run: Path | str,
+    images: Iterable[Path | str],
+    out: Path | str,
+    *,
+    overlays: bool = True,
+    probabilities: bool = False,
+    utility: bool = False,
+    round: int | None = None,
+    size: Size | Longer | str | None = None,
+    tile: int = TILE,
+    device: str = "auto",
+    precision: str = "auto",
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> Predicted:
+    """Segment image files, folders of them or globs into `out`.
+
+    masks/NAME.png holds class values with the classes' palette, overlays/NAME.jpg the image under them,
+    probabilities/NAME.npy float16 [C, H, W], utility/NAME.npy float32 [H, W] and NAME.png a picture of it.
+    What is there already and newer than its image is kept, so that the same call goes on where it was
+    stopped. An image that cannot be read is passed over and told in the result.
+    """
+    progress, place = progress or Quiet(), Path(out)
+    files = named_images(images)
+    segmenter = Segmenter(run, round=round, device=device, precision=precision, size=size, tile=tile, registry=registry)
+    facts = {
+        "run": str(segmenter.folder.resolve()),
+        "round": segmenter.round,
+        "size": str(segmenter.size or "own"),
+        "tile": tile,
+        "classes": list(segmenter.classes.names),
+        "void": segmenter.classes.void,
+    }
+    _claim(place, facts)
+    writers = _writers(place, segmenter.classes, overlays, probabilities, utility)
+    result = Predicted(place, [], [], [])
+    with progress.phase("predicting", len(files)) as step:
+        for name, path in files.items():
+            targets = [target(name) for target, _ in writers]
+            if all(target.exists() and target.stat().st_mtime >= path.stat().st_mtime for target in targets):
+                result.kept.append(name)
+            else:
+                try:
+                    image = read_image(path)
+                except UserMistake as error:
+                    result.failed.append(str(error))
+                    step(1, "")
+                    continue
+                seen = segmenter.segment(image, probabilities=probabilities, utility=utility, key=name)
+                for target, (_, content) in zip(targets, writers, strict=True):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(target, content(image, seen))
+                result.done.append(name)
+            step(1, "")
+    return result
+
+
+def named_images(images: Iterable[Path | str]) -> dict[str, Path]:
+    """Files by the name their outputs get: relative to the folder that was given, without suffix."""
+    found: dict[str, Path] = {}
+    for given in images:
+        for name, path in _files(str(given)):
+            if found.setdefault(name, path).resolve() != path.resolve():
+                raise UserMistake(f"{found[name]} and {path} would both be written as {name}: predict them apart.")
+    if not found:
+        raise UserMistake(f"There is no {FORMATS} image in what was given.")
+    return found
+
+
+def _files(given: str) -> Sequence[tuple[str, Path]]:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        inside = nested_files(path)
+        if not inside:
+            raise UserMistake(f"The folder {given} holds no {FORMATS} image.")
+        return list(inside.items())
+    if path.is_file():
+        if not is_image(path):
+            raise UserMistake(f"{given} is no {FORMATS} file.")
+        return [(path.stem, path)]
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if is_image(Path(match))]
+    if not matches:
+        raise UserMistake(f"There is no image {given}.")
+    return [(match.stem, match) for match in matches if match.is_file()]
+
+
+def _claim(place: Path, facts: dict[str, Any]) -> None:
+    """Make the folder; UserMistake where it holds other predictions, or other files."""
+    path = place / FACTS
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserMistake(f"{path} is damaged: give another --out.") from error
+        changed = [key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key]]
+        if changed:
+            raise UserMistake(f"{place} holds predictions with another {changed[0]}: give another --out.")
+        return
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserMistake(f"{place} holds other files: give another --out.")
+    place.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(facts, indent=2, ensure_ascii=False).encode())
+
+
+Writer = tuple[Callable[[str], Path], Callable[[np.ndarray, Segmentation], bytes]]
+
+
+def _writers(place: Path, classes: Classes, overlays: bool, probabilities: bool, utility: bool) -> list[Writer]:
+    """Where each output of an image goes, and what is in it."""
+
+    def at(folder: str, suffix: str) -> Callable[[str], Path]:
+        return lambda name: place / folder / f"{name}{suffix}"
+
+    writers: list[Writer] = [(at("masks", ".png"), lambda image, seen: mask_file(seen.mask, classes))]
+    if overlays:
+        writers.append((at("overlays", ".jpg"), partial(_overlay, classes=classes)))
+    if probabilities:
+        writers.append((at("probabilities", ".npy"), lambda image, seen: _array(seen.probabilities, np.float16)))
+    if utility:
+        writers.append((at("utility", ".npy"), lambda image, seen: _array(seen.utility, np.float32)))
+        writers.append((at("utility", ".png"), lambda image, seen: _heat(seen.utility)))
+    return writers
+
+
+def mask_file(mask: np.ndarray, classes: Classes) -> bytes:
+    """A PNG of class values: with the classes' palette up to 256 of them, in 16 bits beyond."""
+    content = io.BytesIO()
+    if len(classes) > 256:
+        Image.fromarray(mask.astype(np.uint16)).save(content, "PNG")
+    else:
+        picture = Image.fromarray(mask.astype(np.uint8), "P")
+        picture.putpalette(bytes(channel for colour in colours_of(classes) for channel in colour))
+        picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def _overlay(image: np.ndarray, seen: Segmentation, classes: Classes) -> bytes:
+    colours = np.array(colours_of(classes), np.float32)[seen.mask]
+    content = io.BytesIO()
+    laid = np.rint((1 - OPACITY) * image + OPACITY * colours).astype(np.uint8)
+    Image.fromarray(laid).save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def _array(values: np.ndarray | None, kind: type) -> bytes:
+    assert values is not None
+    content = io.BytesIO()
+    np.save(content, values.astype(kind), allow_pickle=False)
+    return content.getvalue()
+
+
+def _heat(values: np.ndarray | None) -> bytes:
+    assert values is not None
+    content = io.BytesIO()
+    heat(levels(values)).save(content, "PNG")
+    return content.getvalue()

@@ -1,0 +1,253 @@
+"""The figures of a report, drawn with matplotlib; each as SVG for the page and as PNG and SVG files."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from alseg.report.reading import RunView
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart without colour vision; lines differ in marker and dashes besides
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS, DASHES = "osD^vP", ("-", "--", "-.", ":")
+INK, MUTED, GRID, PAPER = "#1b1d20", "#63686f", "#dfe2e6", "#fefefd"  # the page gives them its own colours
+MOST_CLASSES = 40  # in a figure with a row a class
+MOST_NUMBERED = 25  # of them, with numbers in the cells
+
+
+class Drawn(NamedTuple):
+    """A figure, its file name, and what it shows in a sentence."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def draw_run(run: RunView) -> Iterator[Drawn]:
+    """Every figure of one run that it has something for."""
+    if run.scored:
+        yield Drawn("learning-curve", "Mean IoU against labelled pixels; grey: each class.", learning_curve(run))
+        yield Drawn("time", "Mean IoU against computing time, training and choosing.", over_time([run]))
+        yield Drawn("class-iou", "IoU of each class over the rounds, in %.", class_iou(run))
+        yield from _confusion_of_last(run)
+    if run.records and any(run.asked):
+        yield Drawn("diversity", "Distinct classes among an image's pixels, mean over images.", diversity(run))
+        yield Drawn("asked-classes", "Which classes the labelled pixels are of.", class_histogram(run))
+        yield Drawn("places", "Where in the image the pixels lie that were asked.", places(run))
+
+
+def draw_comparison(runs: Sequence[RunView]) -> Iterator[Drawn]:
+    """Several runs' curves in one figure each."""
+    if any(run.scored for run in runs):
+        yield Drawn("curves", "Mean IoU against labelled pixels.", over_labels(runs))
+        yield Drawn("times", "Mean IoU against computing time, training and choosing.", over_time(runs))
+
+
+def as_svg(figure: Figure) -> str:
+    """An SVG whose text is text; the same figure gives the same bytes."""
+    import matplotlib
+
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "alseg"}):
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    return content.getvalue()
+
+
+def as_png(figure: Figure) -> bytes:
+    """A PNG on white."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", facecolor="white")
+    return content.getvalue()
+
+
+def learning_curve(run: RunView) -> Figure:
+    """The mean IoU, and each class's, against the labelled pixels per image."""
+    figure, axes = _canvas()
+    scored = run.scored
+    pixels = [record["pixels_per_image"] for record in scored]
+    ends = []
+    for name in scored[0]["iou"]:
+        values = [np.nan if r["iou"][name] is None else 100 * r["iou"][name] for r in scored]
+        axes.plot(pixels, values, color=MUTED, alpha=0.45, lw=1, zorder=1)
+        if not np.isnan(values[-1]):
+            ends.append((values[-1], name))
+    means = [100 * record["miou"] for record in scored]
+    axes.plot(pixels, means, color=COLOURS[0], lw=2.5, marker="o", zorder=3)
+    for x, y in zip(pixels, means, strict=True):
+        axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="center", color=INK, weight="bold")
+    if len(ends) <= MOST_NUMBERED:
+        for y, (_, name) in zip(_spread([value for value, _ in sorted(ends)], 3.6), sorted(ends), strict=True):
+            axes.annotate(
+                name, (pixels[-1], y), (8, 0), textcoords="offset points", va="center", size=8, color=MUTED
+            ).set_parse_math(False)
+    axes.set(xlabel="labelled pixels per image", ylabel=f"IoU on {scored[0]['split']} (%)")
+    axes.set_ylim(0, 100)
+    axes.set_xticks(pixels)
+    return figure
+
+
+def over_labels(runs: Sequence[RunView]) -> Figure:
+    """The mean IoU of several runs against the labelled pixels per image."""
+    return _curves(runs, "labelled pixels per image", lambda run: [r["pixels_per_image"] for r in run.records])
+
+
+def over_time(runs: Sequence[RunView]) -> Figure:
+    """The mean IoU of runs against the time spent."""
+    return _curves(runs, "computing time (minutes)", RunView.minutes)
+
+
+def _curves(runs: Sequence[RunView], label: str, where: Callable[[RunView], list[float]]) -> Figure:
+    figure, axes = _canvas()
+    styles = itertools.product(DASHES, zip(COLOURS, MARKERS, strict=True))
+    splits = {record["split"] for run in runs for record in run.scored}
+    for run, (dash, (colour, marker)) in zip(runs, itertools.cycle(styles), strict=False):
+        scored = [(x, 100 * r["miou"]) for x, r in zip(where(run), run.records, strict=True) if r["miou"] is not None]
+        if scored:
+            axes.plot(*zip(*scored, strict=True), color=colour, ls=dash, marker=marker, lw=2, label=run.name)
+    axes.set(xlabel=label, ylabel=f"mean IoU on {' and '.join(sorted(splits))} (%)")
+    axes.set_xlim(left=0)
+    if len(runs) > 1:
+        legend = figure.legend(frameon=False, loc="outside lower center", ncols=2, labelcolor=INK)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return figure
+
+
+def class_iou(run: RunView) -> Figure:
+    """A row a class and a column a round, the IoU in each cell."""
+    names = list(run.scored[0]["iou"])[:MOST_CLASSES]
+    values = [[np.nan if r["iou"][n] is None else 100 * r["iou"][n] for r in run.scored] for n in names]
+    figure, axes = _canvas(height=1.2 + 0.3 * len(names))
+    _heat_map(axes, np.array(values), "{:.0f}", 100)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_xticks(range(len(run.scored)), [f"{record['pixels_per_image']:.4g}" for record in run.scored])
+    axes.set_xlabel("labelled pixels per image")
+    return figure
+
+
+def _confusion_of_last(run: RunView) -> Iterator[Drawn]:
+    matrix = run.confusion(run.scored[-1]["round"])
+    if matrix is None or len(matrix) > MOST_CLASSES:
+        return
+    totals = matrix.sum(1, keepdims=True)
+    shares = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)
+    size = max(3.2, 1.4 + 0.42 * len(matrix))
+    figure, axes = _canvas(width=size + 1.2, height=size)
+    _heat_map(axes, shares, "{:.0f}", 100)
+    axes.set_yticks(range(len(matrix)), run.classes, parse_math=False)
+    axes.set_xticks(range(len(matrix)), run.classes, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set(xlabel="predicted", ylabel="truth")
+    yield Drawn("confusion", f"Of each true class, the % predicted as each, round {run.scored[-1]['round']}.", figure)
+
+
+def diversity(run: RunView) -> Figure:
+    """The paper's diversity over the rounds."""
+    figure, axes = _canvas()
+    rounds = [record["round"] for record in run.records]
+    lines = (("classes_per_image", "of the last asking", "o-"), ("classes_per_image_total", "of all labels", "s--"))
+    for (key, label, style), colour in zip(lines, COLOURS, strict=False):
+        axes.plot(rounds, [_or_nan(r[key]) for r in run.records], style, color=colour, lw=2, label=label)
+    axes.set(xlabel="round", ylabel="distinct classes per image")
+    axes.set_xticks(rounds)
+    axes.set_ylim(bottom=0)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, labelcolor=INK)
+    return figure
+
+
+def class_histogram(run: RunView) -> Figure:
+    """The share of each class among the labels, beside its share in the evaluated masks."""
+    counts = run.label_counts()
+    names = [name for name in run.classes if counts[name]][:MOST_CLASSES] or list(run.classes)[:1]
+    total = max(1, sum(counts.values()))
+    figure, axes = _canvas(height=1.4 + 0.3 * len(names))
+    rows = np.arange(len(names))
+    axes.barh(rows, [100 * counts[name] / total for name in names], color=COLOURS[0], height=0.62, label="labels")
+    matrix = run.confusion(run.scored[-1]["round"]) if run.scored else None
+    if matrix is not None:
+        shares = dict(zip(run.classes, 100 * matrix.sum(1) / max(1, matrix.sum()), strict=True))
+        split = run.scored[-1]["split"]
+        axes.plot([shares[name] for name in names], rows, "D", color=COLOURS[1], label=f"pixels of {split}", ls="")
+    axes.set_yticks(rows, names, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlabel("share (%)")
+    axes.grid(axis="x", color=GRID)
+    axes.grid(axis="y", visible=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, labelcolor=INK)
+    return figure
+
+
+def places(run: RunView) -> Figure:
+    """How many of the asked pixels lie in each part of the image; all images laid on one another."""
+    chosen = [q for asked in run.asked[1:] for q in asked] or list(itertools.chain(*run.asked))
+    where = [(q.y / run.sizes[q.image][0], q.x / run.sizes[q.image][1]) for q in chosen if q.image in run.sizes]
+    height, width = next(iter(run.sizes.values()), (3, 4))
+    bins = (max(4, min(24, round(16 * height / width))), 16)
+    y, x = np.array(where).reshape(-1, 2).T
+    counts = np.histogram2d(y, x, bins=bins, range=((0, 1), (0, 1)))[0]
+    figure, axes = _canvas()
+    # the share that a cell would have if pixels were asked everywhere alike
+    even = len(where) / counts.size
+    picture = axes.imshow(counts / max(even, 1e-9), cmap="cividis", extent=(0, 1, 1, 0), aspect=height / width)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.85)
+    bar.set_label("times as many as if asked evenly", color=INK)
+    bar.ax.tick_params(colors=MUTED)
+    bar.outline.set_visible(False)
+    axes.set(xlabel="x / width", ylabel="y / height")
+    axes.grid(visible=False)
+    return figure
+
+
+def _canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
+    # the object interface: no global state of pyplot, no display needed
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=MUTED, labelcolor=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    return figure, axes
+
+
+def _heat_map(axes: Axes, values: np.ndarray, form: str, most: float) -> None:
+    axes.imshow(values, cmap="cividis", vmin=0, vmax=most, aspect="auto")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if max(values.shape) <= MOST_NUMBERED:
+        for (y, x), value in np.ndenumerate(values):
+            text = "-" if np.isnan(value) else form.format(value)
+            dark = np.isnan(value) or value < 0.55 * most
+            axes.text(x, y, text, ha="center", va="center", size=8, color=MUTED if np.isnan(value) else _on(dark))
+
+
+def _on(dark: bool) -> str:
+    return "#ffffff" if dark else "#000000"
+
+
+def _or_nan(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _spread(values: list[float], gap: float) -> list[float]:
+    """Sorted label heights moved apart by at least `gap`, within 0 to 100 where they fit."""
+    placed: list[float] = []
+    for value in values:
+        placed.append(max(value, placed[-1] + gap) if placed else value)
+    for i in range(len(placed) - 1, -1, -1):
+        placed[i] = min(placed[i], placed[i + 1] - gap if i + 1 < len(placed) else 100.0)
+    return placed

@@ -1,0 +1,191 @@
+"""The report: one page that opens from disk, with nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+import alseg
+from alseg.colours import heat
+from alseg.report.figures import GRID, INK, MUTED, Drawn, as_png, as_svg, draw_comparison, draw_run
+from alseg.report.reading import RunView
+from alseg.report.table import table_rows
+from alseg.store import read_lines, write_whole
+
+PAGE = "report.html"
+FIGURES = "figures"
+
+
+class Mark(NamedTuple):
+    """An asked pixel in a sample image, in its pixels."""
+
+    x: float
+    y: float
+    colour: str
+    name: str
+    round: int
+
+
+def write_report(runs: Sequence[Path], out: Path, files: bool = True) -> Path:
+    """Write `out`/report.html on one run or several, and with `files` its figures as PNG and SVG beside it.
+
+    Reads the runs' files only, takes no lock, and may be called while they go on. Returns the page's path.
+    """
+    views = [RunView.read(run) for run in runs]
+    comparison = list(draw_comparison(views)) if len(views) > 1 else []
+    sections, written = [], {drawn.name: drawn for drawn in comparison}
+    for number, view in enumerate(views):
+        drawn = list(draw_run(view))
+        written |= {(f"{number + 1}-{view.name}-" if len(views) > 1 else "") + d.name: d for d in drawn}
+        sections.append(_section(view, drawn, number))
+    out.mkdir(parents=True, exist_ok=True)
+    page = _template().render(
+        title=views[0].name if len(views) == 1 else f"{len(views)} runs",
+        comparison=[_figure(drawn, f"all-{drawn.name}") for drawn in comparison],
+        overview=_overview(views),
+        sections=sections,
+        version=alseg.__version__,
+    )
+    write_whole(out / PAGE, page.encode("utf-8", "replace"))
+    if files:
+        (out / FIGURES).mkdir(exist_ok=True)
+        for name, one in written.items():
+            write_whole(out / FIGURES / f"{name}.png", as_png(one.figure))
+            write_whole(out / FIGURES / f"{name}.svg", as_svg(one.figure).encode())
+    return out / PAGE
+
+
+def _section(view: RunView, drawn: Iterable[Drawn], number: int) -> dict[str, Any]:
+    return {
+        "id": f"run-{number}",
+        "name": view.name,
+        "title": view.title,
+        "facts": _facts(view),
+        "rounds": table_rows(view.records),
+        "figures": [_figure(d, f"{number}-{d.name}") for d in drawn],
+        "samples": _samples(view),
+        "legend": list(zip(view.classes, view.colours, strict=False))[:60],
+        "settings": sorted(_flat(view.settings).items()),
+    }
+
+
+def _overview(views: Sequence[RunView]) -> list[list[str]]:
+    rows = [["run", "pieces", "rounds", "pixels/image", "mIoU %", "minutes"]]
+    for view in views:
+        last, minutes = (view.records[-1] if view.records else None), view.minutes()
+        scored = None if last is None else last["miou"]
+        cells = [view.name, view.title, str(len(view.records))]
+        cells.append("-" if last is None else f"{last['pixels_per_image']:.4g}")
+        cells.append("-" if scored is None else f"{100 * scored:.1f}")
+        rows.append([*cells, f"{minutes[-1]:.1f}" if minutes else "-"])
+    return rows
+
+
+def _facts(view: RunView) -> list[tuple[str, str]]:
+    """The run in a few words."""
+    record, facts = view.record, []
+    scored = view.scored
+    if scored:
+        facts.append(("mIoU", f"{100 * scored[-1]['miou']:.1f} % on {scored[-1]['split']}"))
+    if view.records:
+        facts.append(("labels", f"{view.records[-1]['labelled_pixels']} pixels in {record.get('train_images')} images"))
+    facts.append(("rounds finished", str(len(view.records))))
+    if view.records:
+        facts.append(("computing time", f"{view.minutes()[-1]:.1f} minutes on {view.records[-1]['device']}"))
+    return facts
+
+
+def _figure(drawn: Drawn, unique: str) -> dict[str, str]:
+    return {"svg": themed(as_svg(drawn.figure), unique), "caption": drawn.caption, "name": drawn.name}
+
+
+def themed(svg: str, unique: str) -> str:
+    """An SVG for inclusion in the page: its ink follows the page's colours, its ids are its own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for colour, variable in ((INK, "--ink"), (MUTED, "--muted"), (GRID, "--line")):
+        svg = re.sub(re.escape(colour), f"var({variable})", svg, flags=re.IGNORECASE)
+    svg = re.sub(r'\bid="', f'id="{unique}-', svg)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{unique}-", svg)
+
+
+def _samples(view: RunView) -> list[dict[str, Any]]:
+    """A sample image each: its pictures by round as data addresses, and the pixels asked in it."""
+    place = view.folder.path / "samples"
+    found = []
+    for number, line in enumerate(read_lines(place / "index.jsonl")):
+        rounds = []
+        for record in view.records:
+            folder = view.folder.path / "rounds" / f"{record['round']:02}" / "samples"
+            prediction, utility = (folder / f"{number:02}-{kind}.png" for kind in ("prediction", "utility"))
+            if prediction.exists() and utility.exists():
+                rounds.append({"round": record["round"], "prediction": _address(prediction), "utility": _heat(utility)})
+        truth = place / f"{number:02}-truth.png"
+        found.append(
+            {
+                "name": line["image"],
+                "height": line["height"],
+                "width": line["width"],
+                "radius": max(line["height"], line["width"]) / 75,
+                "image": _address(place / f"{number:02}-image.jpg"),
+                "truth": _address(truth) if truth.exists() else None,
+                "rounds": rounds,
+                "marks": _marks(view, line["image"]),
+            }
+        )
+    return found
+
+
+def _marks(view: RunView, image: str) -> list[Mark]:
+    colours = dict(zip(view.classes, view.colours, strict=False))
+    return [
+        Mark(p.x + 0.5, p.y + 0.5, colours.get(p.name or "", "none"), p.name or "can't tell", p.round)
+        for p in view.labels
+        if p.image == image
+    ]
+
+
+def _address(path: Path, content: bytes | None = None) -> str:
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content or path.read_bytes()).decode()}"
+
+
+def _heat(path: Path) -> str:
+    """A picture of levels in the colours of the figures."""
+    with Image.open(path) as picture:
+        coloured = heat(np.asarray(picture.convert("L")))
+    content = io.BytesIO()
+    coloured.quantize(64).save(content, "PNG")
+    return _address(path, content.getvalue())
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html")

@@ -1,0 +1,73 @@
+"""Pictures of a few training images for the report: the image, its truth, and what each round's model thinks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alseg.colours import colours_of, levels
+from alseg.engine.acquire import View
+from alseg.engine.images import DecodedImages
+from alseg.store import RunFolder, write_lines, write_whole
+from alseg.values import Classes
+
+COUNT = 4
+LONGER_SIDE = 480  # pixels, at most
+VOID = (224, 224, 192)
+
+
+def chosen_images(count: int) -> list[int]:
+    """The numbers of at most COUNT images spread evenly over `count`."""
+    take = min(COUNT, count)
+    return [(2 * j + 1) * count // (2 * take) for j in range(take)]
+
+
+def write_images(folder: RunFolder, images: DecodedImages, classes: Classes) -> None:
+    """samples/: the chosen images, their truth where it is known, and what they are called."""
+    place, index = folder.path / "samples", []
+    if (place / "index.jsonl").exists():
+        return
+    place.mkdir(exist_ok=True)
+    for number, i in enumerate(chosen_images(len(images))):
+        mask, (height, width) = images.mask(i), images.sizes[i]
+        _write(place / f"{number:02}-image.jpg", _fitted(images.image(i), Image.Resampling.LANCZOS))
+        if mask is not None:
+            _write(place / f"{number:02}-truth.png", _fitted(painted(mask, classes), Image.Resampling.NEAREST))
+        index.append({"image": images.key(i), "height": height, "width": width})
+    write_lines(place / "index.jsonl", index)  # last: it says that the others are there
+
+
+def write_round(folder: RunFolder, round: int, views: Iterable[View], classes: Classes) -> None:
+    """rounds/NN/samples/: prediction and utility of each chosen image, in their order."""
+    place = folder.round_folder(round) / "samples"
+    place.mkdir(exist_ok=True)
+    for number, seen in enumerate(sorted(views, key=lambda seen: seen.number)):
+        predicted, utility = seen.predicted.cpu().numpy(), seen.utility.double().cpu().numpy()
+        _write(place / f"{number:02}-prediction.png", _fitted(painted(predicted, classes), Image.Resampling.NEAREST))
+        _write(place / f"{number:02}-utility.png", _fitted(levels(utility), Image.Resampling.BOX))
+
+
+def painted(mask: np.ndarray, classes: Classes) -> np.ndarray:
+    """Class values [H, W] in the classes' colours, uint8 [H, W, 3]."""
+    table = np.array([*colours_of(classes), VOID], np.uint8)
+    return table[np.where((mask >= 0) & (mask < len(classes)), mask, len(classes))]
+
+
+def _fitted(pixels: np.ndarray, how: Image.Resampling) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    factor = min(1.0, LONGER_SIDE / max(picture.size))
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, how)
+
+
+def _write(path: Path, picture: Image.Image) -> None:
+    content = io.BytesIO()
+    if path.suffix == ".jpg":
+        picture.save(content, "JPEG", quality=85)
+    else:
+        picture.save(content, "PNG")
+    write_whole(path, content.getvalue())

@@ -1,0 +1,155 @@
+"""A run's model put to use: what it thinks of any image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alseg import noise
+from alseg.config import RunConfig, stored_config
+from alseg.engine.checks import checked_acquirer
+from alseg.engine.device import choose_device, choose_precision, lower_precision, mode
+from alseg.engine.passes import Draw, Passes
+from alseg.engine.predict import ModelPrediction
+from alseg.engine.tiles import strips, tiled_logits
+from alseg.errors import UserMistake
+from alseg.grid import resize_images
+from alseg.models import stored_model
+from alseg.options import Longer, Size, fitted
+from alseg.plugins import Registry, load_plugins
+from alseg.store import SETTINGS, RunFolder
+from alseg.values import Classes, PixelLabels, PoolBatch
+
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a model thinks of an image of H x W pixels.
+
+    mask: class values int64 [H, W]. probabilities: float32 [C, H, W], utility: float [H, W], higher = label
+    this first; both only where asked.
+    """
+
+    mask: np.ndarray
+    probabilities: np.ndarray | None = None
+    utility: np.ndarray | None = None
+
+
+class Segmenter:
+    """The model of a run's last finished round, or of `round`, ready for images of any size.
+
+    size: what it sees an image at, such as Size(360, 480), Longer(1024) or "own"; None: as the run's
+    evaluation did. tile: the longest side in pixels that it sees in one piece; what is larger is cut into
+    overlapping tiles. The run's dataset need not be there. Raises UserMistake where there is no such run or
+    round.
+    """
+
+    def __init__(
+        self,
+        run: Path | str,
+        *,
+        round: int | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        size: Size | Longer | str | None = None,
+        tile: int = TILE,
+        registry: Registry | None = None,
+    ) -> None:
+        registry, folder = registry or load_plugins(), RunFolder(Path(run))
+        self.folder, self.round = folder.path, _round_of(folder, round)
+        settings = folder.settings()
+        self.config, self.classes = _understood(registry, folder, settings)
+        self._device = choose_device(device)
+        self._precision = choose_precision(precision, self._device)
+        self.size = size or self.config.evaluate.size or self.config.query.size
+        self.tile = tile
+        pieces = registry.find("model", self.config.model.name), registry.find("acquirer", self.config.acquirer.name)
+        self._model, _ = stored_model(folder, self.round, pieces[0], self.config.model, len(self.classes), self._device)
+        self._acquirer = checked_acquirer(pieces[1].build(self.config.acquirer.options), pieces[1].described())
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, in evaluation mode while it segments."""
+        assert isinstance(self._model, nn.Module)
+        return self._model
+
+    @torch.no_grad()
+    def segment(
+        self, image: np.ndarray, *, probabilities: bool = False, utility: bool = False, key: str = "image"
+    ) -> Segmentation:
+        """What the model thinks of an image, uint8 [H, W, 3] RGB; `key` names it for keyed randomness."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise UserMistake(f"An image is uint8 [H, W, 3], not empty; this one is {image.dtype} {list(image.shape)}.")
+        own = (image.shape[0], image.shape[1])
+        with mode(self.model, False):
+            scaled = resize_images(torch.from_numpy(image).permute(2, 0, 1)[None], fitted(self.size, own))
+            logits = tiled_logits(scaled, self._logits, self.tile)
+            mask = np.empty(own, np.int64)
+            chances = np.empty((len(self.classes), *own), np.float32) if probabilities else None
+            for rows, values in strips(logits, own):
+                part = values()
+                mask[rows] = part.argmax(1)[0].cpu().numpy()
+                if chances is not None:
+                    chances[:, rows] = part.softmax(1)[0].cpu().numpy()
+            worth = self._utility(scaled, logits, own, key) if utility else None
+        return Segmentation(mask, chances, worth)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        images = images.to(self._device).contiguous(memory_format=torch.channels_last)
+        with lower_precision(self._device, self._precision):
+            return self._model.decode(self._model.encode(images)).float()
+
+    def _utility(self, scaled: Tensor, logits: Tensor, size: tuple[int, int], key: str) -> np.ndarray:
+        draw = Draw(self.config.seed, self.round + 1, key)
+        on_device = logits.device
+
+        def members(k: int) -> Any:
+            whole = scaled.to(self._device)
+            return Passes(self._model, lambda: whole, self._device, self._precision, draw).dropout(k)
+
+        def uniforms(purpose: str) -> Tensor:
+            start = noise.stream(draw.seed, draw.round, purpose, key)
+            return noise.uniforms([start], size[0] * size[1], on_device).unflatten(1, size)
+
+        batch = PoolBatch(
+            keys=(key,),
+            size=size,
+            prediction=ModelPrediction(lambda: logits, size, members),
+            candidates=torch.ones(1, *size, dtype=torch.bool, device=on_device),
+            labels=PixelLabels(),
+            round=draw.round,
+            noise=uniforms,
+        )
+        return self._acquirer(batch)[0].double().cpu().numpy()
+
+
+def _round_of(folder: RunFolder, round: int | None) -> int:
+    finished = len(folder.rounds())
+    if round is None:
+        if not finished:
+            raise UserMistake(f"The run {folder.path} has no finished round yet: wait for it or resume it.")
+        round = max((r for r in range(finished) if folder.has_model(r)), default=-1)
+        if round < 0:
+            raise UserMistake(f"The run {folder.path} has no model any more.")
+    elif not folder.has_model(round):
+        raise UserMistake(f"The run {folder.path} has no model of round {round}; it has finished {finished} rounds.")
+    return round
+
+
+def _understood(registry: Registry, folder: RunFolder, settings: dict[str, Any]) -> tuple[RunConfig, Classes]:
+    path, record = folder.path / SETTINGS, settings.pop("record", {})
+    try:
+        if not isinstance(record, Mapping) or not {"classes", "colours", "void_value"} <= record.keys():
+            raise UserMistake("its record lacks the classes")
+        colours = tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in record["colours"])
+        classes = Classes(tuple(record["classes"]), int(record["void_value"]), colours)
+        return stored_config(registry, settings, ("model", "acquirer")), classes
+    except (UserMistake, ValueError, TypeError) as error:
+        raise UserMistake(f"{path} cannot be taken up: {str(error).rstrip('.')}.") from error
