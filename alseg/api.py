@@ -92,9 +92,9 @@ def resume(
 def _extend(registry: Registry, folder: RunFolder, finished: int, rounds: int | None, budget: int | None) -> None:
     """Write a run's new number of rounds or budget into its settings."""
     settings = folder.settings() | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
-    config = resolve_stored(registry, folder, settings).config
-    if budget is not None and config.pool_pixels_per_round is not None:
+    if budget is not None and "pool_pixels_per_round" in settings:
         raise UserMistake(f"The run {folder.path} asks over the whole pool: it takes --rounds, not --budget.")
+    config = resolve_stored(registry, folder, settings).config
     total = config.total_rounds()
     if rounds is not None and total < rounds:
         raise UserMistake(f"The budget of {config.budget} pixels an image ends after {total} rounds: raise it too.")

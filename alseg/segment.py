@@ -89,7 +89,7 @@ class Segmenter:
             raise UserMistake(f"An image is uint8 [H, W, 3], not empty; this one is {image.dtype} {list(image.shape)}.")
         own = (image.shape[0], image.shape[1])
         with mode(self.model, False):
-            scaled = resize_images(torch.from_numpy(image).permute(2, 0, 1)[None], fitted(self.size, own))
+            scaled = resize_images(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], fitted(self.size, own))
             logits = tiled_logits(scaled, self._logits, self.tile)
             mask = np.empty(own, np.int64)
             chances = np.empty((len(self.classes), *own), np.float32) if probabilities else None

@@ -45,7 +45,9 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True) -> Path:
     sections, written = [], {drawn.name: drawn for drawn in comparison}
     for number, view in enumerate(views):
         drawn = list(draw_run(view))
-        written |= {(f"{number + 1}-{view.name}-" if len(views) > 1 else "") + d.name: d for d in drawn}
+        safe = re.sub(r"[^\w.-]", "-", view.name)
+        prefix = f"{number + 1}-{safe}-" if len(views) > 1 else ""
+        written |= {prefix + one.name: one for one in drawn}
         sections.append(_section(view, drawn, number))
     out.mkdir(parents=True, exist_ok=True)
     page = _template().render(

@@ -1,0 +1,166 @@
+"""Using a run's model: masks and maps of any images, in pieces, again and again."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, write_camvid
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import alseg
+from alseg.cli.app import run_cli
+from alseg.engine.tiles import strips, tile_starts, tiled_logits
+from alseg.grid import resize
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run whose data are gone."""
+    root = tmp_path_factory.mktemp("trained")
+    data, out = write_camvid(root / "camvid"), root / "run"
+    words = ["run", "--dataset", "camvid", "--data", data, *SMALL, "--rounds", "2", "--out", out]
+    assert run_cli([*map(str, words), "-o", "train.epochs=3"]) == 0
+    data.rename(root / "moved")
+    return out
+
+
+def photo(path: Path, height: int, width: int, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_masks_maps_and_overlays_of_a_folder(cli, run, tmp_path):
+    photos = tmp_path / "photos"
+    sizes = {"a": (50, 70), "inside/b": (33, 121), "größe": (64, 64)}
+    for name, size in sizes.items():
+        photo(photos / f"{name}.png", *size)
+    out = tmp_path / "out"
+    outcome = cli("predict", run, photos, "--out", out, "--probabilities", "--utility", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["done"] == sorted(sizes)
+    for name, size in sizes.items():
+        picture = Image.open(out / "masks" / f"{name}.png")
+        mask, chances = np.asarray(picture), np.load(out / "probabilities" / f"{name}.npy")
+        assert mask.shape == size
+        assert (picture.mode, picture.getpalette()[:3]) == ("P", [128, 128, 128]), "sky is grey in CamVid"
+        assert chances.shape == (11, *size)
+        np.testing.assert_allclose(chances.astype(float).sum(0), 1, atol=0.01)
+        top = np.sort(chances.astype(float), 0)
+        utility = np.load(out / "utility" / f"{name}.npy")
+        np.testing.assert_allclose(utility, top[-2] - top[-1], atol=2e-3)
+        sure = top[-1] - top[-2] > 0.01
+        assert (mask == chances.argmax(0))[sure].all()
+        assert Image.open(out / "overlays" / f"{name}.jpg").size == size[::-1]
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(cli, run, tmp_path):
+    for name in "abc":
+        photo(tmp_path / "photos" / f"{name}.png", 40, 40)
+    words = ["predict", run, tmp_path / "photos", "--out", tmp_path / "out", "--json"]
+    assert cli(*words).code == 0
+    before = (tmp_path / "out/masks/b.png").read_bytes()
+    (tmp_path / "out/masks/b.png").unlink()
+    result = json.loads(cli(*words).out)
+    assert (result["done"], result["kept"]) == (["b"], ["a", "c"])
+    assert (tmp_path / "out/masks/b.png").read_bytes() == before
+    photo(tmp_path / "photos" / "c.png", 30, 30)  # a newer image
+    assert json.loads(cli(*words).out)["done"] == ["c"]
+    outcome = cli(*words, "--size", "32x32")
+    assert outcome.code == 2
+    assert "another size" in outcome.err
+
+
+def test_a_bad_image_among_others_is_told_and_passed_over(cli, run, tmp_path):
+    photo(tmp_path / "photos" / "good.png", 40, 40)
+    (tmp_path / "photos" / "bad.png").write_bytes(b"not a picture")
+    outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "bad.png" in outcome.err
+    assert (tmp_path / "out/masks/good.png").exists()
+
+
+REFUSED = {
+    "no image": (["nothing.png"], "nothing.png"),
+    "an empty folder": (["empty"], "empty"),
+    "a text": (["notes.txt"], "notes.txt"),
+    "two of a name": (["one/a.png", "two/a.png"], "one/a.png"),
+    "no such round": (["one", "--round", "7"], "round 7"),
+    "no size": (["one", "--size", "big"], "--size"),
+    "another's folder": (["one", "--out", "two"], "holds other files"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_predicted_is_said(cli, run, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        photo(Path(name) / "a.png", 20, 20)
+    Path("empty").mkdir()
+    Path("notes.txt").write_text("x")
+    words, expected = REFUSED[case]
+    outcome = cli("predict", run, *words, *([] if "--out" in words else ["--out", "out"]))
+    assert outcome.code == 2
+    assert expected in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_a_glob_is_expanded(cli, run, tmp_path):
+    for name in "ab":
+        photo(tmp_path / f"{name}.png", 20, 20)
+    assert cli("predict", run, f"{tmp_path}/[a-b].png", "--out", tmp_path / "out").code == 0
+    assert len(list((tmp_path / "out/masks").iterdir())) == 2
+
+
+def test_predicting_gives_the_scores_of_the_run(run):
+    data = run.parent / "moved"
+    segmenter = alseg.Segmenter(run, device="cpu")
+    matrix = np.zeros((11, 11), np.int64)
+    for path in sorted((data / "val").glob("*.png")):
+        mask = np.asarray(Image.open(data / "valannot" / path.name))
+        seen = segmenter.segment(np.asarray(Image.open(path)))
+        np.add.at(matrix, (mask[mask < 11], seen.mask[mask < 11]), 1)
+    rows = (run / "rounds/01/confusion.csv").read_text().splitlines()[1:]
+    stored = np.array([[int(cell) for cell in row.split(",")[1:]] for row in rows])
+    assert (matrix == stored).all()
+
+
+def test_an_earlier_round_and_a_bad_array(run):
+    assert alseg.Segmenter(run, round=0).round == 0
+    with pytest.raises(alseg.UserMistake, match="uint8"):
+        alseg.Segmenter(run).segment(np.zeros((4, 4, 3)))
+
+
+@given(length=st.integers(1, 500), tile=st.integers(8, 128))
+def test_tiles_cover_every_pixel_and_overlap(length, tile):
+    starts = tile_starts(length, tile)
+    assert starts[0] == 0
+    assert starts[-1] + tile >= length
+    assert starts == [0] or starts[-1] + tile == length
+    for before, after in pairwise(starts):
+        assert 0 < after - before <= max(1, int(0.75 * tile)) + 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(20, 90), width=st.integers(20, 90), tile=st.integers(16, 64))
+def test_tiles_of_a_local_model_give_the_whole_map(height, width, tile):
+    images = torch.rand(1, 3, height, width)
+    whole = tiled_logits(images, lambda part: part * 2, 1000)
+    torch.testing.assert_close(tiled_logits(images, lambda part: part * 2, tile), whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(h=st.integers(1, 12), w=st.integers(1, 12), H=st.integers(1, 60), W=st.integers(1, 60))
+def test_strips_are_the_resized_map(h, w, H, W):  # noqa: N803
+    logits = torch.randn(1, 3, h, w)
+    found = torch.cat([rows() for _, rows in strips(logits, (H, W), most=3 * W * 4)], 2)
+    torch.testing.assert_close(found, resize(logits, (H, W)), atol=2e-5, rtol=1e-4)

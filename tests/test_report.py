@@ -1,0 +1,157 @@
+"""The report: one page without a network, and its figures as files."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import SMALL, write_camvid
+from PIL import Image
+
+from alseg.cli.app import run_cli
+from alseg.colours import levels
+from alseg.report.page import themed, write_report
+from alseg.report.reading import RunView
+
+FIGURES = {"learning-curve", "time", "class-iou", "confusion", "diversity", "asked-classes", "places"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("reported")
+    data = write_camvid(root / "camvid")
+    words = ["run", "--dataset", "camvid", "--data", data, *SMALL, "--rounds", "2", "--out", root / "run"]
+    assert run_cli([*map(str, words), "-o", "report=true"]) == 0
+    return root / "run"
+
+
+class Page(html.parser.HTMLParser):
+    """What a page would fetch, its ids and what refers to them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "data", "action") and not (value or "").startswith(("data:", "#")):
+                self.fetched.append(f"{tag} {name}={value}")
+            if name == "id":
+                self.ids.append(value or "")
+
+
+def test_the_page_stands_alone(run):
+    text = (run / "report.html").read_text()
+    page = Page(text)
+    assert page.fetched == []
+    assert len(set(page.ids)) == len(page.ids)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    assert used <= set(page.ids)
+    assert "@import" not in text and "//fonts" not in text
+    for word in ("learning", "margin", "train.epochs", "Sample images", "prefers-color-scheme: dark"):
+        assert word in text
+    assert text.count("<img") == 4 * (2 + 2 * 2), "image and truth, and two maps a round, of four images"
+
+
+def test_every_figure_is_there_as_png_and_svg(run):
+    for name in FIGURES:
+        assert min(Image.open(run / "figures" / f"{name}.png").size) > 300
+        tree = ElementTree.parse(run / "figures" / f"{name}.svg")
+        texts = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
+        assert any(texts), "text is text"
+
+
+def test_a_round_s_numbers_are_the_run_s(run):
+    view = RunView.read(run)
+    assert len(view.records) == 2
+    assert view.minutes()[1] > view.minutes()[0] > 0
+    assert sum(view.label_counts().values()) == view.records[-1]["labelled_pixels"]
+    assert view.confusion(1).sum() == 3 * 62 * 64, "all val pixels but the void border"
+    assert [len(asked) for asked in view.asked] == [60, 60]
+
+
+def test_two_runs_side_by_side(cli, run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "<b>other")
+    outcome = cli("report", run, other, "--out", tmp_path / "both", "--json")
+    assert outcome.code == 0, outcome.err
+    text = (tmp_path / "both" / "report.html").read_text()
+    assert "<b>other" not in text
+    assert "&lt;b&gt;other" in text
+    names = {path.name for path in (tmp_path / "both" / "figures").iterdir()}
+    assert {"curves.png", "times.svg"} <= names
+    assert {"1-run-confusion.png", "2--b-other-confusion.png"} <= names
+
+
+def test_a_report_needs_neither_torch_nor_data(run, tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from alseg.cli.app import run_cli\n"
+        f"sys.exit(run_cli(['report', {str(run)!r}, '--out', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").exists()
+
+
+def test_reports_of_runs_that_have_little_to_show(cli, camvid, tmp_path, run):
+    shutil.rmtree(camvid / "valannot")
+    words = ("--dataset", "camvid", "--data", camvid, *SMALL, "--rounds", 2, "-o", "report=true")
+    outcome = cli("run", *words, "--out", tmp_path / "unscored")
+    assert outcome.code == 0, outcome.err
+    assert "no new report" not in outcome.err
+    assert not (tmp_path / "unscored/figures/learning-curve.png").exists()
+    outcome = cli("run", *words, "--labels", "all", "--out", tmp_path / "all")
+    assert outcome.code == 0 and "no new report" not in outcome.err
+    fresh = shutil.copytree(run, tmp_path / "fresh")
+    (fresh / "rounds.jsonl").unlink()
+    assert cli("report", fresh).code == 0
+    assert "No round is finished yet" in (fresh / "report.html").read_text()
+
+
+BROKEN = {
+    "confusion.csv": ("rounds/01/confusion.csv", b"truth,a\nx,1,2,z\n"),
+    "a matrix that is none": ("rounds/01/confusion.csv", b"truth,a\n"),
+    "no images": ("images.jsonl", b"{}\n"),
+    "a label": ("labels.jsonl", b"{}\n"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_damaged_file_is_named(cli, run, tmp_path, case):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    name, content = BROKEN[case]
+    (copy / name).write_bytes(content)
+    outcome = cli("report", copy)
+    assert outcome.code == 1
+    assert name in outcome.err
+
+
+def test_no_run_to_report_on(cli, tmp_path):
+    outcome = cli("report", tmp_path)
+    assert outcome.code == 2
+    assert "is no run" in outcome.err
+
+
+def test_ids_and_ink_of_an_svg_in_the_page():
+    svg = '<?xml?><svg width="1pt" height="2pt"><g id="a" style="fill: #1b1d20"/><use href="#a"/></svg>'
+    found = themed(svg, "7")
+    assert found == '<svg><g id="7-a" style="fill: var(--ink)"/><use href="#7-a"/></svg>'
+
+
+def test_levels_go_from_lowest_to_highest():
+    assert levels(np.array([[0.0, 0.5], [1.0, np.inf]])).tolist() == [[0, 128], [255, 255]]
+    assert levels(np.full((2, 2), 3.0)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_page_is_the_same_again(run, tmp_path):
+    first, second = (write_report([run], tmp_path / name).read_bytes() for name in ("a", "b"))
+    assert first == second
