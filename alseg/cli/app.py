@@ -14,7 +14,15 @@ from pathlib import Path
 import typer
 
 import alseg
-from alseg.cli import datasets_command, plugins_command, predict_command, report_command, resume_command, run_command
+from alseg.cli import (
+    datasets_command,
+    export_command,
+    plugins_command,
+    predict_command,
+    report_command,
+    resume_command,
+    run_command,
+)
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
 
@@ -68,6 +76,7 @@ def build_app(registry: Registry) -> typer.Typer:
     resume_command.add_to(app)
     report_command.add_to(app)
     predict_command.add_to(app)
+    export_command.add_to(app)
     plugins_command.add_to(app)
     datasets_command.add_to(app)
     for failure in registry.notify("register_commands", app=app):
