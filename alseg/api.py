@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import alseg
-from alseg.config import Resolved, RunConfig, flatten, resolve
+from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
+from alseg.report.page import write_report
 from alseg.store import SETTINGS, RunFolder, refuse_occupied
 
 CURVE = Path("figures") / "learning-curve.png"
@@ -52,13 +53,20 @@ def run(
     if path is not None:
         refuse_occupied(path)
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
-    path = path or free_folder(Path("runs"), resolved.config)
     experiment = Experiment(registry, resolved, progress)
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if registry.files:
         record["plugin_files"] = [str(file) for file in registry.files]
-    folder = RunFolder.create(path, {**resolved.config.nested(), "record": record}, experiment.fingerprints())
+    stored = {**resolved.config.nested(), "record": record}
+    folder = None
+    while folder is None:
+        place = path or free_folder(Path("runs"), resolved.config)
+        try:
+            folder = RunFolder.create(place, stored, experiment.fingerprints())
+        except UserMistake:
+            if path is not None or not (place / SETTINGS).exists():
+                raise  # else another run took the free name at the same moment
     return _carried_on(experiment, folder)
 
 
@@ -79,14 +87,27 @@ def resume(
     records = opened.rounds()
     if rounds is not None or budget is not None:
         _extend(registry, opened, len(records), rounds, budget)
+    if records and _is_finished(registry, opened, len(records)):
+        if opened.settings().get("report") and not (opened.path / CURVE.parent).exists():
+            write_report([opened.path], opened.path)  # the run was killed before its figures were drawn
+        return _result(opened, records)
     resolved = resolve_stored(registry, opened, opened.settings())
     opened.check_labels(len(records))
-    # a run also ends where a round found nothing left to ask
-    if len(records) >= resolved.config.total_rounds() or opened.questions(len(records)) == []:
-        return _result(opened, records)
     experiment = Experiment(registry, resolved, progress)
     experiment.check_same_data(opened)
     return _carried_on(experiment, opened)
+
+
+def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
+    """Whether nothing is left to do; the data need not be there to say so."""
+    if folder.questions(rounds) == []:  # a round that found nothing left to ask
+        return True
+    settings = folder.settings()
+    settings.pop("record", None)
+    try:
+        return rounds >= stored_config(registry, settings, ()).total_rounds()
+    except UserMistake:
+        return False  # what is wrong is said when the run is taken up
 
 
 def _extend(registry: Registry, folder: RunFolder, finished: int, rounds: int | None, budget: int | None) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from alseg.config import RunConfig
-from alseg.engine.acquire import Pool, View, ask_at_random, ask_model, views, within_budget
-from alseg.engine.device import deterministic
+from alseg.engine.acquire import Pool, Proposals, View, ask_at_random, ask_model, views, within_budget
+from alseg.engine.device import deterministic, in_smaller_batches
 from alseg.engine.images import DecodedImages
 from alseg.progress import Progress
 from alseg.protocols import Acquirer, Model, Selector
@@ -41,30 +41,14 @@ class Asking:
 
     def questions(self, round: int, labels: PixelLabels, model: Model | None) -> list[Question]:
         """The questions of a round: at random without a model, else by acquirer and selector."""
-        n, pool = self._config.pixels_in(round), self._pool(round, labels)
-        with (
-            self._progress.phase(f"round {round}: choosing pixels", len(self._images)) as step,
-            deterministic(self._config.deterministic),
-        ):
-
-            def advance(done: int) -> None:
-                step(done, "")
-
-            if model is None:
-                asked = ask_at_random(pool, n, advance)
-            else:
-                asked = ask_model(
-                    pool,
-                    n,
-                    model,
-                    self._acquirer,
-                    self._selector,
-                    self._classes,
-                    size=self._config.query.size,
-                    device=self._device,
-                    precision=self._precision,
-                    advance=advance,
-                )
+        n = self._config.pixels_in(round, len(self._images))
+        with deterministic(self._config.deterministic):
+            asked = in_smaller_batches(
+                lambda batch_size: self._asked(round, labels, model, n, batch_size),
+                self._config.query.batch_size,
+                "choosing pixels",
+                self._progress.say,
+            )
         short, wanted = sum(len(proposals) < n for proposals in asked), self._config.pool_pixels_per_round
         questions = within_budget(asked, wanted)
         if wanted is not None and len(questions) < wanted:
@@ -75,11 +59,34 @@ class Asking:
             )
         return questions
 
+    def _asked(self, round: int, labels: PixelLabels, model: Model | None, n: int, batch_size: int) -> Proposals:
+        pool = self._pool(round, labels, batch_size=batch_size)
+        with self._progress.phase(f"round {round}: choosing pixels", len(self._images)) as step:
+
+            def advance(done: int) -> None:
+                step(done, "")
+
+            if model is None:
+                return ask_at_random(pool, n, advance, self._config.pool_pixels_per_round)
+            return ask_model(
+                pool,
+                n,
+                model,
+                self._acquirer,
+                self._selector,
+                self._classes,
+                size=self._config.query.size,
+                device=self._device,
+                precision=self._precision,
+                advance=advance,
+                most=self._config.pool_pixels_per_round,
+            )
+
     def rehearse(self, model: Model) -> None:
         """Let acquirer and selector choose in the first image, so that what cannot work fails before training."""
         pool = self._pool(1, PixelLabels(), [0])
         size, device, precision = self._config.query.size, self._device, self._precision
-        n, pieces = self._config.pixels_in(1), (self._acquirer, self._selector)
+        n, pieces = max(1, self._config.pixels_in(1, len(self._images))), (self._acquirer, self._selector)
         ask_model(pool, n, model, *pieces, self._classes, size=size, device=device, precision=precision)
 
     def views(self, round: int, labels: PixelLabels, model: Model, numbers: Sequence[int]) -> Iterator[View]:
@@ -88,7 +95,7 @@ class Asking:
         size, device, precision = self._config.query.size, self._device, self._precision
         return views(pool, model, self._acquirer, size=size, device=device, precision=precision)
 
-    def _pool(self, round: int, labels: PixelLabels, numbers: Sequence[int] | None = None) -> Pool:
+    def _pool(self, round: int, labels: PixelLabels, numbers: Sequence[int] | None = None, batch_size: int = 1) -> Pool:
         return Pool(
             self._images,
             self._classes,
@@ -97,7 +104,7 @@ class Asking:
             seed=self._config.seed,
             round=round,
             device=self._device,
-            batch_size=self._config.query.batch_size,
+            batch_size=batch_size,
             workers=self._config.train.workers,
             numbers=numbers,
         )

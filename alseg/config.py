@@ -7,7 +7,7 @@ the piece's name.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -96,7 +96,7 @@ class RunConfig:
     pixels_per_round: Count = 10
     budget: Count = 100
     pool_pixels_per_round: Count | None = None  # over all images together, instead of the three above
-    cap: Count | None = None  # of these in one image
+    cap: Count | None = None  # of these in one image; none: four times an image's even share
     labels: Literal["points", "all"] = "points"  # all: full supervision, the upper line
     rounds: Count | None = None
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
@@ -112,10 +112,11 @@ class RunConfig:
     query: PassSettings = field(default_factory=PassSettings)
     evaluate: PassSettings = field(default_factory=PassSettings)
 
-    def pixels_in(self, round: int) -> int:
-        """How many pixels an image are asked in a round, at most."""
+    def pixels_in(self, round: int, images: int = 1) -> int:
+        """How many pixels an image are asked in a round, at most, in a pool of so many images."""
         if self.pool_pixels_per_round is not None:
-            return min(self.pool_pixels_per_round, self.cap or self.pool_pixels_per_round)
+            share = -(-self.pool_pixels_per_round // images)
+            return min(self.pool_pixels_per_round, self.cap or 4 * share)
         if round == 0:
             return self.first_pixels
         spent = self.first_pixels + (round - 1) * self.pixels_per_round
@@ -132,9 +133,9 @@ class RunConfig:
         return rounds if self.rounds is None else min(rounds, self.rounds)
 
     def nested(self) -> dict[str, Any]:
-        """As TOML holds it; `flatten` of it gives the same configuration again."""
-        unused = PER_IMAGE if self.pool_pixels_per_round is not None else ()
-        return {name: value for name, value in _nested(self).items() if value is not None and name not in unused}
+        """As TOML holds it, None as "none"; `flatten` of it gives the same configuration again."""
+        unused = PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap")
+        return {name: value for name, value in _nested(self).items() if name not in unused}
 
 
 def _nested(settings: Any) -> dict[str, Any]:
@@ -142,13 +143,16 @@ def _nested(settings: Any) -> dict[str, Any]:
     for entry in fields(settings):
         value = getattr(settings, entry.name)
         if isinstance(value, Choice):
-            options = {name: plain(v) for name, v in value.options.items() if v is not None}
-            nested[entry.name] = {"name": value.name, **options}
+            nested[entry.name] = {"name": value.name, **{k: _written(v) for k, v in value.options.items()}}
         elif is_dataclass(value) and not isinstance(value, Size | Longer):
-            nested[entry.name] = {name: v for name, v in _nested(value).items() if v is not None}
+            nested[entry.name] = _nested(value)
         else:
-            nested[entry.name] = plain(value)
+            nested[entry.name] = _written(value)
     return nested
+
+
+def _written(value: Any) -> Any:
+    return "none" if value is None else plain(value)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -165,7 +169,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables as dotted settings; a piece's table holds its `name` and its options."""
+    """Nested tables as dotted settings; a piece's table holds its `name` and its options.
+
+    `size` is the training and query size; it takes the place of any other size that is not given beside it.
+    """
     flat: dict[str, Any] = {}
     for key, value in table.items():
         key = key.replace("-", "_")
@@ -173,11 +180,12 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
             for inner, setting in value.items():
                 name = key if key in PIECES and inner == "name" else f"{key}.{inner.replace('-', '_')}"
                 flat[name] = setting
-        elif key == "size":
-            flat |= {"train.size": value, "query.size": value}
         else:
             flat[key] = value
-    return flat
+    size = flat.pop("size", None)
+    if size is None:
+        return flat
+    return {"train.size": size, "train.resize": None, "query.size": size, "evaluate.size": None, **flat}
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:
@@ -202,18 +210,19 @@ class Resolved:
 
 def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any]) -> Resolved:
     """Defaults <- the recipe "default" <- the dataset's recipe (or the one asked for) <- TOML <- flags."""
-    user = {**toml, **flags}
+    user = _laid_over(registry, [toml, flags])
     base = recipe(registry, "default")
     asked = user.get("recipe")
     chosen = recipe(registry, str(asked)) if asked is not None else {}
-    early = {**base, **chosen, **user}
+    early = _laid_over(registry, [base, chosen, user])
     piece = registry.find("dataset", str(early["dataset"]))
     dataset = piece.build(piece.resolve(_options("dataset", early)))
     name = str(asked) if asked is not None else getattr(dataset, "recipe", "default")
-    merged = {**base, **(chosen or recipe(registry, name)), **user, "recipe": name}
-    # Opening the dataset settled these; its recipe does not rename it.
-    merged = {k: v for k, v in merged.items() if k != "dataset" and not k.startswith("dataset.")}
-    merged |= {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
+    # opening the dataset settled these; its recipe does not rename it
+    settled = {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
+    suited = {k: v for k, v in (chosen or recipe(registry, name)).items() if k.partition(".")[0] != "dataset"}
+    rest = {k: v for k, v in user.items() if k not in settled}
+    merged = _laid_over(registry, [base, suited, rest]) | settled | {"recipe": name}
     pieces = {kind: registry.find(kind, str(merged[kind])) for kind in PIECES}
     choices = {k: Choice(str(merged[k]), p.resolve(_options(k, merged))) for k, p in pieces.items()}
     config = _typed(RunConfig, merged, choices)
@@ -226,6 +235,26 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
             raise UserMistake(f"augment.{key} goes from low to high, not from {low:g} to {high:g}.")
     _refuse_contradictions(user)
     return Resolved(config, pieces, dataset)
+
+
+def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings laid over one another; where a layer names another piece, only options that it has are kept."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for kind in PIECES:
+            name = layer.get(kind)
+            if name is not None and merged.get(kind, name) != name:
+                known = {kind, *(f"{kind}.{option}" for option in _known_options(registry, kind, str(name)))}
+                merged = {k: v for k, v in merged.items() if k.partition(".")[0] != kind or k in known}
+        merged |= layer
+    return merged
+
+
+def _known_options(registry: Registry, kind: str, name: str) -> Sequence[str]:
+    try:
+        return list(registry.find(kind, name).options())
+    except TypeError:
+        return []  # a broken piece; that is said when it is built
 
 
 def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[str, ...]) -> RunConfig:
@@ -243,12 +272,13 @@ def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[st
 
 def _refuse_contradictions(user: Mapping[str, Any]) -> None:
     """Settings that somebody gave together though one leaves nothing for the other to do."""
-    given = [name for name in PER_IMAGE if user.get(name) is not None]
-    if user.get("pool_pixels_per_round") is not None and given:
+    stated = {name for name, value in user.items() if value is not None and str(value).lower() != "none"}
+    given = [name for name in PER_IMAGE if name in stated]
+    if "pool_pixels_per_round" in stated and given:
         raise UserMistake(
             f"pool_pixels_per_round counts over the whole pool, {given[0]} for each image: give one of them."
         )
-    if user.get("cap") is not None and user.get("pool_pixels_per_round") is None:
+    if "cap" in stated and "pool_pixels_per_round" not in stated:
         raise UserMistake("cap limits pool_pixels_per_round: give that as well.")
 
 

@@ -13,6 +13,7 @@ from alseg.engine.images import DecodedImages
 from alseg.errors import UserMistake
 from alseg.options import fitted
 from alseg.progress import Progress
+from alseg.values import Classes
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def open_images(resolved: Resolved, progress: Progress) -> RunImages:
     """The pool, what is evaluated on where it has masks, and the paper's test images; all read and checked."""
     dataset, config = resolved.dataset, resolved.config
     name, paper = config.dataset.name, config.protocol == "paper"
+    check_classes(dataset.classes)
     if "train" not in dataset.splits:
         raise UserMistake(f"The dataset {name!r} has no images to train on.")
     if config.split is not None and config.split not in dataset.splits:
@@ -101,6 +103,17 @@ def refuse_changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
             raise UserMistake(f"The image {image} of split {split!r} was not there when the run began: {back}.")
 
 
+def check_classes(classes: Classes) -> None:
+    """UserMistake where names are missing or double, or void is one of the classes."""
+    count, names = len(classes), classes.names
+    if not count or len(set(names)) < count:
+        raise UserMistake("The dataset must name its classes, each with a name of its own.")
+    if 0 <= classes.void < count:
+        raise UserMistake(f"The dataset's void is {classes.void}, which is the class {names[classes.void]}.")
+    if classes.colours and len(classes.colours) != count:
+        raise UserMistake(f"The dataset has {count} classes and {len(classes.colours)} colours.")
+
+
 def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classes: int) -> None:
     """Refuse what cannot work before anything is trained."""
     if needs_masks and not all(pool.has_mask):
@@ -114,18 +127,27 @@ def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classe
     height, width = min(pool.sizes, key=lambda size: size[0] * size[1])
     if config.first_pixels > height * width:
         raise UserMistake(f"first_pixels is {config.first_pixels}, but the smallest image has {height * width} pixels.")
+    largest = max(pool.sizes, key=lambda size: size[0] * size[1])
+    memory = physical_memory()
     for name, size, batch in (
         ("train.size", fitted(config.train.size, pool.sizes[0]), config.train.batch_size),
-        ("query.size", fitted(config.query.size, max(pool.sizes)), config.query.batch_size),
-        ("evaluate.size", fitted(config.evaluate.size, max(pool.sizes)), config.evaluate.batch_size),
+        ("query.size", fitted(config.query.size, largest), min(config.query.batch_size, len(pool))),
+        ("evaluate.size", fitted(config.evaluate.size or config.query.size, largest), config.evaluate.batch_size),
     ):
         # at least the image, 32 channels at half its size and the class scores, in float32
         needed = batch * size[0] * size[1] * 4 * (3 + 8 + classes)
-        if needed > physical_memory():
+        if needed > memory:
             raise UserMistake(
                 f"{name} {size[0]}x{size[1]} in batches of {batch} takes over {needed / 1e9:.0f} GB; this machine has "
-                f"{physical_memory() / 1e9:.0f} GB."
+                f"{memory / 1e9:.0f} GB."
             )
+    # probabilities and two copies, and keys, on the image's own grid; batches are cut so that one image counts
+    needed = largest[0] * largest[1] * 4 * (3 * classes + 8)
+    if needed > memory:
+        raise UserMistake(
+            f"An image of {largest[0]}x{largest[1]} with {classes} classes takes over {needed / 1e9:.0f} GB; this "
+            f"machine has {memory / 1e9:.0f} GB: cut the images into parts."
+        )
 
 
 def physical_memory() -> int:

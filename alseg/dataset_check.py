@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from alseg.data import check_classes
 from alseg.engine.images import DecodedImages
-from alseg.errors import UserMistake
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Dataset, Images
 from alseg.values import Classes
@@ -53,7 +53,7 @@ class SplitCheck:
 
 def check_dataset(dataset: Dataset, progress: Progress | None = None, workers: int = 2) -> list[SplitCheck]:
     """Read every image and mask of every split; UserMistake is the first thing that a run would refuse."""
-    _check_classes(dataset.classes)
+    check_classes(dataset.classes)
     return [_check_split(dataset, split, progress or Quiet(), workers) for split in dataset.splits]
 
 
@@ -66,16 +66,6 @@ def sample(checks: Sequence[SplitCheck], count: int) -> list[tuple[str, int]]:
         take = min(count - len(chosen), len(group))
         chosen += [group[(2 * j + 1) * len(group) // (2 * take)] for j in range(take)]
     return chosen
-
-
-def _check_classes(classes: Classes) -> None:
-    count, names = len(classes), classes.names
-    if not count or len(set(names)) < count:
-        raise UserMistake("The dataset must name its classes, each with a name of its own.")
-    if 0 <= classes.void < count:
-        raise UserMistake(f"The dataset's void is {classes.void}, which is the class {names[classes.void]}.")
-    if classes.colours and len(classes.colours) != count:
-        raise UserMistake(f"The dataset has {count} classes and {len(classes.colours)} colours.")
 
 
 def _check_split(dataset: Dataset, split: str, progress: Progress, workers: int) -> SplitCheck:

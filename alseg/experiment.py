@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -16,22 +16,27 @@ from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
 from alseg.data import check_data, open_images, refuse_changed
 from alseg.engine import evaluate as evaluation
-from alseg.engine.batches import BatchSource
 from alseg.engine.checks import checked_acquirer, checked_selector
-from alseg.engine.device import choose_device, choose_precision, describe_device, deterministic
+from alseg.engine.device import (
+    choose_device,
+    choose_precision,
+    describe_device,
+    deterministic,
+    in_smaller_batches,
+)
 from alseg.engine.images import DecodedImages
-from alseg.engine.train import TrainResult, train
+from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
 from alseg.models import fresh_model, stored_model
-from alseg.options import fitted
 from alseg.plugins import Registry
-from alseg.progress import Progress
+from alseg.progress import Progress, Quiet
 from alseg.protocols import Model, Oracle
 from alseg.report import pictures
 from alseg.report.page import write_report
 from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
 from alseg.store import RunFolder
-from alseg.values import PixelLabels, Question
+from alseg.training import train_round
+from alseg.values import Answer, PixelLabels, Question
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,7 @@ class Experiment:
     def prepare(self) -> None:
         """Build the first round's model and rehearse its asking: what cannot work stops a run before its folder."""
         self._first = self._fresh(0)
-        if self.config.total_rounds() > 1:
-            self._asking.rehearse(self._first)
+        self._asking.rehearse(self._first)
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """A line an image, which tells it from any other."""
@@ -130,43 +134,31 @@ class Experiment:
         self._acquire_seconds = time.perf_counter() - started
         return questions
 
+    def check_answers(self, answers: Sequence[Answer]) -> None:
+        """AlsegError where an oracle names a class that there is not; nothing of such a batch is kept."""
+        for answer in answers:
+            if answer.name is not None and answer.name not in self.classes.index:
+                raise AlsegError(
+                    f"The oracle {self.config.oracle.name!r} answered {answer.name!r} to {answer.item}; "
+                    f"the classes are {', '.join(self.classes.names)}."
+                )
+
     def train(self, round: int, labels: PixelLabels | None) -> tuple[Model, TrainResult]:
         """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
-        config, settings = self.config, self.config.train
         model = self._first if round == 0 and self._first is not None else self._fresh(round)
         self._first = None
-        source = BatchSource(
+        result = train_round(
+            model,
             self._pool,
             labels,
             self.classes,
-            config.augment,
-            size=fitted(settings.size, self._pool.sizes[0]),
-            resize=settings.resize,
-            batch_size=settings.batch_size,
-            seed=config.seed,
+            self.config,
             round=round,
             device=self._device,
-            workers=settings.workers,
+            precision=self._precision,
+            progress=self._progress,
+            watch=None if self._images.test is None else partial(self._test_miou, model),
         )
-        total, epochs = source.images_per_epoch * settings.epochs, [0]
-        with self._progress.phase(f"round {round}: training", total) as step, deterministic(config.deterministic):
-
-            def advance(images: int, loss: float | None) -> None:
-                epochs[0] += loss is not None
-                word = "" if loss is None else f"epoch {epochs[0]} of {settings.epochs}, loss {loss:.3f}"
-                step(images, word)
-
-            result = train(
-                model,
-                source,
-                settings,
-                seed=config.seed,
-                round=round,
-                device=self._device,
-                precision=self._precision,
-                advance=advance,
-                watch=None if self._images.test is None else partial(self._test_miou, model),
-            )
         assert isinstance(model, nn.Module)
         self.folder.write_model(round, model, asdict(result))
         self._trained = round, model, result
@@ -210,8 +202,7 @@ class Experiment:
         started = time.perf_counter()
         if self._held_out is None:
             return Evaluation(None, 0.0)
-        with self._progress.phase(f"round {round}: evaluating", len(self._held_out)) as step:
-            matrix = self._confusion(model, self._held_out, lambda done: step(done, ""))
+        matrix = self._confusion(model, self._held_out, f"round {round}: evaluating")
         self.folder.write_confusion(round, matrix, self.classes)
         return Evaluation(matrix, time.perf_counter() - started)
 
@@ -219,22 +210,25 @@ class Experiment:
         assert self._images.test is not None
         return evaluation.scores(self._confusion(model, self._images.test), self.classes).miou or 0.0
 
-    def _confusion(
-        self, model: Model, images: DecodedImages, advance: Callable[[int], None] = lambda done: None
-    ) -> np.ndarray:
-        config = self.config
+    def _confusion(self, model: Model, images: DecodedImages, phase: str | None = None) -> np.ndarray:
+        config, progress = self.config, Quiet() if phase is None else self._progress
+
+        def matrix(batch_size: int) -> np.ndarray:
+            with progress.phase(phase or "", len(images)) as step:
+                return evaluation.confusion_matrix(
+                    model,
+                    images,
+                    self.classes,
+                    size=config.evaluate.size or config.query.size,
+                    batch_size=batch_size,
+                    device=self._device,
+                    precision=self._precision,
+                    workers=config.train.workers,
+                    advance=lambda done: step(done, ""),
+                )
+
         with deterministic(config.deterministic):
-            return evaluation.confusion_matrix(
-                model,
-                images,
-                self.classes,
-                size=config.evaluate.size or config.query.size,
-                batch_size=config.evaluate.batch_size,
-                device=self._device,
-                precision=self._precision,
-                workers=config.train.workers,
-                advance=advance,
-            )
+            return in_smaller_batches(matrix, config.evaluate.batch_size, "evaluating", self._progress.say)
 
     def record(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alseg import noise
 from alseg.engine.device import mode
 from alseg.errors import AlsegError, UserMistake
 from alseg.grid import resize
@@ -62,8 +63,7 @@ def export_model(
     segmenter = Segmenter(run, round=round, device="cpu", precision="float32", size=size, registry=registry)
     height, width = _size(segmenter)
     model = WholeModel(segmenter.model)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 3, height, width, generator=generator)
+    images = _random_images(2, (height, width))
     facts = {
         "classes": list(segmenter.classes.names),
         "colours": [list(colour) for colour in segmenter.classes.colours],
@@ -131,10 +131,15 @@ def _write_onnx(model: nn.Module, images: Tensor, facts: str) -> tuple[bytes, Lo
     return content, load
 
 
+def _random_images(count: int, size: tuple[int, int]) -> Tensor:
+    starts = [noise.stream(0, count, "export", str(number)) for number in range(count)]
+    return noise.uniforms(starts, 3 * size[0] * size[1]).view(count, 3, *size).float()
+
+
 def _check(path: Path, model: nn.Module, load: Loaded, size: tuple[int, int]) -> None:
     """One image and three, other than those it was made with."""
     for count in (1, 3):
-        images = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(count))
+        images = _random_images(count, size)
         wanted, found = model(images), load(images)
         if wanted.shape != found.shape or not torch.allclose(wanted, found, atol=TOLERANCE, rtol=TOLERANCE):
             raise AlsegError(f"The exported model gives other logits than the run's: {path} was not written.")

@@ -24,10 +24,26 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Logits [B, C, h, w] at points [B, n, 2]: [B, C, n], equal to the resized map at these pixels."""
-    grid = points.flip(-1).unsqueeze(1) * 2 - 1  # (x, y) in [-1, 1], [B, 1, n, 2]
-    sampled = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.squeeze(2)
+    """Logits [B, C, h, w] at points [B, n, 2]: [B, C, n], equal to the resized map at these pixels.
+
+    Four cells are gathered and weighed: unlike grid_sample's, the gradient can be deterministic on a GPU.
+    """
+    height, width = maps.shape[-2:]
+    place = points.float() * torch.tensor((height, width), device=points.device) - 0.5
+    y = place[..., 0].clamp(0, height - 1)
+    x = place[..., 1].clamp(0, width - 1)
+    top, left = y.floor().long(), x.floor().long()
+    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
+    down, across = (y - top)[:, None].to(maps.dtype), (x - left)[:, None].to(maps.dtype)
+    flat = maps.flatten(2)
+
+    def cells(rows: Tensor, columns: Tensor) -> Tensor:
+        index = (rows * width + columns)[:, None].expand(-1, maps.shape[1], -1)
+        return flat.gather(2, index)
+
+    upper = torch.lerp(cells(top, left), cells(top, right), across)
+    lower = torch.lerp(cells(bottom, left), cells(bottom, right), across)
+    return torch.lerp(upper, lower, down)
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -49,6 +49,7 @@ def answered(experiment: Experiment, folder: RunFolder, round: int, questions: l
         experiment.oracle.ask(open_questions)
         wanted = {question.item for question in open_questions}
         answers = [answer for answer in experiment.oracle.collect().answers if answer.item in wanted]
+        experiment.check_answers(answers)
         journal.append(as_events(answers))
         known |= {answer.item: answer for answer in answers}
     missing = sum(question.item not in known for question in questions)

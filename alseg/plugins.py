@@ -56,7 +56,10 @@ class Piece:
 
     def options(self) -> dict[str, Option]:
         """The options of the factory, by name."""
-        return options_of(self.factory, GIVEN[self.kind])
+        options = options_of(self.factory, GIVEN[self.kind])
+        if "name" in options:
+            raise TypeError("an option must not be called 'name', which is the piece's own")
+        return options
 
     def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All options, given ones converted and the rest at their defaults."""

@@ -74,7 +74,7 @@ class Acquirer(Protocol):
     """How much would a label here teach?"""
 
     def __call__(self, batch: PoolBatch) -> Tensor:
-        """Utility, float [B, H, W], higher = ask first; NaN nowhere."""
+        """Utility, float [B, H, W], higher = ask first; finite everywhere."""
 
 
 class Selector(Protocol):

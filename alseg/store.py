@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -96,6 +97,7 @@ class RunFolder:
         except Timeout as error:
             name = holder.read_text().strip() if holder.exists() else "another process"
             raise UserMistake(f"The run {self.path} is being written by {name}: wait for it or end it.") from error
+        self._sweep()
         try:
             since = datetime.now(UTC).isoformat(timespec="seconds")
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
@@ -107,6 +109,13 @@ class RunFolder:
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Replace run.toml."""
         write_whole(self.path / SETTINGS, _as_toml(settings))
+
+    def _sweep(self, older: float = 60.0) -> None:
+        """Remove temporary files that a killed process left, not what a report may be writing now."""
+        for path in self.path.rglob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > older:
+                    path.unlink()
 
     def settings(self) -> dict[str, Any]:
         """The whole run.toml, nested."""
@@ -258,4 +267,4 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")

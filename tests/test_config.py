@@ -46,7 +46,9 @@ def test_the_camvid_recipe_is_the_papers(registry, camvid):
 def test_size_sets_training_and_query_size(registry):
     settings = config(registry, {"train.size": "32x48", "query.size": "32x48"})
     assert (settings.train.size, settings.query.size, settings.evaluate.size) == (Size(32, 48), Size(32, 48), None)
-    assert flatten({"size": "32x48"}) == {"train.size": "32x48", "query.size": "32x48"}
+    cleared = {"train.resize": None, "evaluate.size": None}
+    assert flatten({"size": "32x48"}) == {"train.size": "32x48", "query.size": "32x48", **cleared}
+    assert flatten({"size": "32x48", "evaluate": {"size": "own"}})["evaluate.size"] == "own"
 
 
 def test_another_recipe_can_be_asked_for(registry):

@@ -29,7 +29,6 @@ SHAPES = ["run", "--dataset", "shapes", "--device", "cpu", *SMALL_SHAPES]
 CAMVID = ["run", "--dataset", "camvid", "--rounds", "1", *SMALL, "--data"]
 
 
-# What the source does not pass yet: the case's name and what comes out.
 def cases(names: Iterable[str]) -> Any:
     """Parametrise by name."""
     return pytest.mark.parametrize("case", [pytest.param(name, id=name[:60] or "''") for name in names])

@@ -23,7 +23,7 @@ from alseg.cli import (
     resume_command,
     run_command,
 )
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, UserMistake
 from alseg.plugins import Registry, load_plugins
 
 EPILOG = """Examples:
@@ -66,7 +66,7 @@ def build_app(registry: Registry) -> typer.Typer:
         version: bool = typer.Option(
             False, "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
         ),
-        plugin: list[Path] = typer.Option([], "--plugin", help="A single .py file as a plugin. [repeatable]"),
+        plugin: list[Path] = typer.Option([], "--plugin", help="A single .py file as a plugin. May be repeated."),
         no_third_party: bool = typer.Option(False, "--no-third-party", help="Leave other people's plugins out."),
     ) -> None:
         # --plugin and --no-third-party are here for the help: they were taken before this was built
@@ -138,8 +138,10 @@ def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], bool]:
     i = 0
     while i < len(words):
         word = words[i]
-        if word == "--plugin" and i + 1 < len(words):
+        if word == "--plugin":
             i += 1
+            if i == len(words):
+                raise UserMistake("--plugin takes a .py file: --plugin FILE.")
             files.append(Path(words[i]))
         elif word.startswith("--plugin="):
             files.append(Path(word.removeprefix("--plugin=")))

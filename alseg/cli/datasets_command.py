@@ -86,7 +86,7 @@ def check(
     name: str = typer.Argument(..., metavar="NAME", help="The dataset's name."),
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder."),
     classes: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them."),
-    option: list[str] = typer.Option([], "-o", metavar="dataset.KEY=VALUE", help="An option of it. [repeatable]"),
+    option: list[str] = typer.Option([], "-o", metavar="dataset.KEY=VALUE", help="An option of it. May be repeated."),
     out: Path = typer.Option(None, metavar="PNG", help="The picture; by default NAME-samples.png."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:

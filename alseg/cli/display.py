@@ -136,6 +136,13 @@ def terminal_progress() -> Iterator[Progress]:
         yield TerminalProgress(live)
 
 
+@contextlib.contextmanager
+def result_alone(as_json: bool) -> Iterator[None]:
+    """With --json, what plugins and libraries print goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
 def show_result(result: RunResult, as_json: bool) -> None:
     """The table of rounds, the picture and the folder; or all of it as JSON."""
     if as_json:

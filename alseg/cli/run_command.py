@@ -73,7 +73,11 @@ def run(
     recipe: str = typer.Option(None, help="Settings by name; by default the dataset's.", rich_help_panel=RUN),
     config: Path = typer.Option(None, metavar="FILE", help="Settings as TOML.", rich_help_panel=RUN),
     option: list[str] = typer.Option(
-        [], "-o", metavar="KEY=VALUE", help="Any setting, such as train.epochs=12. [repeatable]", rich_help_panel=RUN
+        [],
+        "-o",
+        metavar="KEY=VALUE",
+        help="Any setting, such as train.epochs=12. May be repeated.",
+        rich_help_panel=RUN,
     ),
     out: Path = typer.Option(None, metavar="DIR", help="The run's folder; by default in runs/.", rich_help_panel=RUN),
     json: bool = typer.Option(False, "--json", help="Print the result as JSON.", rich_help_panel=RUN),
@@ -90,13 +94,13 @@ def run(
         if value is not None and name not in ("option", "config", "out", "json")
     }
     # heavy from here on: torch
-    from alseg.cli.display import show_result, terminal_progress
+    from alseg.cli.display import result_alone, show_result, terminal_progress
     from alseg.config import parse_assignments, read_toml
 
     flags |= parse_assignments(option)
     toml: dict[str, Any] = {} if config is None else read_toml(config)
     registry: Registry = context.obj
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, result_alone(json):
         from alseg import api
 
         result = api.run(flags, out=out, toml=toml, registry=registry, progress=progress)

@@ -46,7 +46,9 @@ class Pool:
 
     def batches(self, look: Look) -> Iterator[tuple[list[int], PoolBatch]]:
         """Image numbers and what acquirer and selector see of them."""
-        places = batches_of_one_size([self._images.sizes[i] for i in self._numbers], self._batch_size)
+        places = batches_of_one_size(
+            [self._images.sizes[i] for i in self._numbers], self._batch_size, len(self._classes)
+        )
         groups = [[self._numbers[place] for place in group] for group in places]
         decoded = in_threads(self._read, [i for group in groups for i in group], self._workers, ahead=16)
         for group in groups:
@@ -84,8 +86,10 @@ class Pool:
 Proposals = list[list[tuple[float, Question]]]  # by image in the pool's order, each with its priority
 
 
-def ask_at_random(pool: Pool, n: int, advance: Callable[[int], None] = lambda n: None) -> Proposals:
-    """The first round: n candidates of each image uniformly."""
+def ask_at_random(
+    pool: Pool, n: int, advance: Callable[[int], None] = lambda n: None, most: int | None = None
+) -> Proposals:
+    """The first round: n candidates of each image uniformly; `most` as in ask_model."""
 
     def no_logits() -> Tensor:
         raise AlsegError("There is no model yet in the first round.")
@@ -101,8 +105,18 @@ def ask_at_random(pool: Pool, n: int, advance: Callable[[int], None] = lambda n:
         for i, key, indices, priorities in rows:
             places = [(p, divmod(index, width)) for index, p in zip(indices, priorities, strict=True) if index >= 0]
             asked[i] = [(priority, Question("", key, y, x)) for priority, (y, x) in places]
+        _keep_best(asked, most)
         advance(len(group))
     return [asked[i] for i in sorted(asked)]
+
+
+def _keep_best(asked: dict[int, list[tuple[float, Question]]], most: int | None) -> None:
+    """Where there are twice too many proposals, drop those of lower priority than the `most`-th."""
+    if most is None or sum(map(len, asked.values())) <= 2 * most:
+        return
+    priorities = sorted((priority for proposals in asked.values() for priority, _ in proposals), reverse=True)
+    for i, proposals in asked.items():
+        asked[i] = [proposal for proposal in proposals if proposal[0] >= priorities[most - 1]]
 
 
 def within_budget(proposals: Proposals, pixels: int | None) -> list[Question]:
@@ -149,8 +163,12 @@ def ask_model(
     device: torch.device,
     precision: torch.dtype,
     advance: Callable[[int], None] = lambda n: None,
+    most: int | None = None,
 ) -> Proposals:
-    """Later rounds: the acquirer's utility, the selector's n, best first."""
+    """Later rounds: the acquirer's utility, the selector's n, best first.
+
+    most: how many over the pool will be asked; proposals that cannot be among them are let go early.
+    """
     asked: dict[int, list[tuple[float, Question]]] = {}
 
     def look(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
@@ -162,6 +180,7 @@ def ask_model(
             selection = selector(batch, utility, n)
             for i, questions in zip(group, _questions(batch, utility, selection, classes), strict=True):
                 asked[i] = questions
+            _keep_best(asked, most)
             advance(len(group))
     return [asked[i] for i in sorted(asked)]
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as TV
+from PIL import Image
 from torch import Tensor
 
 from alseg import noise
@@ -53,7 +55,7 @@ class Geometry:
         """Which pixels of the crop a nearest-neighbour resize of the label map would label.
 
         Pixel i of the scaled map shows source pixel floor((i + 0.5) * H / scaled_H), as the published
-        code's resize does, so a label is lost, kept or written several times. Gives the centres float64
+        code's resize by Pillow does, so a label is lost, kept or written several times. Gives the centres float64
         [m, 2] and the index int64 [m] of the label that each shows.
         """
         found, owners = [], []
@@ -145,17 +147,25 @@ def _factor(draw: float, strength: float) -> float:
     return low + draw * (1 + strength - low)
 
 
-def _shown(source: int, size: int, scaled: int) -> np.ndarray:
-    """The pixels of the scaled axis that show one source pixel under nearest neighbour."""
-    low = int(source * scaled / size) - 1
-    span = np.arange(max(0, low), min(scaled, int((source + 1) * scaled / size) + 2))
-    return span[((2 * span + 1) * size) // (2 * scaled) == source]
+def _shown(pixel: int, size: int, scaled: int) -> np.ndarray:
+    """The pixels of the resized line that show source pixel `pixel`."""
+    return (_resized_numbers(size, scaled) == pixel).nonzero()[0]
 
 
 def _nearest(size: int, scaled: int, start: int, count: int) -> np.ndarray:
     """The source pixel that each pixel of the crop shows, up to where the padding begins."""
-    target = np.arange(start, min(start + count, scaled))
-    return ((2 * target + 1) * size) // (2 * scaled)
+    return _resized_numbers(size, scaled)[start : start + count]
+
+
+@lru_cache(4096)
+def _resized_numbers(size: int, scaled: int) -> np.ndarray:
+    """The source pixel that each pixel of a resized line shows, int64 [scaled].
+
+    It is floor((i + 0.5) * size / scaled); where a centre falls on the seam of two pixels, Pillow's sums of
+    floats choose, and so Pillow is asked.
+    """
+    line = Image.fromarray(np.arange(size, dtype=np.int32)[None])
+    return np.asarray(line.resize((scaled, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
 
 
 def _weights(size: int, scaled: int, start: int, count: int) -> Tensor:

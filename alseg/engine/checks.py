@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from alseg.engine.device import out_of_memory
 from alseg.errors import AlsegError
 from alseg.protocols import Acquirer, Selector
 from alseg.values import PoolBatch, Selection
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 
 def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
-    """An acquirer whose result is float [B, H, W] on the batch's device, without NaN."""
+    """An acquirer whose result is float [B, H, W] on the batch's device, finite everywhere."""
 
     def utility(batch: PoolBatch) -> Tensor:
         result = _called(name, lambda: acquirer(batch))
@@ -27,10 +28,11 @@ def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
             raise AlsegError(f"{name} gave {result.dtype} {list(result.shape)}; it must give a float tensor {wanted}.")
         if result.device != device:
             raise AlsegError(f"{name} gave a tensor on {result.device}; it must stay on {device}.")
-        missing = result.isnan().flatten(1).any(1)
-        if bool(missing.any()):
-            key = batch.keys[int(missing.nonzero()[0])]
-            raise AlsegError(f"{name} gave NaN for the image {key}; utilities must be numbers.")
+        unfit = ~result.isfinite().flatten(1).all(1)
+        if bool(unfit.any()):
+            key = batch.keys[int(unfit.nonzero()[0])]
+            what = "NaN" if bool(result.isnan().any()) else "an infinite utility"
+            raise AlsegError(f"{name} gave {what} for the image {key}; utilities must be finite numbers.")
         return result
 
     return utility
@@ -78,4 +80,6 @@ def _called(name: str, call: Callable[[], T]) -> T:
     except AlsegError:
         raise
     except (Exception, SystemExit) as error:
+        if out_of_memory(error):  # whoever called tries smaller batches
+            raise
         raise AlsegError(f"{name} failed: {type(error).__name__}: {error}.") from error

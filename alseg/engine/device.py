@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from alseg import noise
-from alseg.errors import UserMistake
+from alseg.errors import AlsegError, UserMistake
+
+T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,6 +71,7 @@ def deterministic(on: bool) -> Iterator[None]:
     if not on:
         yield
         return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
@@ -76,6 +80,30 @@ def deterministic(on: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or not."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def in_smaller_batches(work: Callable[[int], T], batch_size: int, what: str, say: Callable[[str], None]) -> T:
+    """`work(batch_size)`, and again with half the batch where memory runs out; AlsegError where one is too many."""
+    while True:
+        try:
+            return work(batch_size)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if batch_size == 1:
+                raise AlsegError(f"There is not enough memory for {what} one by one: give a smaller size.") from error
+        # here, not above: the traceback would hold on to the memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        batch_size //= 2
+        say(f"Memory ran out: {what} in batches of {batch_size} from here on.")
 
 
 @contextlib.contextmanager

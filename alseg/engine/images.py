@@ -129,9 +129,19 @@ def _digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]
 
 
-def batches_of_one_size(sizes: list[tuple[int, int]], batch_size: int) -> list[list[int]]:
-    """Image numbers in batches whose images share a size, sizes in order of appearance."""
+MOST = 2**27  # numbers in the class maps of a batch, half a gigabyte
+
+
+def batches_of_one_size(sizes: list[tuple[int, int]], batch_size: int, classes: int = 1) -> list[list[int]]:
+    """Image numbers in batches whose images share a size, sizes in order of appearance.
+
+    A batch is smaller where its maps [B, classes, H, W] would hold more than MOST numbers.
+    """
     buckets: dict[tuple[int, int], list[int]] = {}
     for i, size in enumerate(sizes):
         buckets.setdefault(size, []).append(i)
-    return [bucket[j : j + batch_size] for bucket in buckets.values() for j in range(0, len(bucket), batch_size)]
+    batches = []
+    for (height, width), bucket in buckets.items():
+        count = max(1, min(batch_size, MOST // (classes * height * width)))
+        batches += [bucket[j : j + count] for j in range(0, len(bucket), count)]
+    return batches

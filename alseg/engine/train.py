@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from alseg.config import TrainSettings
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.device import lower_precision, mode, seeded
+from alseg.errors import UserMistake
 from alseg.grid import resize, sample
 from alseg.protocols import Model
 
@@ -68,6 +70,11 @@ def train(
                 steps += 1
                 advance(len(batch.images), None)
             loss = float(total) / source.steps  # the only synchronisation with the host in an epoch
+            if not math.isfinite(loss):
+                raise UserMistake(
+                    f"The training of round {round} diverged in epoch {epoch + 1}, its loss is {loss}: start another "
+                    "run with a lower train.learning_rate."
+                )
             advance(0, loss)
             with seeded(device, seed, round, "settling"):  # and the training's own draws go on after it
                 if at_points and (watch is not None or epoch == settings.epochs - 1):
@@ -87,8 +94,10 @@ def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:
         logits = model.decode_at(features, batch.points)  # type: ignore[attr-defined]
     else:
         logits = sample(model.decode(features).float(), batch.points)
-    count = (batch.classes != PADDING).sum().clamp(min=1)
-    return F.cross_entropy(logits, batch.classes, ignore_index=PADDING, reduction="sum") / count
+    known = batch.classes != PADDING
+    # log_softmax and gather: cross_entropy of maps has no deterministic backward on CUDA
+    gains = F.log_softmax(logits.float(), 1).gather(1, batch.classes.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return -gains.where(known, 0).sum() / known.sum().clamp(min=1)
 
 
 def rate_factors(settings: TrainSettings, steps: int) -> Sequence[float]:

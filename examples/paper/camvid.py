@@ -1,4 +1,4 @@
-"""The paper's CamVid line and its full supervision, in pieces that fit a short lease of a GPU.
+"""The paper's CamVid line and its full supervision, in pieces of a few minutes.
 
     python examples/paper/camvid.py --data CAMVID --weights FILE --state DIR --minutes 9
 

@@ -127,18 +127,19 @@ def _has_mask(file: ImageFile) -> bool:
 
 
 def _held_out(splits: dict[str, list[ImageFile]], fraction: float) -> dict[str, list[ImageFile]]:
-    """Training images with masks whose names hash below `fraction` become val; at least one image stays.
+    """`fraction` of the training images with masks, one at least, become val: those whose names hash lowest.
 
-    The choice of an image depends on its own name alone: more images do not change it.
+    One image stays to train on. A name's hash does not depend on the others', so that more images change
+    little of the choice.
     """
     train = splits["train"]
-    held = [file for file in train if _has_mask(file) and _uniform(file.key) < fraction]
-    if len(held) == len(train):
-        held.remove(max(held, key=lambda file: _uniform(file.key)))
-    if not held:
+    masked = sorted(filter(_has_mask, train), key=lambda file: (_uniform(file.key), file.key))
+    count = min(max(1, round(fraction * len(masked))), len(train) - 1) if fraction else 0
+    chosen = {file.key for file in masked[:count]}
+    if not chosen:
         return splits
-    chosen = {file.key for file in held}
-    return {**splits, "train": [file for file in train if file.key not in chosen], "val": held}
+    kept, held = ([file for file in train if (file.key in chosen) == wanted] for wanted in (False, True))
+    return {**splits, "train": kept, "val": held}
 
 
 def _uniform(key: str) -> float:

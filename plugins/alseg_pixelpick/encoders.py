@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alseg.errors import UserMistake
@@ -56,7 +57,8 @@ class Encoder(nn.Module):
             maps = self.body((images - self.mean) / self.std)
         except AssertionError as error:  # a transformer of one image size
             name, size = self.origin["encoder"], "x".join(map(str, images.shape[-2:]))
-            raise UserMistake(f"The encoder {name!r} cannot take images of {size}: {error}.") from error
+            reason = str(error).rstrip(".")
+            raise UserMistake(f"The encoder {name!r} cannot take images of {size}: {reason}.") from error
         chosen = zip(self._picked, self.channels, strict=True)
         return tuple(_channels_first(maps[i], channels) for i, channels in chosen)
 
@@ -70,9 +72,11 @@ def _body(name: str, weights: str, stride: int, choose: Choose) -> tuple[Any, li
         info = _create(name, stride).feature_info
     wanted = choose(info.reduction())
     kept = sorted(set(wanted))
-    body = _create(name, stride, weights, out_indices=tuple(kept))
-    if weights not in ("none", "default"):
-        _check_loaded(name, weights, body, _create(name, stride, weights, out_indices=tuple(kept)))
+    stored = None if weights in ("none", "default") else _read(name, weights)
+    body = _create(name, stride, weights, stored, out_indices=tuple(kept))
+    if stored is not None:
+        moved = {key: tensor + 1 if tensor.is_floating_point() else tensor for key, tensor in stored.items()}
+        _check_loaded(name, weights, body, _create(name, stride, weights, moved, out_indices=tuple(kept)))
     return body, [kept.index(i) for i in wanted]
 
 
@@ -83,23 +87,50 @@ def _channels_first(features: Tensor, channels: int) -> Tensor:
     return features
 
 
-def _check_loaded(name: str, weights: str, body: nn.Module, again: nn.Module) -> None:
-    """What the file does not hold starts from noise, and so differs when it is built a second time."""
-    other = again.state_dict()
-    missing = [key for key, tensor in body.state_dict().items() if not torch.equal(tensor, other[key])]
+def _read(name: str, weights: str) -> dict[str, Tensor]:
+    """The tensors of a weights file, in float32 where they are numbers; no code in it is run."""
+    path = Path(weights)
+    if not path.is_file():
+        raise UserMistake(f"No weights file {weights}: give --weights FILE, none or default.")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _refused(name, weights, error) from error
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    tensors = {key: value for key, value in dict(found).items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserMistake(f"The weights {weights} do not fit the encoder {name!r}: the file holds no tensors.")
+    return {
+        key.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in tensors.items()
+    }
+
+
+def _check_loaded(name: str, weights: str, body: nn.Module, moved: nn.Module) -> None:
+    """Every number of the body came from the file: with 1 added to all in the file, it has 1 more."""
+    other = moved.state_dict()
+    missing = [
+        key
+        for key, tensor in body.state_dict().items()
+        if tensor.is_floating_point() and not torch.allclose(tensor + 1, other[key], rtol=1e-3, atol=1e-3)
+    ]
     if missing:
-        lacks = f"{missing[0]} and {len(missing) - 1} more tensors"
+        lacks = f"{missing[0]} and {len(missing) - 1} more tensors" if len(missing) > 1 else missing[0]
         raise UserMistake(f"The weights {weights} do not fit the encoder {name!r}: they lack {lacks}.")
 
 
-def _create(name: str, stride: int, weights: str = "none", **options: Any) -> Any:
-    """The encoder, dilated to the output stride where its family knows how."""
+def _create(
+    name: str, stride: int, weights: str = "none", stored: Mapping[str, Tensor] | None = None, **options: Any
+) -> Any:
+    """The encoder, dilated to the output stride where its family knows how; `stored` are the weights' tensors."""
     options |= {"features_only": True, "pretrained": weights != "none"}
-    if weights not in ("none", "default"):
-        path = Path(weights)
-        if not path.is_file():
-            raise UserMistake(f"No weights file {weights}: give --weights FILE, none or default.")
-        options["pretrained_cfg_overlay"] = {"file": str(path)}
+    if stored is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": dict(stored)}
     # timm warns of the classifier's weights, which are left out on purpose
     logger = logging.getLogger("timm.models._builder")
     level = logger.level
