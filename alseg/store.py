@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 SETTINGS = "run.toml"
 IMAGES = "images.jsonl"
+# what every line of rounds.jsonl has
+RECORDED = (
+    *("round", "labelled_pixels", "pixels_per_image", "split", "miou", "iou", "pixel_accuracy", "classes_per_image"),
+    *("classes_per_image_total", "loss", "train_seconds", "acquire_seconds", "evaluate_seconds", "device"),
+)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -176,6 +181,9 @@ class RunFolder:
         for number, record in enumerate(records):
             if record.get("round") != number:
                 raise AlsegError(f"Line {number + 1} of {path} is not round {number}.")
+            lacks = next((key for key in RECORDED if key not in record), None)
+            if lacks is not None:
+                raise AlsegError(f"Line {number + 1} of {path} lacks {lacks}: it is damaged, or of another version.")
         return records
 
     def write_round(self, record: Mapping[str, Any]) -> None:

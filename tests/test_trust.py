@@ -151,7 +151,7 @@ def test_no_code_in_a_weights_file_is_run(tmp_path):
     payload = Payload()
     payload.path = tmp_path / "ran"
     for name in ("weights.pth", "weights.bin"):
-        (tmp_path / name).write_bytes(pickle.dumps({"state_dict": payload}))
+        (tmp_path / name).write_bytes(pickle.dumps({"state_dict": payload}, protocol=2))
         torch.save({"state_dict": payload}, tmp_path / f"new-{name}")
         for file in (tmp_path / name, tmp_path / f"new-{name}"):
             with pytest.raises(UserMistake, match="neither safetensors nor"):

@@ -74,7 +74,7 @@ def learning_curve(run: RunView) -> Figure:
     scored = run.scored
     pixels = [record["pixels_per_image"] for record in scored]
     ends = []
-    for name in scored[0]["iou"]:
+    for name in list(scored[0]["iou"])[:MOST_CLASSES]:
         values = [np.nan if r["iou"][name] is None else 100 * r["iou"][name] for r in scored]
         axes.plot(pixels, values, color=MUTED, alpha=0.45, lw=1, zorder=1)
         if not np.isnan(values[-1]):

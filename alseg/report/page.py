@@ -16,6 +16,7 @@ from PIL import Image
 
 import alseg
 from alseg.colours import heat
+from alseg.errors import AlsegError
 from alseg.report.figures import GRID, INK, MUTED, Drawn, as_png, as_svg, draw_comparison, draw_run
 from alseg.report.reading import RunView
 from alseg.report.table import table_rows
@@ -41,6 +42,23 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True) -> Path:
     Reads the runs' files only, takes no lock, and may be called while they go on. Returns the page's path.
     """
     views = [RunView.read(run) for run in runs]
+    try:
+        page, figures = _page(views)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        names = ", ".join(str(run) for run in runs)
+        raise AlsegError(f"The files of {names} do not fit together ({type(error).__name__}: {error}).") from error
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / PAGE, page.encode("utf-8", "replace"))
+    if files:
+        (out / FIGURES).mkdir(exist_ok=True)
+        for name, one in figures.items():
+            write_whole(out / FIGURES / f"{name}.png", as_png(one.figure))
+            write_whole(out / FIGURES / f"{name}.svg", as_svg(one.figure).encode())
+    return out / PAGE
+
+
+def _page(views: Sequence[RunView]) -> tuple[str, dict[str, Drawn]]:
+    """The page's text, and its figures by file name."""
     comparison = list(draw_comparison(views)) if len(views) > 1 else []
     sections, written = [], {drawn.name: drawn for drawn in comparison}
     for number, view in enumerate(views):
@@ -49,7 +67,6 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True) -> Path:
         prefix = f"{number + 1}-{safe}-" if len(views) > 1 else ""
         written |= {prefix + one.name: one for one in drawn}
         sections.append(_section(view, drawn, number))
-    out.mkdir(parents=True, exist_ok=True)
     page = _template().render(
         title=views[0].name if len(views) == 1 else f"{len(views)} runs",
         comparison=[_figure(drawn, f"all-{drawn.name}") for drawn in comparison],
@@ -57,13 +74,7 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True) -> Path:
         sections=sections,
         version=alseg.__version__,
     )
-    write_whole(out / PAGE, page.encode("utf-8", "replace"))
-    if files:
-        (out / FIGURES).mkdir(exist_ok=True)
-        for name, one in written.items():
-            write_whole(out / FIGURES / f"{name}.png", as_png(one.figure))
-            write_whole(out / FIGURES / f"{name}.svg", as_svg(one.figure).encode())
-    return out / PAGE
+    return page, written
 
 
 def _section(view: RunView, drawn: Iterable[Drawn], number: int) -> dict[str, Any]:
