@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alseg.errors import AlsegError, UserMistake
 from alseg.journal import Journal, as_events, fold
-from alseg.store import RunFolder, read_lines, write_whole
+from alseg.store import RECORDED, RunFolder, read_lines, write_whole
 from alseg.values import Answer, PixelLabel, PixelLabels, Question
 
 ANSWERS = [Answer("a", "sky", "me", 1.5), Answer("b", None, "me"), Answer("c", "tree ü\n\u2028", "me")]
@@ -85,9 +85,9 @@ def test_labels_questions_and_rounds_come_back(tmp_path):
     written = folder.write_questions(0, [Question("", "a", 1, 2), Question("", "a", 1, 3, -0.5, 0, "sky", 0.7, "car")])
     assert [question.item for question in written] == ["r00-0000000", "r00-0000001"]
     assert folder.questions(0) == written
-    folder.write_round({"round": 0, "miou": None})
+    folder.write_round(dict.fromkeys(RECORDED) | {"round": 0})
     first = (folder.path / "rounds.jsonl").read_bytes()
-    folder.write_round({"round": 1, "miou": 0.5})
+    folder.write_round(dict.fromkeys(RECORDED) | {"round": 1, "miou": 0.5})
     assert (folder.path / "rounds.jsonl").read_bytes().startswith(first)
     assert [row["round"] for row in folder.rounds()] == [0, 1]
 

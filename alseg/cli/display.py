@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich import progress as bars
 from rich.console import Console, Group
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -143,6 +144,13 @@ def result_alone(as_json: bool) -> Iterator[None]:
         yield
 
 
+def whole(table: Table) -> Console:
+    """A console that is at least as wide as the table, since half a number is worse than a long line."""
+    console = Console()
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    return Console(width=max(console.width, needed))
+
+
 def show_result(result: RunResult, as_json: bool) -> None:
     """The table of rounds, the picture and the folder; or all of it as JSON."""
     if as_json:
@@ -152,13 +160,13 @@ def show_result(result: RunResult, as_json: bool) -> None:
         return
     from alseg.report.table import table_rows
 
-    console = Console()
     header, *rows = table_rows(result.rounds)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in header:
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(*row)
+    console = whole(table)
     console.print(table)
     lines: list[tuple[str, Any]] = [("learning curve", result.curve), ("report", result.report), ("run", result.folder)]
     for name, path in lines:

@@ -67,6 +67,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from alseg.cli.display import whole
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "options"):
         table.add_column(title, overflow="fold")
@@ -80,4 +82,5 @@ def _show(rows: list[dict[str, Any]]) -> None:
         origin = f"{row['distribution']} {row['version']}"
         style = "red" if row["error"] else ""
         table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", row["name"], origin, words)))
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else whole(table)).print(table)
