@@ -13,7 +13,7 @@ from rich import progress as bars
 from rich.console import Console, Group
 from rich.live import Live
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from alseg.progress import Progress, Step
@@ -29,12 +29,12 @@ class TerminalProgress:
 
     def __init__(self, live: Live) -> None:
         columns = (
-            bars.TextColumn("{task.description}"),
-            bars.BarColumn(bar_width=24),
+            bars.TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            bars.BarColumn(bar_width=12),
             bars.TaskProgressColumn(),
-            Speed(),
             bars.TimeRemainingColumn(),
-            bars.TextColumn("{task.fields[word]}"),
+            Speed(table_column=Column(no_wrap=True)),
+            bars.TextColumn("{task.fields[word]}", table_column=Column(no_wrap=True)),
         )
         self._display, self._live = bars.Progress(*columns, console=live.console), live
         live.update(self._display)
@@ -68,7 +68,7 @@ class Speed(bars.ProgressColumn):
 
     def render(self, task: bars.Task) -> Text:
         """Nothing until it is known."""
-        return Text("" if not task.speed else f"{task.speed:.3g} images/s")
+        return Text("" if not task.speed else f"{task.speed:.3g}/s")
 
 
 def so_far(records: Sequence[Mapping[str, Any]], rounds: int) -> str:

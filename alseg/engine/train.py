@@ -51,7 +51,7 @@ def train(
     assert isinstance(model, nn.Module)
     started = time.perf_counter()
     at_points = settings.decode == "points" and hasattr(model, "decode_at") and not source.dense
-    descent = _optimizer(model, settings)
+    descent = optimizer(model, settings)
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
     loss, steps, watched = None, 0, []
@@ -116,7 +116,8 @@ def rate_factors(settings: TrainSettings, steps: int) -> Sequence[float]:
     return [factor * min(1.0, (step + 1) / rising if rising else 1.0) for step, factor in enumerate(factors)]
 
 
-def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
+def optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the model's parameter groups, each at its rate."""
     groups = [
         {"params": list(parameters), "lr": settings.learning_rate * (settings.encoder_rate if part == "encoder" else 1)}
         for part, parameters in model.parameter_groups().items()

@@ -1,0 +1,116 @@
+"""What is timed: images of CamVid's size, their labels, and a model, for both sides the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from alseg.engine.device import seeded
+from alseg.plugins import load_plugins
+from alseg.values import Classes, PixelLabel, PixelLabels
+from benchmarks.reference import VOID
+
+CLASSES = Classes(tuple(f"class {i}" for i in range(11)), VOID)
+
+
+class FileImages:
+    """Images of a folder with their masks; `alseg.protocols.Images`."""
+
+    def __init__(self, images: list[Path], masks: list[Path]) -> None:
+        self.files, self._masks = images, masks
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def key(self, i: int) -> str:
+        """The file's name."""
+        return self.files[i].stem
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        with Image.open(self.files[i]) as image:
+            return np.asarray(image.convert("RGB"))
+
+    def mask(self, i: int) -> np.ndarray:
+        """uint8 [H, W]."""
+        with Image.open(self._masks[i]) as mask:
+            values = np.array(mask)
+        values[values >= len(CLASSES)] = VOID
+        return values
+
+
+def generated(folder: Path, count: int, size: tuple[int, int]) -> FileImages:
+    """PNGs of smooth colours in patches, and masks of the patches."""
+    random = np.random.default_rng(0)
+    images, masks = [], []
+    for i in range(count):
+        coarse = random.integers(0, len(CLASSES), (12, 16)).astype(np.uint8)
+        mask = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.NEAREST)
+        tones = Image.fromarray(random.integers(0, 256, (24, 32, 3)).astype(np.uint8))
+        colours = np.asarray(tones.resize(size[::-1], Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = np.clip(colours + random.integers(-12, 13, colours.shape), 0, 255).astype(np.uint8)
+        images.append(folder / f"{i:03}.png")
+        masks.append(folder / f"{i:03}-mask.png")
+        Image.fromarray(noisy).save(images[-1])
+        mask.save(masks[-1])
+    return FileImages(images, masks)
+
+
+def camvid(data: Path, count: int) -> FileImages:
+    """The first training images of a CamVid folder."""
+    files = sorted((data / "train").glob("*.png"))[:count]
+    return FileImages(files, [data / "trainannot" / file.name for file in files])
+
+
+def labels_of(images: FileImages, n: int) -> PixelLabels:
+    """n pixels of each image at random."""
+    random, made = np.random.default_rng(1), []
+    for i in range(len(images)):
+        mask = images.mask(i)
+        places = random.choice(np.flatnonzero(mask != VOID), n, replace=False)
+        for place in places:
+            y, x = divmod(int(place), mask.shape[1])
+            made.append(PixelLabel("", images.key(i), y, x, CLASSES.names[mask[y, x]], 0, "", ""))
+    return PixelLabels(tuple(made))
+
+
+def sparse_masks(images: FileImages, labels: PixelLabels) -> np.ndarray:
+    """The same labels as masks [N, H, W] of VOID."""
+    masks = np.full((len(images), *images.mask(0).shape), VOID, np.int64)
+    for i in range(len(images)):
+        points, values = labels.trained(images.key(i), CLASSES)
+        masks[i, points[:, 0], points[:, 1]] = values
+    return masks
+
+
+def model(encoder: str, seed: int = 0) -> nn.Module:
+    """DeepLabv3+ from untrained weights."""
+    piece = load_plugins(third_party=False).find("model", "deeplabv3plus")
+    with seeded(torch.device("cpu"), seed, 0, "benchmark"):
+        return piece.build(piece.resolve({"encoder": encoder, "weights": "none"}), classes=len(CLASSES))
+
+
+def points_of(masks: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The labels of masks [B, H, W] as points [B, n, 2] in fractions and classes [B, n]; n each."""
+    points, classes = [], []
+    for mask in masks:
+        places = np.argwhere(mask != VOID)
+        points.append((places + 0.5) / np.array(mask.shape))
+        classes.append(mask[tuple(places.T)])
+    return torch.tensor(np.array(points), dtype=torch.float32), torch.from_numpy(np.array(classes))
+
+
+@dataclass(frozen=True)
+class Material:
+    """Images, their labels as points and as masks, and how they are batched."""
+
+    images: FileImages
+    labels: PixelLabels
+    masks: np.ndarray
+    batch_size: int
+    pixels: int

@@ -1,0 +1,98 @@
+"""The paper's way, written plainly: dense masks, full-size logits, one image at a time.
+
+It computes the same loss and the same utilities as alseg (a test compares them). Contiguous float32; masks of
+void with ten known pixels; logits upsampled to the image's size; cross-entropy over the whole map; a confusion
+matrix on the CPU at each training step; acquisition and evaluation at batch 1; a PNG is decoded whenever its
+image is used.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+VOID = 255
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A copy of a model in contiguous memory whose convolutions are torch's own."""
+    copied = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    for module in copied.modules():
+        if isinstance(module, nn.Conv2d):
+            module.__class__ = nn.Conv2d
+    return copied
+
+
+def full_size_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in [0, 1] -> logits [B, C, H, W]."""
+    return F.interpolate(model(images), size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def loss(model: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels of masks [B, H, W] that are not VOID."""
+    return F.cross_entropy(full_size_logits(model, images), masks, ignore_index=VOID)
+
+
+def training_step(model: nn.Module, descent: torch.optim.Optimizer, images: Tensor, masks: Tensor) -> np.ndarray:
+    """One step, and the confusion matrix of its predictions at the known pixels, on the CPU."""
+    logits = full_size_logits(model, images)
+    error = F.cross_entropy(logits, masks, ignore_index=VOID)
+    descent.zero_grad()
+    error.backward()
+    descent.step()
+    return confusion(masks.numpy(), logits.argmax(1).numpy(), logits.shape[1])
+
+
+def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """[C, C], rows truth."""
+    known = truth < classes
+    index = truth[known].astype(np.int64) * classes + predicted[known]
+    return np.bincount(index, minlength=classes**2).reshape(classes, classes)
+
+
+def decode(path: Path) -> np.ndarray:
+    """A PNG, uint8 [H, W, 3]."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def as_tensor(image: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float().div(255).contiguous()
+
+
+@torch.no_grad()
+def margin_map(model: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Second highest minus highest probability, float32 [H, W]."""
+    chances = full_size_logits(model, as_tensor(image)).softmax(1)[0]
+    top = chances.topk(2, 0).values
+    return (top[1] - top[0]).numpy()
+
+
+def acquire(
+    model: nn.Module, images: Sequence[np.ndarray], free: Sequence[np.ndarray], n: int, random: np.random.Generator
+) -> list[np.ndarray]:
+    """Of each image's 5 % candidates of highest utility, n at random: flat indices [n]."""
+    picked = []
+    for image, candidates in zip(images, free, strict=True):
+        utility = np.where(candidates, margin_map(model, image), -np.inf).ravel()
+        share = max(n, int(np.ceil(0.05 * candidates.sum())))
+        picked.append(random.choice(np.argsort(-utility)[:share], n, replace=False))
+    return picked
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], classes: int) -> np.ndarray:
+    """The confusion matrix, one image after the other."""
+    total = np.zeros((classes, classes), np.int64)
+    for image, mask in zip(images, masks, strict=True):
+        predicted = full_size_logits(model, as_tensor(image)).argmax(1)[0].numpy()
+        total += confusion(mask, predicted, classes)
+    return total

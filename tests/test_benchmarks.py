@@ -1,0 +1,84 @@
+"""The reference that alseg is timed against computes the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alseg.engine.batches import Batch
+from alseg.engine.evaluate import confusion_matrix
+from alseg.engine.images import DecodedImages
+from alseg.engine.predict import predict
+from alseg.engine.train import point_loss
+from alseg_pixelpick.deeplab import DeepLabV3Plus
+from benchmarks import reference
+from benchmarks.material import CLASSES, generated, labels_of, model, points_of, sparse_masks
+
+CPU, SMALL = torch.device("cpu"), "test_resnet.r160_in1k"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return generated(tmp_path_factory.mktemp("images"), 4, (66, 98))
+
+
+@pytest.fixture(scope="module")
+def network() -> DeepLabV3Plus:
+    found = model(SMALL)
+    assert isinstance(found, DeepLabV3Plus)
+    return found.eval()
+
+
+@pytest.mark.parametrize("at_points", [True, False])
+def test_the_loss_is_the_reference_s(images, network, at_points):
+    labels = labels_of(images, 7)
+    masks = sparse_masks(images, labels)
+    pixels = torch.cat([reference.as_tensor(images.image(i)) for i in range(4)])
+    ours = point_loss(network, Batch(pixels, *points_of(masks)), at_points)
+    wanted = reference.loss(reference.plain(network), pixels, torch.from_numpy(masks))
+    torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_utilities_are_the_reference_s(images, network):
+    prediction = predict(network, [images.image(0)], None, CPU, torch.float32)
+    best, second = prediction.top2()
+    wanted = reference.margin_map(reference.plain(network), images.image(0))
+    np.testing.assert_allclose((second - best)[0].numpy(), wanted, atol=1e-5)
+
+
+def test_the_confusion_matrix_is_the_reference_s(images, network):
+    decoded = DecodedImages(images, CLASSES, 10**8, workers=0)
+    ours = confusion_matrix(
+        network, decoded, CLASSES, size=None, batch_size=3, device=CPU, precision=torch.float32, workers=0
+    )
+    arrays, masks = [images.image(i) for i in range(4)], [images.mask(i) for i in range(4)]
+    wanted = reference.evaluate(reference.plain(network), arrays, masks, len(CLASSES))
+    assert abs(ours - wanted).sum() <= 4, "all but ties"
+
+
+def test_the_reference_picks_among_the_most_uncertain(network, images):
+    free = [np.ones((66, 98), bool)]
+    (picked,) = reference.acquire(network, [images.image(0)], free, 5, np.random.default_rng(0))
+    utility = reference.margin_map(network, images.image(0)).ravel()
+    assert len(set(picked.tolist())) == 5
+    assert (utility[picked] >= np.sort(utility)[-int(np.ceil(0.05 * utility.size))]).all()
+
+
+@pytest.mark.slow
+def test_the_benchmarks_print_a_table_and_write_a_list(tmp_path):
+    words = ["--size", "64x96", "--images", "4", "--repeats", "3", "--encoder", SMALL]
+    words += ["--json", str(tmp_path / "out.json")]
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "benchmarks", *words]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert {"training-step", "acquisition", "evaluation"} <= {row["name"] for row in rows}
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["reference_seconds"] / row["alseg_seconds"])
+        assert row["name"] in done.stdout
