@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.grid import sample
+from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
 from alseg_pixelpick.encoders import Encoder
+from alseg_pixelpick.patches import fused_patches
 
 # A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
 PATCH_COST = 16
@@ -22,23 +24,6 @@ def convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-class DilatedConv2d(nn.Conv2d):
-    """A dilated 3x3 convolution that leaves out the taps which, on a small map, see only padding."""
-
-    def __init__(self, inputs: int, outputs: int, rate: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, c, h, w] -> [B, c', h, w]."""
-        rate = self.dilation[0]
-        weight, padding = self.weight, [rate, rate]
-        if rate >= x.shape[-2]:
-            weight, padding[0] = weight[:, :, 1:2], 0
-        if rate >= x.shape[-1]:
-            weight, padding[1] = weight[:, :, :, 1:2], 0
-        return F.conv2d(x, weight, padding=padding, dilation=rate)
 
 
 def dilated(inputs: int, outputs: int, rate: int) -> nn.Sequential:
@@ -108,13 +93,13 @@ class DeepLabV3Plus(nn.Module):
 
     def decode(self, features: Features) -> Tensor:
         """Features -> logits [B, C, h, w], float32, on the low-level grid."""
-        x = self.first_dropout(self.first(self._fused(features)))
+        x = self.first_dropout(self._first(features))
         x = self.second_dropout(self.second(x))
         return self._classified(x)
 
     def embedding(self, features: Features) -> Tensor:
         """Features -> what the classifier sees, [B, c, h, w]."""
-        return self.second(self.first(self._fused(features)))
+        return self.second(self._first(features))
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> logits [B, C, h, w]."""
@@ -133,13 +118,13 @@ class DeepLabV3Plus(nn.Module):
         references = -(-self.reference_patches // batch) if self.training else 0  # of each image
         if (points.shape[1] + references) * PATCH_COST >= height * width:
             return sample(self.decode(features), points)
-        fused = self._fused(features)
         corners, fractions = _cells(points, height, width)  # [B, n, 2] each
         if self.training:
-            limits = torch.tensor([max(height - 1, 1), max(width - 1, 1)], device=fused.device)
-            drawn = _spread(batch, references, fused.device) * limits
+            limits = torch.tensor([max(height - 1, 1), max(width - 1, 1)], device=corners.device)
+            drawn = _spread(batch, references, corners.device) * limits
             corners = torch.cat([corners, drawn.long()], 1)
-        patches, inside = _patches(fused, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
+        low, context = self.low_level(features[0]), self.aspp(features[1])
+        patches, inside = fused_patches(low, context, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
         x = self._normalised(self.first, patches, inside, batch, references)
         x = self.first_dropout(x * inside)  # the dense convolution sees zeros outside the map
         inner = inside[:, :, 1:3, 1:3]
@@ -152,12 +137,18 @@ class DeepLabV3Plus(nn.Module):
         bottom = logits[:, :, 1, 0].lerp(logits[:, :, 1, 1], x_fraction)
         return top.lerp(bottom, y).unflatten(0, (batch, count)).transpose(1, 2)
 
-    def _fused(self, features: Features) -> Tensor:
-        low, high = features
-        low = self.low_level(low)
-        context = self.aspp(high)
-        context = F.interpolate(context, size=low.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([context, low], 1)
+    def _first(self, features: Features) -> Tensor:
+        """The first convolution, of both branches on the low-level grid."""
+        low, context = self.low_level(features[0]), self.aspp(features[1])
+        size = (low.shape[-2], low.shape[-1])
+        if low.device.type != "cpu":
+            context = F.interpolate(context, size=size, mode="bilinear", align_corners=False)
+            return self.first(torch.cat([context, low], 1))
+        convolve, norm, activate = self.first
+        assert isinstance(convolve.weight, Tensor)
+        by_context, by_low = convolve.weight.split([context.shape[1], low.shape[1]], 1)
+        x = F.conv2d(low, by_low, padding=1) + resized_convolution(context, by_context, size)
+        return activate(norm(x))
 
     def _classified(self, x: Tensor) -> Tensor:
         # float32 whatever the precision around it: rounded logits would tie utilities
@@ -212,20 +203,3 @@ def _cells(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     position = torch.minimum(position, size - 1.0)
     corner = torch.minimum(position.floor().long(), (size - 2).clamp(min=0))
     return corner, position - corner
-
-
-def _patches(maps: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
-    """6x6 patches around the 2x2 cells at `corners`, zero outside; and which inner 4x4 lie inside."""
-    batch, channels, height, width = maps.shape
-    window = torch.arange(-2, 4, device=maps.device)
-    rows = corners[..., 0, None] + window  # [B, m, 6]
-    columns = corners[..., 1, None] + window
-    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
-    image = torch.arange(batch, device=maps.device)[:, None, None, None]
-    index = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
-    index = (index + image * (height * width)).flatten()
-    flat = maps.permute(0, 2, 3, 1).reshape(-1, channels)  # a view of a channels-last map
-    patches = flat.index_select(0, index).unflatten(0, (-1, 6, 6))  # [B * m, 6, 6, channels]
-    inside = inside.flatten(0, 1)
-    patches = torch.where(inside[..., None], patches, 0)
-    return patches.permute(0, 3, 1, 2), inside[:, None, 1:5, 1:5].to(torch.float32)

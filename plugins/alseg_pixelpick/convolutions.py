@@ -1,0 +1,115 @@
+"""Convolutions that give the same numbers as torch's with less work."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DilatedConv2d(nn.Conv2d):
+    """A dilated 3x3 convolution that leaves out the taps which, on a small map, see only padding."""
+
+    def __init__(self, inputs: int, outputs: int, rate: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, h, w] -> [B, c', h, w]."""
+        rate = self.dilation[0]
+        weight, padding = self.weight, [rate, rate]
+        if rate >= x.shape[-2]:
+            weight, padding[0] = weight[:, :, 1:2], 0
+        if rate >= x.shape[-1]:
+            weight, padding[1] = weight[:, :, :, 1:2], 0
+        return F.conv2d(x, weight, padding=padding, dilation=rate)
+
+
+class DilatedDepthwise(nn.Conv2d):
+    """A dilated depthwise convolution, on a CPU as a plain one of the interleaved sub-grids that it sees apart.
+
+    oneDNN has fast kernels for the gradient of plain depthwise convolutions only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, h, w] -> [B, c, h, w]."""
+        if x.device.type != "cpu" or not (x.requires_grad or self.weight.requires_grad):
+            return super().forward(x)
+        return _Interleaved.apply(x, self.weight, self.dilation[0])
+
+
+class _Interleaved(torch.autograd.Function):
+    """The gradient is written out to keep every tensor in channels-last memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
+        parts = _split(x, rate)
+        ctx.save_for_backward(parts, weight)
+        ctx.rate, ctx.size = rate, x.shape[-2:]
+        out = F.conv2d(parts, weight, padding=weight.shape[-1] // 2, groups=len(weight))
+        return _merged(out, rate, ctx.size)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        parts, weight = ctx.saved_tensors
+        padding = [weight.shape[-1] // 2] * 2
+        by_parts, by_weight, _ = torch.ops.aten.convolution_backward(
+            *(_split(gradients[0], ctx.rate), parts, weight, None, [1, 1], padding, [1, 1], False, [0, 0]),
+            *(len(weight), [True, True, False]),
+        )
+        return _merged(by_parts, ctx.rate, ctx.size), by_weight, None
+
+
+def _split(x: Tensor, rate: int) -> Tensor:
+    """[B, c, h, w] -> [rate * rate * B, c, ceil(h / rate), ceil(w / rate)], each cell with those `rate` apart."""
+    height, width = x.shape[-2:]
+    x = F.pad(x, (0, -width % rate, 0, -height % rate))  # zeros, as the convolution's own padding
+    parts = x.permute(0, 2, 3, 1).unflatten(2, (-1, rate)).unflatten(1, (-1, rate))  # [B, h/r, r, w/r, r, c]
+    return parts.permute(2, 4, 0, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
+
+
+def _merged(parts: Tensor, rate: int, size: tuple[int, int]) -> Tensor:
+    """What `_split` took apart, [B, c, h, w]."""
+    whole = parts.permute(0, 2, 3, 1).unflatten(0, (rate, rate, -1))  # [r, r, B, h/r, w/r, c]
+    whole = whole.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)  # [B, h, w, c]
+    return whole[:, : size[0], : size[1]].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def quicken(module: nn.Module) -> None:
+    """Give the dilated depthwise convolutions inside a module the class above."""
+    for inner in module.modules():
+        if type(inner) is not nn.Conv2d or inner.groups != inner.in_channels or inner.groups == 1:
+            continue
+        kernel, rate = inner.kernel_size[0], inner.dilation[0]
+        square = inner.kernel_size == (kernel, kernel) and inner.dilation == (rate, rate)
+        same = inner.padding == (rate * (kernel // 2),) * 2 and inner.stride == (1, 1) and kernel % 2 == 1
+        if square and same and rate > 1 and inner.bias is None and inner.padding_mode == "zeros":
+            inner.__class__ = DilatedDepthwise
+
+
+def resized_convolution(maps: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """A 3x3 convolution, zero-padded, of maps [B, c, h, w] resized to H x W: [B, c', H, W].
+
+    Both are linear, so each of the nine taps is multiplied on the small grid, and their maps are resized and
+    shifted together by one matrix an axis; bilinear with half-pixel centres.
+    """
+    kind, (height, width) = maps.dtype, maps.shape[-2:]
+    taps = weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]  # [9 c', c, 1, 1]
+    small = F.conv2d(maps, taps.to(kind)).permute(0, 2, 3, 1)  # [B, h, w, 9 c']
+    small = small.unflatten(3, (3, 3, -1)).permute(0, 3, 1, 4, 2, 5)  # [B, 3, h, 3, w, c']
+    rows = _shifted_weights(size[0], height).to(maps)  # [H, 3 h]
+    columns = _shifted_weights(size[1], width).to(maps)
+    tall = rows @ small.flatten(1, 2).flatten(2)  # [B, H, 3 w c']
+    return (columns @ tall.unflatten(2, (3 * width, -1))).permute(0, 3, 1, 2)  # [B, H, W, c'] in memory
+
+
+@lru_cache(64)
+def _shifted_weights(length: int, cells: int) -> Tensor:
+    """[length, 3 cells]: bilinear weights of the places before, at and after each; 0 beyond the ends."""
+    places = torch.arange(-1, length + 1, dtype=torch.float64)
+    position = ((places + 0.5) * (cells / length) - 0.5).clamp(0, cells - 1)
+    weights = (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+    weights[0] = weights[-1] = 0
+    return torch.cat([weights[:-2], weights[1:-1], weights[2:]], 1).float()
