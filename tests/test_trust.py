@@ -223,15 +223,16 @@ def test_memory_that_runs_out_in_training_is_said(cli, camvid, tmp_path, monkeyp
     sizes=st.lists(st.sampled_from([(10, 10), (3000, 4000), (720, 960)]), max_size=20),
     batch_size=st.integers(1, 8),
     classes=st.integers(1, 30),
+    device=st.sampled_from(["cpu", "cuda"]),
 )
-def test_batches_hold_each_image_once_and_fit(sizes, batch_size, classes):
-    batches = batches_of_one_size(sizes, batch_size, classes)
+def test_batches_hold_each_image_once_and_fit(sizes, batch_size, classes, device):
+    batches = batches_of_one_size(sizes, batch_size, classes, device)
     assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
     for batch in batches:
         assert len({sizes[i] for i in batch}) == 1
         height, width = sizes[batch[0]]
         assert len(batch) <= batch_size
-        assert len(batch) == 1 or len(batch) * classes * height * width <= MOST
+        assert len(batch) == 1 or len(batch) * classes * height * width <= MOST[device]
 
 
 @given(

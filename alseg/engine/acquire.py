@@ -47,7 +47,7 @@ class Pool:
     def batches(self, look: Look) -> Iterator[tuple[list[int], PoolBatch]]:
         """Image numbers and what acquirer and selector see of them."""
         places = batches_of_one_size(
-            [self._images.sizes[i] for i in self._numbers], self._batch_size, len(self._classes)
+            [self._images.sizes[i] for i in self._numbers], self._batch_size, len(self._classes), self._device.type
         )
         groups = [[self._numbers[place] for place in group] for group in places]
         decoded = in_threads(self._read, [i for group in groups for i in group], self._workers, ahead=16)

@@ -48,7 +48,7 @@ def confusion_matrix(
     """The confusion matrix over all images that have a mask, int64 [C, C]."""
     total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
     masked = [i for i in range(len(images)) if images.has_mask[i]]
-    groups = batches_of_one_size([images.sizes[i] for i in masked], batch_size, len(classes))
+    groups = batches_of_one_size([images.sizes[i] for i in masked], batch_size, len(classes), device.type)
     numbers = [[masked[j] for j in group] for group in groups]
     decoded = in_threads(
         lambda i: (images.image(i), images.mask(i)), [i for group in numbers for i in group], workers, ahead=16

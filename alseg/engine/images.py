@@ -129,10 +129,13 @@ def _digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]
 
 
-MOST = 2**27  # numbers in the class maps of a batch, half a gigabyte
+# Numbers in the class maps of a batch: half a gigabyte on a GPU, and on a CPU what its caches serve well.
+MOST = {"cuda": 2**27, "cpu": 2**22}
 
 
-def batches_of_one_size(sizes: list[tuple[int, int]], batch_size: int, classes: int = 1) -> list[list[int]]:
+def batches_of_one_size(
+    sizes: list[tuple[int, int]], batch_size: int, classes: int = 1, device: str = "cuda"
+) -> list[list[int]]:
     """Image numbers in batches whose images share a size, sizes in order of appearance.
 
     A batch is smaller where its maps [B, classes, H, W] would hold more than MOST numbers.
@@ -142,6 +145,6 @@ def batches_of_one_size(sizes: list[tuple[int, int]], batch_size: int, classes: 
         buckets.setdefault(size, []).append(i)
     batches = []
     for (height, width), bucket in buckets.items():
-        count = max(1, min(batch_size, MOST // (classes * height * width)))
+        count = max(1, min(batch_size, MOST[device] // (classes * height * width)))
         batches += [bucket[j : j + count] for j in range(0, len(bucket), count)]
     return batches
