@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_camvid
 
 from alseg.engine.batches import Batch
 from alseg.engine.evaluate import confusion_matrix
@@ -18,6 +19,7 @@ from alseg.engine.predict import predict
 from alseg.engine.train import point_loss
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from benchmarks import reference
+from benchmarks.equivalence import MARGIN, both_ways, interval, seeds_needed, verdict
 from benchmarks.material import CLASSES, generated, labels_of, model, points_of, sparse_masks
 
 CPU, SMALL = torch.device("cpu"), "test_resnet.r160_in1k"
@@ -82,3 +84,25 @@ def test_the_benchmarks_print_a_table_and_write_a_list(tmp_path):
     for row in rows:
         assert row["ratio"] == pytest.approx(row["reference_seconds"] / row["alseg_seconds"])
         assert row["name"] in done.stdout
+
+
+def test_a_power_calculation_is_what_simulation_finds():
+    random, deviation = np.random.default_rng(0), 0.015
+    count = seeds_needed(deviation)
+    assert isinstance(count, int)
+
+    def shown(pairs: int) -> float:
+        found = [interval(random.normal(0, deviation, pairs)) for _ in range(2000)]
+        return float(np.mean([low > -MARGIN and high < MARGIN for low, high in found]))
+
+    assert shown(count) > 0.86
+    assert shown(count - 2) < 0.9
+
+
+def test_both_ways_train_on_the_same_labels(tmp_path):
+    settings = {"encoder": SMALL, "weights": "none"}
+    settings = {f"model.{name}": value for name, value in settings.items()} | {"model.channels": 8, "device": "cpu"}
+    settings |= {"dataset": "camvid", "dataset.data": str(write_camvid(tmp_path / "camvid")), "size": "64x64"}
+    found = both_ways(settings | {"train.epochs": 1, "rounds": 2, "report": False, "seed": 0})
+    assert len(found["points"]) == len(found["dense"]) == 2
+    assert "10 random" in verdict([found, found])

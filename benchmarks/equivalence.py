@@ -1,0 +1,127 @@
+"""Does training with the decoder at the points give what the dense decoder gives?
+
+    python -m benchmarks.equivalence --data CAMVID --weights FILE --results FILE.json --minutes 60
+
+For each seed, a CamVid run of two rounds is trained both ways on the same labels: ten random pixels an image, then 90
+more by margin and topk-then-uniform. --results collects a line a seed; a later call goes on with the next seed. The
+paired differences are set against +-2 points by two one-sided t-tests, and a power calculation says how many seeds
+that takes (Schuirmann 1987).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+import alseg
+from alseg.store import RunFolder
+
+MARGIN = 0.02  # of mean IoU and of accuracy; of the loss, in nats
+MEASURES = ("miou", "pixel_accuracy", "loss")
+
+
+def main() -> None:
+    """Train both ways with further seeds while there is time, and say what all seeds say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--size", default="180x240")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=60, help="no seed is begun after these")
+    parser.add_argument("--seeds", type=int, default=100, help="and none beyond so many")
+    arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
+    rows: list[dict[str, Any]] = json.loads(arguments.results.read_text()) if arguments.results.exists() else []
+    while time.monotonic() < end and len(rows) < arguments.seeds:
+        settings = {
+            "dataset": "camvid",
+            "dataset.data": str(arguments.data),
+            "model.weights": arguments.weights,
+            "split": "val",
+            "size": arguments.size,
+            "train.epochs": arguments.epochs,
+            "train.batch_size": arguments.batch,
+            "first_pixels": 10,
+            "pixels_per_round": 90,
+            "budget": 100,
+            "report": False,
+            "seed": len(rows),
+        }
+        rows.append({"seed": len(rows), "size": arguments.size, "epochs": arguments.epochs, **both_ways(settings)})
+        arguments.results.write_text(json.dumps(rows, indent=1) + "\n")
+        print(f"seed {len(rows) - 1}: {rows[-1]}", flush=True)
+    print(verdict(rows))
+
+
+def both_ways(settings: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """Each way's measures after each round; the second way is trained on the labels of the first."""
+    with tempfile.TemporaryDirectory() as place:
+        points, dense = Path(place) / "points", Path(place) / "dense"
+        first = alseg.run(settings | {"train.decode": "points"}, out=points)
+        shutil.copytree(points, dense)
+        for path in [dense / "rounds.jsonl", *dense.rglob("model.safetensors"), *dense.rglob("confusion.csv")]:
+            path.unlink()
+        folder = RunFolder(dense)
+        stored = folder.settings()
+        stored["train"]["decode"] = "dense"
+        folder.write_settings(stored)
+        second = alseg.resume(dense)
+    return {"points": measures(first.rounds), "dense": measures(second.rounds)}
+
+
+def measures(records: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """What is compared of each round, and how long its training took."""
+    return [{name: record[name] for name in (*MEASURES, "train_seconds")} for record in records]
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """A table: mean difference points - dense, its 90 % interval, whether it lies within the margin."""
+    lines = ["| labels | measure | dense | points | difference | 90 % interval | equivalent | seeds needed |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for round, labels in enumerate(("10 random", "100, 90 of them by margin-B")):
+        for name in MEASURES:
+            dense, points = (np.array([row[way][round][name] for row in rows]) for way in ("dense", "points"))
+            low, high = interval(points - dense)
+            inside = "yes" if low > -MARGIN and high < MARGIN else "not shown"
+            needed = seeds_needed(float((points - dense).std(ddof=1)) if len(rows) > 1 else float("nan"))
+            cells = (f"{dense.mean():.4f}", f"{points.mean():.4f}", f"{(points - dense).mean():+.4f}")
+            lines.append(
+                f"| {labels} | {name} | {' | '.join(cells)} | {low:+.4f} to {high:+.4f} | {inside} | {needed} |"
+            )
+    return "\n".join(lines)
+
+
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """The 90 % interval of the mean, which is two one-sided tests at 5 %."""
+    count = len(differences)
+    if count < 2:
+        return float("-inf"), float("inf")
+    half = stats.t.ppf(0.95, count - 1) * differences.std(ddof=1) / np.sqrt(count)
+    return float(differences.mean() - half), float(differences.mean() + half)
+
+
+def seeds_needed(deviation: float, power: float = 0.9) -> int | str:
+    """How many pairs show equivalence with this power where there is no difference."""
+    for count in range(2, 1000):
+        spread = deviation / np.sqrt(count)
+        critical = MARGIN - stats.t.ppf(0.95, count - 1) * spread
+        if deviation == 0:
+            return count
+        if critical > 0 and 2 * stats.t.cdf(critical / spread, count - 1) - 1 >= power:
+            return count
+    return "unknown"
+
+
+if __name__ == "__main__":
+    main()
