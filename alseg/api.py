@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,9 +16,9 @@ from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.loop import run_rounds
-from alseg.plugins import Registry, load_plugins
+from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
-from alseg.report.page import write_report
+from alseg.report.page import is_current, write_report
 from alseg.store import SETTINGS, RunFolder, refuse_occupied
 
 CURVE = Path("figures") / "learning-curve.png"
@@ -84,18 +85,20 @@ def resume(
     """
     registry, progress = registry or load_plugins(), progress or Quiet()
     opened = RunFolder(Path(folder))
-    records = opened.rounds()
-    if rounds is not None or budget is not None:
-        _extend(registry, opened, len(records), rounds, budget)
-    if records and _is_finished(registry, opened, len(records)):
-        if opened.settings().get("report") and not (opened.path / CURVE.parent).exists():
+    records, before = opened.rounds(), opened.settings()
+    settings = before | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
+    if settings != before:
+        _check_extension(registry, opened, len(records), settings, rounds, budget)
+    elif records and _is_finished(registry, opened, len(records)):
+        if before.get("report") and not is_current(opened.path):
             write_report([opened.path], opened.path)  # the run was killed before its figures were drawn
         return _result(opened, records)
-    resolved = resolve_stored(registry, opened, opened.settings())
-    opened.check_labels(len(records))
-    experiment = Experiment(registry, resolved, progress)
-    experiment.check_same_data(opened)
-    return _carried_on(experiment, opened)
+    with _resumable(opened):
+        resolved = resolve_stored(registry, opened, settings)
+        opened.check_labels(len(records))
+        experiment = Experiment(registry, resolved, progress)
+        experiment.check_same_data(opened)
+    return _carried_on(experiment, opened, settings if settings != before else None)
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
@@ -110,19 +113,30 @@ def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
         return False  # what is wrong is said when the run is taken up
 
 
-def _extend(registry: Registry, folder: RunFolder, finished: int, rounds: int | None, budget: int | None) -> None:
-    """Write a run's new number of rounds or budget into its settings."""
-    settings = folder.settings() | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
-    if budget is not None and "pool_pixels_per_round" in settings:
-        raise UserMistake(f"The run {folder.path} asks over the whole pool: it takes --rounds, not --budget.")
+def _check_extension(
+    registry: Registry,
+    folder: RunFolder,
+    finished: int,
+    settings: dict[str, Any],
+    rounds: int | None,
+    budget: int | None,
+) -> None:
+    """UserMistake where another number of rounds or another budget makes no sense."""
+    path = folder.path
+    if budget is not None and settings.get("pool_pixels_per_round", "none") != "none":
+        raise UserMistake(f"The run {path} asks over the whole pool: it takes --rounds, not --budget.")
+    if settings.get("labels") == "all":
+        raise UserMistake(f"The run {path} is full supervision: it trains once.")
     config = resolve_stored(registry, folder, settings).config
     total = config.total_rounds()
     if rounds is not None and total < rounds:
         raise UserMistake(f"The budget of {config.budget} pixels an image ends after {total} rounds: raise it too.")
     if total < finished:
-        raise UserMistake(f"The run {folder.path} has finished {finished} rounds already: give more.")
-    with folder.lock():
-        folder.write_settings(settings)
+        raise UserMistake(f"The run {path} has finished {finished} rounds already: give more.")
+    if total == finished and config.rounds is not None and budget is not None:
+        raise UserMistake(
+            f"The run {path} ends after its {config.rounds} rounds whatever the budget: give --rounds too."
+        )
 
 
 def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, Any]) -> Resolved:
@@ -134,25 +148,31 @@ def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, An
             raise UserMistake("it lacks the setting dataset.")
         resolved = resolve(registry, flatten(stored), {})
     except UserMistake as error:
-        files = record.get("plugin_files") if isinstance(record, dict) else None
-        hint = f" It was started with {' '.join(f'--plugin {file}' for file in files)}." if files else ""
-        raise UserMistake(f"{path} cannot be taken up: {error}{hint}") from error
+        raise UserMistake(f"{path} cannot be taken up: {error}{plugin_hint(record)}") from error
     missing = flatten(resolved.config.nested()).keys() - flatten(stored).keys()
     if missing:
         raise UserMistake(f"{path} lacks the setting {min(missing)}: it is damaged, or of another version of alseg.")
     return resolved
 
 
-def _carried_on(experiment: Experiment, folder: RunFolder) -> RunResult:
+@contextlib.contextmanager
+def _resumable(folder: RunFolder) -> Iterator[None]:
+    """What stops a run says how it goes on."""
     command = f"alseg resume {shlex.quote(str(folder.path))}"
-    with folder.lock():
-        try:
-            records = run_rounds(experiment, folder)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(f"Interrupted; `{command}` goes on from the last phase.") from stop
-        except Waiting as wait:
-            raise Waiting(f"{wait} `{command}` goes on when they are in.") from wait
-        return _result(folder, records)
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"Interrupted; `{command}` goes on from the last phase.") from stop
+    except Waiting as wait:
+        raise Waiting(f"{wait} `{command}` goes on when they are in.") from wait
+
+
+def _carried_on(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any] | None = None) -> RunResult:
+    """Do what is left to do; `settings` take the place of the stored ones before."""
+    with folder.lock(), _resumable(folder):
+        if settings is not None:
+            folder.write_settings(settings)
+        return _result(folder, run_rounds(experiment, folder))
 
 
 def _result(folder: RunFolder, records: list[dict[str, Any]]) -> RunResult:

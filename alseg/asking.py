@@ -46,7 +46,7 @@ class Asking:
             asked = in_smaller_batches(
                 lambda batch_size: self._asked(round, labels, model, n, batch_size),
                 self._config.query.batch_size,
-                "choosing pixels",
+                "choosing pixels in batches",
                 self._progress.say,
             )
         short, wanted = sum(len(proposals) < n for proposals in asked), self._config.pool_pixels_per_round

@@ -23,6 +23,7 @@ from alseg.engine.device import (
     describe_device,
     deterministic,
     in_smaller_batches,
+    out_of_memory,
 )
 from alseg.engine.images import DecodedImages
 from alseg.engine.train import TrainResult
@@ -187,7 +188,9 @@ class Experiment:
             with deterministic(self.config.deterministic):
                 seen = self._asking.views(round + 1, labels, model, numbers)
                 pictures.write_round(self.folder, round, seen, self.classes)
-        except AlsegError as error:  # pictures are no reason to end a run
+        except (AlsegError, MemoryError, RuntimeError) as error:  # pictures are no reason to end a run
+            if not isinstance(error, AlsegError) and not out_of_memory(error):
+                raise
             self.say(f"Round {round} has no sample pictures: {error}")
 
     def _report(self, figures: bool = False) -> None:
@@ -228,7 +231,7 @@ class Experiment:
                 )
 
         with deterministic(config.deterministic):
-            return in_smaller_batches(matrix, config.evaluate.batch_size, "evaluating", self._progress.say)
+            return in_smaller_batches(matrix, config.evaluate.batch_size, "evaluating in batches", self._progress.say)
 
     def record(
         self,

@@ -28,8 +28,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 def nested_files(folder: Path, leave_out: Path | None = None) -> dict[str, Path]:
     """The image files under a folder, by their path relative to it without suffix, sorted.
 
-    Links are followed. Hidden files and folders, alseg's own runs and the folder `leave_out` are passed
-    over. Names are in Unicode's composed form, so that they are the same on every system; two files of one
+    Links are followed. Hidden files and folders, alseg's own runs and predictions and the folder `leave_out`
+    are passed over. Names are in Unicode's composed form, so that they are the same on every system; two files of one
     name are refused.
     """
     found: dict[str, Path] = {}
@@ -51,7 +51,7 @@ def _walked(folder: Path, leave_out: Path | None, above: tuple[Path, ...]) -> It
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise UserMistake(f"Cannot read the folder {folder}: {error.strerror}.") from error
-    if above and any(path.name == "run.toml" for path in inside):
+    if above and any(path.name in ("run.toml", "predictions.json") for path in inside):
         return
     for path in inside:
         if path.is_dir() and not path.name.startswith("."):

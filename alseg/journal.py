@@ -30,7 +30,8 @@ class Journal:
         for number, line in enumerate(lines, 1):
             try:
                 event = json.loads(line)
-                event["event"], event["item"]
+                if not isinstance(event["event"], str) or not isinstance(event["item"], str):
+                    raise TypeError
             except (ValueError, TypeError, KeyError) as error:
                 raise AlsegError(f"Line {number} of {self._path} is no journal event.") from error
             events.append(event)

@@ -44,6 +44,7 @@ def answered(experiment: Experiment, folder: RunFolder, round: int, questions: l
     """Ask what has no answer yet, journal what comes in, and label the round's pixels."""
     journal = folder.journal
     known = fold(journal.events())
+    experiment.check_answers(list(known.values()))
     open_questions = [question for question in questions if question.item not in known]
     if open_questions:
         experiment.oracle.ask(open_questions)

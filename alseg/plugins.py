@@ -228,3 +228,9 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
 
         manager.subset_hook_caller(f"register_{kind}s", others)(register=register)
         yield from found
+
+
+def plugin_hint(record: Any) -> str:
+    """A sentence on the plugin files that a run was started with, from the record in its settings."""
+    files = record.get("plugin_files") if isinstance(record, Mapping) else None
+    return f" It was started with {' '.join(f'--plugin {file}' for file in files)}." if files else ""

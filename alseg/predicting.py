@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import json
@@ -9,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from alseg.colours import colours_of, heat, levels
-from alseg.errors import UserMistake
+from alseg.engine.device import in_smaller_batches
+from alseg.errors import Interrupted, UserMistake
 from alseg.imagefiles import FORMATS, is_image, nested_files, read_image
 from alseg.options import Longer, Size
 from alseg.plugins import Registry
@@ -24,7 +25,8 @@ from alseg.segment import TILE, Segmentation, Segmenter
 from alseg.store import write_whole
 from alseg.values import Classes
 
-FACTS = "predictions.json"
+FACTS, STAMPS = "predictions.json", "done.jsonl"
+SMALLEST_TILE = 64
 OPACITY = 0.55
 
 
@@ -58,49 +60,90 @@ def predict(
 
     masks/NAME.png holds class values with the classes' palette, overlays/NAME.jpg the image under them,
     probabilities/NAME.npy float16 [C, H, W], utility/NAME.npy float32 [H, W] and NAME.png a picture of it.
-    What is there already and newer than its image is kept, so that the same call goes on where it was
+    What was done of an image that has not changed is kept, so that the same call goes on where it was
     stopped. An image that cannot be read is passed over and told in the result.
     """
     progress, place = progress or Quiet(), Path(out)
-    files = named_images(images)
+    files = named_images(images, place)
     segmenter = Segmenter(run, round=round, device=device, precision=precision, size=size, tile=tile, registry=registry)
-    facts = {
-        "run": str(segmenter.folder.resolve()),
-        "round": segmenter.round,
-        "size": str(segmenter.size or "own"),
-        "tile": tile,
-        "classes": list(segmenter.classes.names),
-        "void": segmenter.classes.void,
-    }
-    _claim(place, facts)
+    if utility:
+        segmenter.acquirer()  # what is wrong with it is said before anything is written
+    _claim(place, segmenter, tile)
     writers = _writers(place, segmenter.classes, overlays, probabilities, utility)
-    result = Predicted(place, [], [], [])
-    with progress.phase("predicting", len(files)) as step:
-        for name, path in files.items():
-            targets = [target(name) for target, _ in writers]
-            if all(target.exists() and target.stat().st_mtime >= path.stat().st_mtime for target in targets):
-                result.kept.append(name)
-            else:
+    stamps, result = Stamps(place / STAMPS), Predicted(place, [], [], [])
+    try:
+        with progress.phase("predicting", len(files)) as step:
+            for name, path in files.items():
+                targets = [target(name) for target, _ in writers]
                 try:
-                    image = read_image(path)
+                    stamp = stamps.of(path)
+                    if stamps.known.get(name) == stamp and all(target.exists() for target in targets):
+                        result.kept.append(name)
+                    else:
+                        image = read_image(path)
+                        seen = _segmented(segmenter, image, name, probabilities, utility, progress)
+                        for target, (_, content) in zip(targets, writers, strict=True):
+                            target.parent.mkdir(parents=True, exist_ok=True)
+                            write_whole(target, content(image, seen))
+                        stamps.add(name, stamp)
+                        result.done.append(name)
                 except UserMistake as error:
                     result.failed.append(str(error))
-                    step(1, "")
-                    continue
-                seen = segmenter.segment(image, probabilities=probabilities, utility=utility, key=name)
-                for target, (_, content) in zip(targets, writers, strict=True):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(target, content(image, seen))
-                result.done.append(name)
-            step(1, "")
+                except OSError as error:
+                    if error.errno not in (errno.ENAMETOOLONG, errno.ENOENT):
+                        raise
+                    result.failed.append(f"{error.strerror}: {path}.")
+                step(1, "")
+    except KeyboardInterrupt as stop:
+        done = len(result.done) + len(result.kept)
+        raise Interrupted(f"Interrupted; {done} of {len(files)} images are done, the same command goes on.") from stop
     return result
 
 
-def named_images(images: Iterable[Path | str]) -> dict[str, Path]:
-    """Files by the name their outputs get: relative to the folder that was given, without suffix."""
+def _segmented(
+    segmenter: Segmenter, image: np.ndarray, name: str, probabilities: bool, utility: bool, progress: Progress
+) -> Segmentation:
+    """In smaller tiles from here on where the memory is too small."""
+
+    def segment(tile: int) -> Segmentation:
+        segmenter.tile = tile
+        return segmenter.segment(image, probabilities=probabilities, utility=utility, key=name)
+
+    return in_smaller_batches(segment, segmenter.tile, f"predicting {name} in tiles", progress.say, least=SMALLEST_TILE)
+
+
+class Stamps:
+    """Which image files were done: a line each with its size and time, the last of a name counts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.known: dict[str, list[int]] = {}
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # a torn end does not count
+        for line in lines:
+            try:
+                record = json.loads(line)
+                self.known[str(record["image"])] = list(record["stamp"])
+            except (ValueError, KeyError, TypeError):
+                continue  # that image is predicted again
+
+    @staticmethod
+    def of(path: Path) -> list[int]:
+        """An image file's size and time."""
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns]
+
+    def add(self, name: str, stamp: list[int]) -> None:
+        """Say that an image's outputs are all there."""
+        self.known[name] = stamp
+        with open(self._path, "ab") as file:
+            file.write(json.dumps({"image": name, "stamp": stamp}).encode() + b"\n")
+
+
+def named_images(images: Iterable[Path | str], out: Path) -> dict[str, Path]:
+    """Files by the name their outputs get: relative to the folder that was given, without suffix; none of `out`."""
     found: dict[str, Path] = {}
     for given in images:
-        for name, path in _files(str(given)):
+        for name, path in _files(str(given), out.resolve()):
             if found.setdefault(name, path).resolve() != path.resolve():
                 raise UserMistake(f"{found[name]} and {path} would both be written as {name}: predict them apart.")
     if not found:
@@ -108,10 +151,10 @@ def named_images(images: Iterable[Path | str]) -> dict[str, Path]:
     return found
 
 
-def _files(given: str) -> Sequence[tuple[str, Path]]:
+def _files(given: str, out: Path) -> Sequence[tuple[str, Path]]:
     path = Path(given).expanduser()
     if path.is_dir():
-        inside = nested_files(path)
+        inside = nested_files(path, leave_out=out)
         if not inside:
             raise UserMistake(f"The folder {given} holds no {FORMATS} image.")
         return list(inside.items())
@@ -120,27 +163,39 @@ def _files(given: str) -> Sequence[tuple[str, Path]]:
             raise UserMistake(f"{given} is no {FORMATS} file.")
         return [(path.stem, path)]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if is_image(Path(match))]
+    matches = [match for match in matches if match.is_file() and not match.resolve().is_relative_to(out)]
     if not matches:
         raise UserMistake(f"There is no image {given}.")
-    return [(match.stem, match) for match in matches if match.is_file()]
+    return [(match.stem, match) for match in matches]
 
 
-def _claim(place: Path, facts: dict[str, Any]) -> None:
-    """Make the folder; UserMistake where it holds other predictions, or other files."""
+def _claim(place: Path, segmenter: Segmenter, tile: int) -> None:
+    """Make the folder; UserMistake where it holds another model's predictions, or other files."""
+    facts = {
+        "run": str(segmenter.folder.resolve()),
+        "round": segmenter.round,
+        "model": segmenter.digest,
+        "size": str(segmenter.size or "own"),
+        "tile": tile,
+        "precision": segmenter.precision,
+        "classes": list(segmenter.classes.names),
+        "void": segmenter.classes.void,
+    }
     path = place / FACTS
     if path.exists():
         try:
             before = json.loads(path.read_text())
         except ValueError as error:
             raise UserMistake(f"{path} is damaged: give another --out.") from error
-        changed = [key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key]]
+        keys = [key for key in facts if key != "run"]  # a run may be moved
+        changed = [key for key in keys if not isinstance(before, dict) or before.get(key) != facts[key]]
         if changed:
             raise UserMistake(f"{place} holds predictions with another {changed[0]}: give another --out.")
         return
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UserMistake(f"{place} holds other files: give another --out.")
     place.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(facts, indent=2, ensure_ascii=False).encode())
+    write_whole(path, json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 Writer = tuple[Callable[[str], Path], Callable[[np.ndarray, Segmentation], bytes]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from alseg.errors import UserMistake
 from alseg.grid import resize_images
 from alseg.models import stored_model
 from alseg.options import Longer, Size, fitted
-from alseg.plugins import Registry, load_plugins
+from alseg.plugins import Registry, load_plugins, plugin_hint
+from alseg.protocols import Acquirer
 from alseg.store import SETTINGS, RunFolder
 from alseg.values import Classes, PixelLabels, PoolBatch
 
@@ -70,9 +71,24 @@ class Segmenter:
         self._precision = choose_precision(precision, self._device)
         self.size = size or self.config.evaluate.size or self.config.query.size
         self.tile = tile
-        pieces = registry.find("model", self.config.model.name), registry.find("acquirer", self.config.acquirer.name)
-        self._model, _ = stored_model(folder, self.round, pieces[0], self.config.model, len(self.classes), self._device)
-        self._acquirer = checked_acquirer(pieces[1].build(self.config.acquirer.options), pieces[1].described())
+        piece = registry.find("model", self.config.model.name)
+        self._model, _ = stored_model(folder, self.round, piece, self.config.model, len(self.classes), self._device)
+        self.digest = folder.model_digest(self.round)
+        self._registry = registry
+        self._acquirer: Acquirer | None = None
+
+    @property
+    def precision(self) -> str:
+        """Such as float32."""
+        return str(self._precision).removeprefix("torch.")
+
+    def acquirer(self) -> Acquirer:
+        """The run's acquirer; UserMistake where its plugin is not there."""
+        if self._acquirer is None:
+            choice = self.config.acquirer
+            piece = self._registry.find("acquirer", choice.name)
+            self._acquirer = checked_acquirer(piece.build(piece.resolve(choice.options)), piece.described())
+        return self._acquirer
 
     @property
     def model(self) -> nn.Module:
@@ -110,9 +126,17 @@ class Segmenter:
         draw = Draw(self.config.seed, self.round + 1, key)
         on_device = logits.device
 
-        def members(k: int) -> Any:
-            whole = scaled.to(self._device)
-            return Passes(self._model, lambda: whole, self._device, self._precision, draw).dropout(k)
+        def passes(part: Tensor) -> Passes:
+            there = part.to(self._device)
+            return Passes(self._model, lambda: there, self._device, self._precision, draw)
+
+        def members(k: int) -> Iterator[Tensor]:
+            if max(scaled.shape[-2:]) <= self.tile:
+                return passes(scaled).dropout(k)
+            return (
+                tiled_logits(scaled, lambda part: next(passes(part).dropout(1, first)), self.tile)  # noqa: B023
+                for first in range(k)
+            )
 
         def uniforms(purpose: str) -> Tensor:
             start = noise.stream(draw.seed, draw.round, purpose, key)
@@ -127,7 +151,7 @@ class Segmenter:
             round=draw.round,
             noise=uniforms,
         )
-        return self._acquirer(batch)[0].double().cpu().numpy()
+        return self.acquirer()(batch)[0].double().cpu().numpy()
 
 
 def _round_of(folder: RunFolder, round: int | None) -> int:
@@ -150,6 +174,6 @@ def _understood(registry: Registry, folder: RunFolder, settings: dict[str, Any])
             raise UserMistake("its record lacks the classes")
         colours = tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in record["colours"])
         classes = Classes(tuple(record["classes"]), int(record["void_value"]), colours)
-        return stored_config(registry, settings, ("model", "acquirer")), classes
+        return stored_config(registry, settings, ("model",)), classes
     except (UserMistake, ValueError, TypeError) as error:
-        raise UserMistake(f"{path} cannot be taken up: {str(error).rstrip('.')}.") from error
+        raise UserMistake(f"{path} cannot be taken up: {str(error).rstrip('.')}.{plugin_hint(record)}") from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import socket
 import tempfile
@@ -39,7 +42,7 @@ RECORDED = (
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file at once: a temporary file beside it, fsync, rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -76,6 +79,7 @@ class RunFolder:
     def create(cls, path: Path, settings: Mapping[str, Any], images: Iterable[Mapping[str, Any]] = ()) -> RunFolder:
         """A new run, which appears with its settings and a line on each of its images by one rename."""
         refuse_occupied(path)
+        path = path.resolve() if path.is_symlink() else path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -89,7 +93,9 @@ class RunFolder:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
         except OSError as error:
-            raise UserMistake(f"Cannot create the run {path}: {error.strerror}.") from error
+            if error.errno == errno.ENOSPC:
+                raise
+            raise UserMistake(f"Cannot create the run {path}: {error.strerror}; give another --out.") from error
         _sync_folder(path.parent)
         return cls(path)
 
@@ -204,6 +210,11 @@ class RunFolder:
         """Whether a round's training is complete."""
         return (self.path / "rounds" / f"{round:02}" / "model.safetensors").exists()
 
+    def model_digest(self, round: int) -> str:
+        """SHA-256 of a round's model file."""
+        with open(self.path / "rounds" / f"{round:02}" / "model.safetensors", "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def write_model(self, round: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """rounds/NN/model.safetensors, whole, with facts about its training as metadata."""
         from safetensors.torch import save
@@ -229,7 +240,8 @@ class RunFolder:
 def refuse_occupied(path: Path) -> None:
     """A run or other files at `path` are not written over."""
     if (path / SETTINGS).exists():
-        raise UserMistake(f"{path} is a run already: go on with `alseg resume {path}`, or give another --out.")
+        command = f"alseg resume {shlex.quote(str(path))}"
+        raise UserMistake(f"{path} is a run already: go on with `{command}`, or give another --out.")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserMistake(f"{path} holds other files: give another --out.")
 

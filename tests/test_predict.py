@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from PIL import Image
 
 import alseg
 from alseg.cli.app import run_cli
+from alseg.config import Choice
 from alseg.engine.tiles import strips, tile_starts, tiled_logits
 from alseg.grid import resize
 
@@ -164,3 +168,89 @@ def test_strips_are_the_resized_map(h, w, H, W):  # noqa: N803
     logits = torch.randn(1, 3, h, w)
     found = torch.cat([rows() for _, rows in strips(logits, (H, W), most=3 * W * 4)], 2)
     torch.testing.assert_close(found, resize(logits, (H, W)), atol=2e-5, rtol=1e-4)
+
+
+def test_another_model_in_the_same_folder_is_another_model(cli, run, tmp_path):
+    photo(tmp_path / "photos" / "a.png", 20, 20)
+    moved = shutil.copytree(run, tmp_path / "run")
+    words = ["predict", moved, tmp_path / "photos", "--out", tmp_path / "out"]
+    assert cli(*words).code == 0
+    first = moved / "rounds/00/model.safetensors"
+    (moved / "rounds/01/model.safetensors").write_bytes(first.read_bytes())
+    outcome = cli(*words)
+    assert outcome.code == 2 and "another model" in outcome.err
+
+
+def test_an_older_file_in_the_place_of_an_image_is_predicted(cli, run, tmp_path):
+    path = photo(tmp_path / "photos" / "a.png", 20, 20)
+    words = ["predict", run, tmp_path / "photos", "--out", tmp_path / "out", "--json"]
+    assert cli(*words).code == 0
+    photo(path, 30, 30)
+    os.utime(path, (1, 1))
+    assert json.loads(cli(*words).out)["done"] == ["a"]
+    assert np.asarray(Image.open(tmp_path / "out/masks/a.png")).shape == (30, 30)
+
+
+def test_predictions_inside_the_input_are_no_input(cli, run, tmp_path):
+    photo(tmp_path / "photos" / "a.png", 20, 20)
+    for out in ("first", "second", "first"):
+        outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "photos" / out, "--json")
+        found = json.loads(outcome.out)
+        assert found["done"] + found["kept"] == ["a"]
+
+
+def test_a_name_too_long_is_told_and_the_others_are_done(cli, run, tmp_path):
+    photo(tmp_path / "photos" / "z.png", 20, 20)
+    photo(tmp_path / "photos" / ("n" * 249 + ".png"), 20, 20)
+    outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "out")
+    assert (tmp_path / "out/masks/z.png").exists()
+    assert outcome.code in (0, 2)
+
+
+def test_memory_that_runs_out_makes_tiles_smaller(cli, run, tmp_path, monkeypatch):
+    photo(tmp_path / "photos" / "a.png", 200, 260)
+    seen, logits = [], alseg.Segmenter._logits
+
+    def small(self, images):
+        seen.append(max(images.shape[-2:]))
+        if seen[-1] > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return logits(self, images)
+
+    monkeypatch.setattr(alseg.Segmenter, "_logits", small)
+    outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "out", "--size", "own", "--tile", 256)
+    assert outcome.code == 0, outcome.err
+    assert "in tiles of 64" in outcome.err
+    monkeypatch.setattr(alseg.Segmenter, "_logits", lambda self, images: raise_memory())
+    outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "other")
+    assert outcome.code == 1 and "not enough memory" in outcome.err
+
+
+def raise_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_an_interruption_says_how_to_go_on(cli, run, tmp_path, monkeypatch):
+    for name in "abc":
+        photo(tmp_path / "photos" / f"{name}.png", 20, 20)
+    segment, calls = alseg.Segmenter.segment, []
+
+    def interrupted(self, *words, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return segment(self, *words, **more)
+
+    monkeypatch.setattr(alseg.Segmenter, "segment", interrupted)
+    outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "out")
+    assert outcome.code == 130
+    assert "1 of 3 images are done, the same command goes on" in outcome.err
+
+
+def test_committee_utilities_in_tiles(tmp_path, run):
+    segmenter = alseg.Segmenter(run, device="cpu", size="own", tile=64)
+    segmenter.config = dataclasses.replace(segmenter.config, acquirer=Choice("bald", {"passes": 2}))
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    utility = segmenter.segment(image, utility=True).utility
+    assert utility is not None and utility.shape == (90, 130)
+    assert np.isfinite(utility).all() and utility.max() > 0

@@ -17,6 +17,7 @@ from PIL import Image
 
 from alseg.cli.app import run_cli
 from alseg.colours import levels
+from alseg.report.figures import _some, over_labels
 from alseg.report.page import themed, write_report
 from alseg.report.reading import RunView
 
@@ -155,3 +156,36 @@ def test_levels_go_from_lowest_to_highest():
 def test_a_page_is_the_same_again(run, tmp_path):
     first, second = (write_report([run], tmp_path / name).read_bytes() for name in ("a", "b"))
     assert first == second
+
+
+def test_a_finished_run_whose_report_is_old_gets_a_new_one(cli, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "figures/.drawn").write_text("before the last round")
+    (copy / "report.html").write_text("old")
+    (copy / "figures/places.png").unlink()
+    assert cli("resume", copy).code == 0
+    assert "Sample images" in (copy / "report.html").read_text()
+    assert (copy / "figures/places.png").exists()
+    before = (copy / "report.html").stat().st_mtime_ns
+    assert cli("resume", copy).code == 0
+    assert (copy / "report.html").stat().st_mtime_ns == before, "once is enough"
+
+
+def test_runs_of_one_name_and_odd_names_have_a_legend_each(run, tmp_path):
+    paths = [shutil.copytree(run, tmp_path / name) for name in ("x/run", "y/run", "_under", "日本")]
+    views = [RunView.read(path) for path in paths]
+    figure = over_labels(views)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["x/run", "y/run", "_under", "日本"]
+
+
+def test_a_damaged_or_missing_picture_is_left_out(cli, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "rounds/00/samples/00-utility.png").write_bytes(b"no picture")
+    (copy / "samples/01-image.jpg").unlink()
+    assert cli("report", copy).code == 0
+
+
+def test_many_rounds_have_few_ticks(run):
+    assert _some(list(range(40))) == list(range(3, 40, 4))
+    assert _some([1, 2]) == [1, 2]

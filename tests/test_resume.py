@@ -26,6 +26,7 @@ EXTENSIONS = {
     "fewer than there are": (("--rounds", 1), "has finished 2 rounds"),
     "none": (("--rounds", 0), "rounds takes"),
     "a budget that is spent": (("--budget", 5), "has finished 2 rounds"),
+    "a budget beyond the rounds": (("--budget", 500), "give --rounds too"),
 }
 
 
@@ -80,6 +81,7 @@ def test_changed_data_are_refused_by_name(cli, camvid, tmp_path, case):
     assert outcome.code == 2
     assert expected in outcome.err
     assert {path: path.read_bytes() for path in before} == before
+    assert "rounds = 1" in (tmp_path / "run/run.toml").read_text(), "nothing is written before the data are checked"
 
 
 def test_the_same_pixels_in_another_file_are_the_same_data(cli, camvid, tmp_path):

@@ -184,7 +184,7 @@ def test_a_batch_that_is_too_large_for_the_memory_is_halved_and_said():
 
     assert in_smaller_batches(work, 9, "choosing pixels", said.append) == 2
     assert tried == [9, 4, 2]
-    assert len(said) == 2 and "batches of 2" in said[1]
+    assert len(said) == 2 and "choosing pixels of 2" in said[1]
 
     def never(batch_size: int) -> int:
         raise torch.OutOfMemoryError

@@ -38,7 +38,7 @@ alseg run --dataset camvid --data CAMVID --weights FILE
 alseg plugins
 """
 
-INTERRUPTED = "Interrupted; nothing was written."
+INTERRUPTED = "Interrupted."
 # What whoever gave the path can put right; a full disk or a broken one is not among it.
 MISTAKES = {
     errno.ENAMETOOLONG,
@@ -47,6 +47,7 @@ MISTAKES = {
     errno.ENOENT,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EEXIST,
     errno.EROFS,
     errno.ELOOP,
 }

@@ -89,21 +89,25 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def in_smaller_batches(work: Callable[[int], T], batch_size: int, what: str, say: Callable[[str], None]) -> T:
-    """`work(batch_size)`, and again with half the batch where memory runs out; AlsegError where one is too many."""
+def in_smaller_batches(
+    work: Callable[[int], T], batch_size: int, what: str, say: Callable[[str], None], least: int = 1
+) -> T:
+    """`work(batch_size)`, and again with half of it where memory runs out; AlsegError where `least` is too many."""
     while True:
         try:
             return work(batch_size)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            if batch_size == 1:
-                raise AlsegError(f"There is not enough memory for {what} one by one: give a smaller size.") from error
+            if batch_size <= least:
+                raise AlsegError(
+                    f"There is not enough memory for {what} of {batch_size}: give a smaller size."
+                ) from error
         # here, not above: the traceback would hold on to the memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         batch_size //= 2
-        say(f"Memory ran out: {what} in batches of {batch_size} from here on.")
+        say(f"Memory ran out: {what} of {batch_size} from here on.")
 
 
 @contextlib.contextmanager

@@ -43,8 +43,10 @@ class Passes:
             features = self._model.encode(self._images()) if self._features is None else self._features
             return self._model.decode(features).float()
 
-    def dropout(self, count: int) -> Iterator[Tensor]:
-        """`count` logits, one at a time, with the dropout layers at work and all else in evaluation mode.
+    def dropout(self, count: int, first: int = 0) -> Iterator[Tensor]:
+        """`count` logits from number `first` on, one at a time, with the dropout layers at work.
+
+        All else is in evaluation mode.
 
         The encoder runs once if no dropout is at work in it (Gal and Ghahramani, ICML 2016). Raises
         UserMistake where the model has no dropout.
@@ -56,7 +58,7 @@ class Passes:
                 f"The model {type(self._model).__name__} has no dropout with a rate above 0, so that its passes would "
                 "all be the same: choose a model with dropout, or an acquirer that needs a single pass."
             )
-        return (self._member(active, number) for number in range(count))
+        return (self._member(active, number) for number in range(first, first + count))
 
     @torch.no_grad()
     def _member(self, active: Sequence[nn.Module], number: int) -> Tensor:

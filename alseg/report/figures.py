@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS, DASHES = "osD^vP", ("-", "--", "-.", ":")
 INK, MUTED, GRID, PAPER = "#1b1d20", "#63686f", "#dfe2e6", "#fefefd"  # the page gives them its own colours
+NAMES = {"learning-curve", "time", "class-iou", "confusion", "diversity", "asked-classes", "places"}  # of a run's
 MOST_CLASSES = 40  # in a figure with a row a class
+MOST_TICKS = 10
 MOST_NUMBERED = 25  # of them, with numbers in the cells
 
 
@@ -36,7 +39,7 @@ def draw_run(run: RunView) -> Iterator[Drawn]:
     if run.scored:
         yield Drawn("learning-curve", "Mean IoU against labelled pixels; grey: each class.", learning_curve(run))
         yield Drawn("time", "Mean IoU against computing time, training and choosing.", over_time([run]))
-        yield Drawn("class-iou", "IoU of each class over the rounds, in %.", class_iou(run))
+        yield Drawn("class-iou", f"IoU of each class over the rounds, in %{_first_of(run)}.", class_iou(run))
         yield from _confusion_of_last(run)
     if run.records and any(run.asked):
         yield Drawn("diversity", "Distinct classes among an image's pixels, mean over images.", diversity(run))
@@ -51,12 +54,18 @@ def draw_comparison(runs: Sequence[RunView]) -> Iterator[Drawn]:
         yield Drawn("times", "Mean IoU against computing time, training and choosing.", over_time(runs))
 
 
+def _first_of(run: RunView) -> str:
+    """What a figure with a row a class leaves out."""
+    return f"; the first {MOST_CLASSES} of {len(run.classes)} classes" if len(run.classes) > MOST_CLASSES else ""
+
+
 def as_svg(figure: Figure) -> str:
     """An SVG whose text is text; the same figure gives the same bytes."""
     import matplotlib
 
     content = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "alseg"}):
+    quiet = warnings.catch_warnings(action="ignore")  # letters that the font lacks become boxes
+    with quiet, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "alseg"}):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     return content.getvalue()
 
@@ -64,7 +73,8 @@ def as_svg(figure: Figure) -> str:
 def as_png(figure: Figure) -> bytes:
     """A PNG on white."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", facecolor="white")
+    with warnings.catch_warnings(action="ignore"):
+        figure.savefig(content, format="png", facecolor="white")
     return content.getvalue()
 
 
@@ -81,7 +91,7 @@ def learning_curve(run: RunView) -> Figure:
             ends.append((values[-1], name))
     means = [100 * record["miou"] for record in scored]
     axes.plot(pixels, means, color=COLOURS[0], lw=2.5, marker="o", zorder=3)
-    for x, y in zip(pixels, means, strict=True):
+    for x, y in _some(list(zip(pixels, means, strict=True))):
         axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="center", color=INK, weight="bold")
     if len(ends) <= MOST_NUMBERED:
         for y, (_, name) in zip(_spread([value for value, _ in sorted(ends)], 3.6), sorted(ends), strict=True):
@@ -90,7 +100,7 @@ def learning_curve(run: RunView) -> Figure:
             ).set_parse_math(False)
     axes.set(xlabel="labelled pixels per image", ylabel=f"IoU on {scored[0]['split']} (%)")
     axes.set_ylim(0, 100)
-    axes.set_xticks(pixels)
+    axes.set_xticks(_some(pixels))
     return figure
 
 
@@ -106,19 +116,33 @@ def over_time(runs: Sequence[RunView]) -> Figure:
 
 def _curves(runs: Sequence[RunView], label: str, where: Callable[[RunView], list[float]]) -> Figure:
     figure, axes = _canvas()
-    styles = itertools.product(DASHES, zip(COLOURS, MARKERS, strict=True))
+    styles = itertools.cycle(itertools.product(DASHES, zip(COLOURS, MARKERS, strict=True)))
     splits = {record["split"] for run in runs for record in run.scored}
-    for run, (dash, (colour, marker)) in zip(runs, itertools.cycle(styles), strict=False):
+    lines, names = [], []
+    for run, name, (dash, (colour, marker)) in zip(runs, run_names(runs), styles, strict=False):
         scored = [(x, 100 * r["miou"]) for x, r in zip(where(run), run.records, strict=True) if r["miou"] is not None]
-        if scored:
-            axes.plot(*zip(*scored, strict=True), color=colour, ls=dash, marker=marker, lw=2, label=run.name)
+        if not scored:
+            continue
+        if len(runs) > 1 and run.settings.get("labels") == "all":  # every pixel is labelled: the upper line
+            lines.append(axes.axhline(scored[-1][1], color=colour, ls=dash, lw=2))
+            name += " (all pixels)"
+        else:
+            lines += axes.plot(*zip(*scored, strict=True), color=colour, ls=dash, marker=marker, lw=2)
+        names.append(name)
     axes.set(xlabel=label, ylabel=f"mean IoU on {' and '.join(sorted(splits))} (%)")
     axes.set_xlim(left=0)
     if len(runs) > 1:
-        legend = figure.legend(frameon=False, loc="outside lower center", ncols=2, labelcolor=INK)
+        legend = figure.legend(lines, names, frameon=False, loc="outside lower center", ncols=2, labelcolor=INK)
         for text in legend.get_texts():
             text.set_parse_math(False)
     return figure
+
+
+def run_names(runs: Sequence[RunView]) -> list[str]:
+    """The folders' names, with their parents' where two are the same."""
+    names = [run.name for run in runs]
+    paths = [run.folder.path.resolve() for run in runs]
+    return [f"{p.parent.name}/{name}" if names.count(name) > 1 else name for p, name in zip(paths, names, strict=True)]
 
 
 def class_iou(run: RunView) -> Figure:
@@ -128,8 +152,10 @@ def class_iou(run: RunView) -> Figure:
     figure, axes = _canvas(height=1.2 + 0.3 * len(names))
     _heat_map(axes, np.array(values), "{:.0f}", 100)
     axes.set_yticks(range(len(names)), names, parse_math=False)
-    axes.set_xticks(range(len(run.scored)), [f"{record['pixels_per_image']:.4g}" for record in run.scored])
+    ticks = _some(list(range(len(run.scored))))
+    axes.set_xticks(ticks, [f"{run.scored[tick]['pixels_per_image']:.4g}" for tick in ticks])
     axes.set_xlabel("labelled pixels per image")
+    _bar(figure, axes, "IoU (%)")
     return figure
 
 
@@ -145,6 +171,7 @@ def _confusion_of_last(run: RunView) -> Iterator[Drawn]:
     axes.set_yticks(range(len(matrix)), run.classes, parse_math=False)
     axes.set_xticks(range(len(matrix)), run.classes, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set(xlabel="predicted", ylabel="truth")
+    _bar(figure, axes, "of the true class (%)")
     yield Drawn("confusion", f"Of each true class, the % predicted as each, round {run.scored[-1]['round']}.", figure)
 
 
@@ -156,7 +183,7 @@ def diversity(run: RunView) -> Figure:
     for (key, label, style), colour in zip(lines, COLOURS, strict=False):
         axes.plot(rounds, [_or_nan(r[key]) for r in run.records], style, color=colour, lw=2, label=label)
     axes.set(xlabel="round", ylabel="distinct classes per image")
-    axes.set_xticks(rounds)
+    axes.set_xticks(_some(rounds))
     axes.set_ylim(bottom=0)
     figure.legend(frameon=False, loc="outside lower center", ncols=2, labelcolor=INK)
     return figure
@@ -195,11 +222,8 @@ def places(run: RunView) -> Figure:
     figure, axes = _canvas()
     # the share that a cell would have if pixels were asked everywhere alike
     even = len(where) / counts.size
-    picture = axes.imshow(counts / max(even, 1e-9), cmap="cividis", extent=(0, 1, 1, 0), aspect=height / width)
-    bar = figure.colorbar(picture, ax=axes, shrink=0.85)
-    bar.set_label("times as many as if asked evenly", color=INK)
-    bar.ax.tick_params(colors=MUTED)
-    bar.outline.set_visible(False)
+    axes.imshow(counts / max(even, 1e-9), cmap="cividis", extent=(0, 1, 1, 0), aspect=height / width)
+    _bar(figure, axes, "times as many as if asked evenly")
     axes.set(xlabel="x / width", ylabel="y / height")
     axes.grid(visible=False)
     return figure
@@ -221,6 +245,20 @@ def _canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     return figure, axes
+
+
+def _some(values: list[Any]) -> list[Any]:
+    """At most MOST_TICKS of the values, evenly, the last among them."""
+    step = -(-len(values) // MOST_TICKS)
+    return values[::-1][::step][::-1] if values else values
+
+
+def _bar(figure: Figure, axes: Axes, label: str) -> None:
+    """What the colours of the picture in `axes` mean."""
+    bar = figure.colorbar(axes.get_images()[0], ax=axes, shrink=0.85)
+    bar.set_label(label, color=INK)
+    bar.ax.tick_params(colors=MUTED)
+    bar.outline.set_visible(False)
 
 
 def _heat_map(axes: Axes, values: np.ndarray, form: str, most: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +19,13 @@ from PIL import Image
 import alseg
 from alseg.colours import heat
 from alseg.errors import AlsegError
-from alseg.report.figures import GRID, INK, MUTED, Drawn, as_png, as_svg, draw_comparison, draw_run
+from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
 from alseg.report.reading import RunView
 from alseg.report.table import table_rows
 from alseg.store import read_lines, write_whole
 
 PAGE = "report.html"
-FIGURES = "figures"
+FIGURES, DRAWN = "figures", ".drawn"
 
 
 class Mark(NamedTuple):
@@ -54,19 +56,35 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True) -> Path:
         for name, one in figures.items():
             write_whole(out / FIGURES / f"{name}.png", as_png(one.figure))
             write_whole(out / FIGURES / f"{name}.svg", as_svg(one.figure).encode())
+        for name in NAMES - figures.keys() if len(views) == 1 else ():
+            for suffix in ("png", "svg"):  # what an earlier report had to show
+                (out / FIGURES / f"{name}.{suffix}").unlink(missing_ok=True)
+        if len(views) == 1:
+            write_whole(out / FIGURES / DRAWN, _state(views[0].folder.path))  # last: all of it is there
     return out / PAGE
+
+
+def is_current(run: Path) -> bool:
+    """Whether a run's page and figures show all its finished rounds."""
+    drawn = run / FIGURES / DRAWN
+    return (run / PAGE).exists() and drawn.exists() and drawn.read_bytes() == _state(run)
+
+
+def _state(run: Path) -> bytes:
+    rounds = run / "rounds.jsonl"
+    return hashlib.sha256(rounds.read_bytes() if rounds.exists() else b"").hexdigest().encode()
 
 
 def _page(views: Sequence[RunView]) -> tuple[str, dict[str, Drawn]]:
     """The page's text, and its figures by file name."""
     comparison = list(draw_comparison(views)) if len(views) > 1 else []
     sections, written = [], {drawn.name: drawn for drawn in comparison}
-    for number, view in enumerate(views):
+    for number, (view, name) in enumerate(zip(views, run_names(views), strict=True)):
         drawn = list(draw_run(view))
         safe = re.sub(r"[^\w.-]", "-", view.name)
         prefix = f"{number + 1}-{safe}-" if len(views) > 1 else ""
         written |= {prefix + one.name: one for one in drawn}
-        sections.append(_section(view, drawn, number))
+        sections.append(_section(view, drawn, number) | {"name": name})
     page = _template().render(
         title=views[0].name if len(views) == 1 else f"{len(views)} runs",
         comparison=[_figure(drawn, f"all-{drawn.name}") for drawn in comparison],
@@ -93,10 +111,10 @@ def _section(view: RunView, drawn: Iterable[Drawn], number: int) -> dict[str, An
 
 def _overview(views: Sequence[RunView]) -> list[list[str]]:
     rows = [["run", "pieces", "rounds", "pixels/image", "mIoU %", "minutes"]]
-    for view in views:
+    for view, name in zip(views, run_names(views), strict=True):
         last, minutes = (view.records[-1] if view.records else None), view.minutes()
         scored = None if last is None else last["miou"]
-        cells = [view.name, view.title, str(len(view.records))]
+        cells = [name, view.title, str(len(view.records))]
         cells.append("-" if last is None else f"{last['pixels_per_image']:.4g}")
         cells.append("-" if scored is None else f"{100 * scored:.1f}")
         rows.append([*cells, f"{minutes[-1]:.1f}" if minutes else "-"])
@@ -142,15 +160,19 @@ def _samples(view: RunView) -> list[dict[str, Any]]:
             folder = view.folder.path / "rounds" / f"{record['round']:02}" / "samples"
             prediction, utility = (folder / f"{number:02}-{kind}.png" for kind in ("prediction", "utility"))
             if prediction.exists() and utility.exists():
-                rounds.append({"round": record["round"], "prediction": _address(prediction), "utility": _heat(utility)})
-        truth = place / f"{number:02}-truth.png"
+                with contextlib.suppress(OSError, ValueError, SyntaxError):  # a picture less is no reason for no page
+                    seen = {"prediction": _address(prediction), "utility": _heat(utility)}
+                    rounds.append({"round": record["round"], **seen})
+        truth, image = place / f"{number:02}-truth.png", place / f"{number:02}-image.jpg"
+        if not image.exists():
+            continue
         found.append(
             {
                 "name": line["image"],
                 "height": line["height"],
                 "width": line["width"],
                 "radius": max(line["height"], line["width"]) / 75,
-                "image": _address(place / f"{number:02}-image.jpg"),
+                "image": _address(image),
                 "truth": _address(truth) if truth.exists() else None,
                 "rounds": rounds,
                 "marks": _marks(view, line["image"]),
@@ -174,7 +196,7 @@ def _address(path: Path, content: bytes | None = None) -> str:
 
 
 def _heat(path: Path) -> str:
-    """A picture of levels in the colours of the figures."""
+    """A picture of levels in the colours of the figures; ValueError where it is damaged."""
     with Image.open(path) as picture:
         coloured = heat(np.asarray(picture.convert("L")))
     content = io.BytesIO()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,17 +100,18 @@ def resized_convolution(maps: Tensor, weight: Tensor, size: tuple[int, int]) -> 
     taps = weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]  # [9 c', c, 1, 1]
     small = F.conv2d(maps, taps.to(kind)).permute(0, 2, 3, 1)  # [B, h, w, 9 c']
     small = small.unflatten(3, (3, 3, -1)).permute(0, 3, 1, 4, 2, 5)  # [B, 3, h, 3, w, c']
-    rows = _shifted_weights(size[0], height).to(maps)  # [H, 3 h]
-    columns = _shifted_weights(size[1], width).to(maps)
+    rows = torch.from_numpy(_shifted_weights(size[0], height)).to(maps)  # [H, 3 h]
+    columns = torch.from_numpy(_shifted_weights(size[1], width)).to(maps)
     tall = rows @ small.flatten(1, 2).flatten(2)  # [B, H, 3 w c']
     return (columns @ tall.unflatten(2, (3 * width, -1))).permute(0, 3, 1, 2)  # [B, H, W, c'] in memory
 
 
 @lru_cache(64)
-def _shifted_weights(length: int, cells: int) -> Tensor:
+def _shifted_weights(length: int, cells: int) -> np.ndarray:
     """[length, 3 cells]: bilinear weights of the places before, at and after each; 0 beyond the ends."""
-    places = torch.arange(-1, length + 1, dtype=torch.float64)
-    position = ((places + 0.5) * (cells / length) - 0.5).clamp(0, cells - 1)
-    weights = (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+    places = np.arange(-1, length + 1)
+    position = np.clip((places + 0.5) * (cells / length) - 0.5, 0, cells - 1)
+    weights = np.clip(1 - abs(position[:, None] - np.arange(cells)), 0, None)
     weights[0] = weights[-1] = 0
-    return torch.cat([weights[:-2], weights[1:-1], weights[2:]], 1).float()
+    # an array: a tensor made while a model is traced would be one of the trace's
+    return np.concatenate([weights[:-2], weights[1:-1], weights[2:]], 1).astype(np.float32)
