@@ -356,7 +356,7 @@ def test_an_interrupt_says_how_to_go_on(cli, tmp_path, monkeypatch, case):
 
     monkeypatch.setattr("alseg.api.Experiment" if case == "before the run" else "alseg.api.run_rounds", interrupt)
     outcome = cli(*SHAPES, "--out", tmp_path / "my run")
-    hint = "nothing was written" if case == "before the run" else f"alseg resume '{tmp_path / 'my run'}'"
+    hint = "Interrupted" if case == "before the run" else f"alseg resume '{tmp_path / 'my run'}'"
     one_sentence(outcome, "Interrupted", hint, code=130)
 
 
