@@ -23,6 +23,7 @@ from alseg.engine.device import (
     describe_device,
     deterministic,
     in_smaller_batches,
+    keep_freed_memory,
     out_of_memory,
 )
 from alseg.engine.images import DecodedImages
@@ -56,6 +57,8 @@ class Experiment:
         self.config: RunConfig = resolved.config
         self.classes = resolved.dataset.classes
         self._device = choose_device(self.config.device)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._precision = choose_precision(self.config.precision, self._device)
         self._images = open_images(resolved, progress)
         self.split, self._pool, self._held_out = self._images.split, self._images.pool, self._images.held_out

@@ -53,8 +53,9 @@ class Model(Protocol):
     """An `nn.Module` that owns its input normalisation.
 
     Optional: `decode_at(features, points [B, n, 2]) -> [B, C, n]`, points being (y, x) as fractions of
-    the image's height and width, equal in evaluation mode to sampling `decode`'s logits; and `origin`,
-    a mapping that says which weights it started from.
+    the image's height and width, equal in evaluation mode to sampling `decode`'s logits;
+    `for_inference(precision)`, a copy that gives the same logits faster, in evaluation mode and without
+    gradients; and `origin`, a mapping that says which weights it started from.
     """
 
     def encode(self, images: Tensor) -> Any:

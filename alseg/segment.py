@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alseg import noise
 from alseg.config import RunConfig, stored_config
 from alseg.engine.checks import checked_acquirer
-from alseg.engine.device import choose_device, choose_precision, lower_precision, mode
+from alseg.engine.device import choose_device, choose_precision, inferring, lower_precision, mode
 from alseg.engine.passes import Draw, Passes
 from alseg.engine.predict import ModelPrediction
 from alseg.engine.tiles import strips, tiled_logits
@@ -23,7 +23,7 @@ from alseg.grid import resize_images
 from alseg.models import stored_model
 from alseg.options import Longer, Size, fitted
 from alseg.plugins import Registry, load_plugins, plugin_hint
-from alseg.protocols import Acquirer
+from alseg.protocols import Acquirer, Model
 from alseg.store import SETTINGS, RunFolder
 from alseg.values import Classes, PixelLabels, PoolBatch
 
@@ -73,6 +73,8 @@ class Segmenter:
         self.tile = tile
         piece = registry.find("model", self.config.model.name)
         self._model, _ = stored_model(folder, self.round, piece, self.config.model, len(self.classes), self._device)
+        with inferring(self._model, self._precision) as quick:
+            self._quick: Model = quick
         self.digest = folder.model_digest(self.round)
         self._registry = registry
         self._acquirer: Acquirer | None = None
@@ -92,7 +94,7 @@ class Segmenter:
 
     @property
     def model(self) -> nn.Module:
-        """The network, in evaluation mode while it segments."""
+        """The network, as it was trained."""
         assert isinstance(self._model, nn.Module)
         return self._model
 
@@ -104,7 +106,7 @@ class Segmenter:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserMistake(f"An image is uint8 [H, W, 3], not empty; this one is {image.dtype} {list(image.shape)}.")
         own = (image.shape[0], image.shape[1])
-        with mode(self.model, False):
+        with mode(self._quick, False):
             scaled = resize_images(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], fitted(self.size, own))
             logits = tiled_logits(scaled, self._logits, self.tile)
             mask = np.empty(own, np.int64)
@@ -120,7 +122,7 @@ class Segmenter:
     def _logits(self, images: Tensor) -> Tensor:
         images = images.to(self._device).contiguous(memory_format=torch.channels_last)
         with lower_precision(self._device, self._precision):
-            return self._model.decode(self._model.encode(images)).float()
+            return self._quick.decode(self._quick.encode(images)).float()
 
     def _utility(self, scaled: Tensor, logits: Tensor, size: tuple[int, int], key: str) -> np.ndarray:
         draw = Draw(self.config.seed, self.round + 1, key)
@@ -128,7 +130,7 @@ class Segmenter:
 
         def passes(part: Tensor) -> Passes:
             there = part.to(self._device)
-            return Passes(self._model, lambda: there, self._device, self._precision, draw)
+            return Passes(self._quick, lambda: there, self._device, self._precision, draw)
 
         def members(k: int) -> Iterator[Tensor]:
             if max(scaled.shape[-2:]) <= self.tile:

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from alseg.engine.device import choose_precision, keep_freed_memory
 from benchmarks.material import Material, camvid, generated, labels_of, model, sparse_masks
 from benchmarks.rows import Row, rows
 
@@ -33,8 +34,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="of training")
     parser.add_argument("--pixels", type=int, default=10, help="labelled in each image")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--precision", default="auto", help="alseg's: auto, float32 or bfloat16")
     parser.add_argument("--encoder", default="mobilenetv2_100")
     arguments = parser.parse_args()
+    keep_freed_memory()  # both sides gain
     with tempfile.TemporaryDirectory() as folder:
         height, width = map(int, arguments.size.split("x"))
         if arguments.data is not None:
@@ -43,10 +46,10 @@ def main() -> None:
             images = generated(Path(folder), arguments.images, (height, width))
         labels = labels_of(images, arguments.pixels)
         masks = sparse_masks(images, labels)
-        material = Material(images, labels, masks, arguments.batch, arguments.pixels)
+        material = Material(images, labels, masks, arguments.batch, arguments.pixels, arguments.precision)
         found = [measured(row, arguments.repeats) for row in rows(material, model(arguments.encoder))]
     found.append(whole_round(found, arguments.batch))
-    show(found)
+    show(found, choose_precision(arguments.precision, torch.device("cpu")))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
@@ -94,7 +97,7 @@ def whole_round(found: list[dict[str, Any]], batch: int) -> dict[str, Any]:
     return row | {"ratio": before / now}
 
 
-def show(found: list[dict[str, Any]]) -> None:
+def show(found: list[dict[str, Any]], precision: torch.dtype) -> None:
     """The table, and what it was measured on."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "reference s", "alseg s", "ratio", "ratio's range"):
@@ -105,7 +108,9 @@ def show(found: list[dict[str, Any]]) -> None:
         table.add_row(f"{row['name']}, a {row['unit']}", *cells)
     console = Console()
     console.print(table)
-    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}", style="dim")
+    where = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
+    where += f" with {torch.backends.cpu.get_cpu_capability()}"
+    console.print(f"{where}; reference in float32, alseg in {str(precision).removeprefix('torch.')}", style="dim")
 
 
 if __name__ == "__main__":

@@ -114,3 +114,4 @@ class Material:
     masks: np.ndarray
     batch_size: int
     pixels: int
+    precision: str = "auto"  # alseg's; the reference's is float32

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,14 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def full_size_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Images [B, 3, H, W] in [0, 1] -> logits [B, C, H, W]."""
-    return F.interpolate(model(images), size=images.shape[-2:], mode="bilinear", align_corners=False)
+    """Images [B, 3, H, W] in [0, 1] -> logits [B, C, H, W], by DeepLabv3+'s layers one after the other."""
+    layers: Any = model
+    low, high = layers.encoder(images)
+    low, high = layers.low_level(low), layers.aspp(high)
+    high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=False)
+    x = layers.first_dropout(layers.first(torch.cat([high, low], 1)))
+    x = layers.classifier(layers.second_dropout(layers.second(x)))
+    return F.interpolate(x, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def loss(model: nn.Module, images: Tensor, masks: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def training_step(material: Material, model: nn.Module) -> Row:
     plain = reference.plain(model).train()
     descent = torch.optim.Adam(plain.parameters(), lr=5e-4, weight_decay=2e-4)
     ours = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
-    settings, precision = TrainSettings(), choose_precision("auto", CPU)
+    settings, precision = TrainSettings(), choose_precision(material.precision, CPU)
     our_descent = optimizer(ours, settings)  # type: ignore[arg-type]
     batch = Batch(images.contiguous(memory_format=torch.channels_last), *points_of(material.masks[first]))
 
@@ -94,7 +94,7 @@ def acquisition(material: Material, model: nn.Module) -> Row:
             batch_size=settings.batch_size,
             workers=2,
         )
-        precision = choose_precision("auto", CPU)
+        precision = choose_precision(material.precision, CPU)
         pieces = (ours, acquirer, chooser, CLASSES)
         ask_model(pool, material.pixels, *pieces, size=None, device=CPU, precision=precision)  # type: ignore[arg-type]
 
@@ -120,7 +120,7 @@ def evaluation(material: Material, model: nn.Module) -> Row:
             size=None,
             batch_size=settings.batch_size,
             device=CPU,
-            precision=choose_precision("auto", CPU),
+            precision=choose_precision(material.precision, CPU),
             workers=2,
         )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alseg import noise
-from alseg.engine.device import mode
+from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
 from alseg.engine.passes import Draw
 from alseg.engine.predict import ModelPrediction, SizeChoice, predict
@@ -143,9 +143,9 @@ def views(
     """What a model thinks of the images of a pool, for pictures."""
 
     def look(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
-        return predict(model, images, size, device, precision, draw)
+        return predict(quick, images, size, device, precision, draw)
 
-    with mode(model, False):  # type: ignore[arg-type]
+    with inferring(model, precision) as quick:
         for group, batch in pool.batches(look):
             yield from map(View, group, batch.prediction.predicted(), acquirer(batch))
 
@@ -172,9 +172,9 @@ def ask_model(
     asked: dict[int, list[tuple[float, Question]]] = {}
 
     def look(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
-        return predict(model, images, size, device, precision, draw)
+        return predict(quick, images, size, device, precision, draw)
 
-    with mode(model, False):  # type: ignore[arg-type]
+    with inferring(model, precision) as quick:
         for group, batch in pool.batches(look):
             utility = acquirer(batch)
             selection = selector(batch, utility, n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from torch import nn
 
 from alseg import noise
 from alseg.errors import AlsegError, UserMistake
+from alseg.protocols import Model
 
 T = TypeVar("T")
 
@@ -31,6 +33,17 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserMistake(f"device takes auto, cpu or cuda, not {name!r}.")
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, where this is glibc: else each large tensor's pages are new, and zeroed again.
+
+    mallopt(3): M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD is -3.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another system's libc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 2**31 - 1)
+        mallopt(-1, 2**31 - 1)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -111,8 +124,17 @@ def in_smaller_batches(
 
 
 @contextlib.contextmanager
-def mode(model: nn.Module, training: bool) -> Iterator[None]:
+def inferring(model: Model, precision: torch.dtype) -> Iterator[Model]:
+    """The model's own fast copy for evaluation mode where it has one, else the model in evaluation mode inside."""
+    with mode(model, False):
+        copy = getattr(model, "for_inference", None)
+        yield model if copy is None else copy(precision)
+
+
+@contextlib.contextmanager
+def mode(model: nn.Module | Model, training: bool) -> Iterator[None]:
     """The model in training or evaluation mode inside, and as before after it."""
+    assert isinstance(model, nn.Module)
     before = model.training
     model.train(training)
     try:

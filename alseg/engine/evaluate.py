@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alseg.engine.device import mode
+from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
 from alseg.engine.predict import SizeChoice, predict
 from alseg.protocols import Model
@@ -53,7 +53,7 @@ def confusion_matrix(
     decoded = in_threads(
         lambda i: (images.image(i), images.mask(i)), [i for group in numbers for i in group], workers, ahead=16
     )
-    with mode(model, False):  # type: ignore[arg-type]
+    with inferring(model, precision) as model:
         for group in numbers:
             parts = [next(decoded) for _ in group]
             prediction = predict(model, [image for image, _ in parts], size, device, precision)

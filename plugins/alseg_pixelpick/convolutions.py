@@ -20,12 +20,18 @@ class DilatedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] -> [B, c', h, w]."""
         rate = self.dilation[0]
-        weight, padding = self.weight, [rate, rate]
-        if rate >= x.shape[-2]:
-            weight, padding[0] = weight[:, :, 1:2], 0
-        if rate >= x.shape[-1]:
-            weight, padding[1] = weight[:, :, :, 1:2], 0
+        weight, padding = seen_taps(self.weight, rate, x.shape[-2:])
         return F.conv2d(x, weight, padding=padding, dilation=rate)
+
+
+def seen_taps(weight: Tensor, rate: int, size: torch.Size) -> tuple[Tensor, tuple[int, int]]:
+    """Of a dilated 3x3 kernel the taps that see more than padding on a map of `size`, and the padding to use."""
+    padding = [rate, rate]
+    if rate >= size[0]:
+        weight, padding[0] = weight[:, :, 1:2], 0
+    if rate >= size[1]:
+        weight, padding[1] = weight[:, :, :, 1:2], 0
+    return weight, (padding[0], padding[1])
 
 
 class DilatedDepthwise(nn.Conv2d):

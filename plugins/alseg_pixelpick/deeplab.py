@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from alseg.grid import sample
 from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
 from alseg_pixelpick.encoders import Encoder
+from alseg_pixelpick.folding import absorb, detached_copy, fold_block
 from alseg_pixelpick.patches import fused_patches
 
 # A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
@@ -145,10 +146,21 @@ class DeepLabV3Plus(nn.Module):
             context = F.interpolate(context, size=size, mode="bilinear", align_corners=False)
             return self.first(torch.cat([context, low], 1))
         convolve, norm, activate = self.first
-        assert isinstance(convolve.weight, Tensor)
+        assert isinstance(convolve, nn.Conv2d)
         by_context, by_low = convolve.weight.split([context.shape[1], low.shape[1]], 1)
-        x = F.conv2d(low, by_low, padding=1) + resized_convolution(context, by_context, size)
+        x = F.conv2d(low, by_low, convolve.bias, padding=1) + resized_convolution(context, by_context, size)
         return activate(norm(x))
+
+    def for_inference(self, precision: torch.dtype) -> DeepLabV3Plus:
+        """A copy in evaluation mode with the same logits but for rounding, its norms folded away."""
+        made = detached_copy(self)
+        made.encoder.fold(precision)
+        aspp = made.aspp
+        aspp.branches = nn.ModuleList(fold_block(block, precision) for block in aspp.branches)  # type: ignore[arg-type]
+        aspp.pooling, aspp.project = fold_block(aspp.pooling, precision), fold_block(aspp.project, precision)
+        made.low_level, made.second = fold_block(made.low_level, precision), fold_block(made.second, precision)
+        absorb(made.first)
+        return made
 
     def _classified(self, x: Tensor) -> Tensor:
         # float32 whatever the precision around it: rounded logits would tie utilities

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg_pixelpick.convolutions import quicken
+from alseg_pixelpick.folding import folded
 
 Choose = Callable[[Sequence[int]], Sequence[int]]  # strides, finest map first -> numbers of the wanted maps
 
@@ -63,6 +64,10 @@ class Encoder(nn.Module):
             raise UserMistake(f"The encoder {name!r} cannot take images of {size}: {reason}.") from error
         chosen = zip(self._picked, self.channels, strict=True)
         return tuple(_channels_first(maps[i], channels) for i, channels in chosen)
+
+    def fold(self, precision: torch.dtype) -> None:
+        """Fold the batch norms away, in evaluation mode and for good; weights in this precision."""
+        self.body = folded(self.body, precision)
 
 
 def _body(name: str, weights: str, stride: int, choose: Choose) -> tuple[Any, list[int]]:

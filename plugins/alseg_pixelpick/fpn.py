@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alseg.grid import resize
 from alseg_pixelpick.encoders import Encoder
+from alseg_pixelpick.folding import detached_copy
 
 GROUPS = 32
 
@@ -97,6 +98,12 @@ class FPN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> logits [B, C, H, W]."""
         return self.decode(self.encode(images))
+
+    def for_inference(self, precision: torch.dtype) -> FPN:
+        """A copy in evaluation mode with the same logits but for rounding, the encoder's norms folded away."""
+        made = detached_copy(self)
+        made.encoder.fold(precision)
+        return made
 
 
 def _shrunk(size: tuple[int, int], halvings: int) -> tuple[int, int]:
