@@ -107,6 +107,7 @@ class RunConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     deterministic: bool = False
     report: bool = True  # written after each round
+    cache: str = "auto"  # folder of decoded images; auto: the user's cache folder; none
     train: TrainSettings = field(default_factory=TrainSettings)
     augment: Augmentation = field(default_factory=Augmentation)
     query: PassSettings = field(default_factory=PassSettings)

@@ -10,6 +10,7 @@ from typing import Any
 
 from alseg.config import Resolved, RunConfig
 from alseg.engine.images import DecodedImages
+from alseg.engine.pixelcache import cache_folder
 from alseg.errors import UserMistake
 from alseg.options import fitted
 from alseg.progress import Progress
@@ -69,7 +70,12 @@ def open_images(resolved: Resolved, progress: Progress) -> RunImages:
             raise UserMistake(f"The split {wanted!r} of the dataset {name!r} is empty.")
         with progress.phase(f"reading {wanted} images", len(images)) as step:
             opened[wanted] = DecodedImages(
-                images, dataset.classes, memory, config.train.workers, advance=partial(step, 1, "")
+                images,
+                dataset.classes,
+                memory,
+                config.train.workers,
+                advance=partial(step, 1, ""),
+                cache=cache_folder(config.cache),
             )
         memory -= opened[wanted].bytes
     if split is not None and not any(opened[split].has_mask):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from alseg.engine.pixelcache import PixelFile, is_worth_while
 from alseg.errors import UserMistake
 from alseg.protocols import Images
 from alseg.values import Classes
@@ -37,9 +40,11 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], workers: int, ahead: 
 
 
 class DecodedImages:
-    """`Images` that are checked and decoded once and kept in memory as far as `memory` bytes go.
+    """`Images` that are checked and decoded once, and then kept.
 
-    Every image and mask is read when this is built, so that a bad file stops a run before it starts.
+    Every image and mask is read when this is built, so that a bad file stops a run before it starts. Where
+    they are large they go into a memory-mapped file in the folder `cache`, else into memory as far as
+    `memory` bytes go; what finds no place is decoded whenever it is used.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class DecodedImages:
         workers: int = 2,
         masks: bool = True,
         advance: Callable[[], None] = lambda: None,
+        cache: Path | None = None,
     ) -> None:
         self._images, self._classes = images, classes
         self.keys = tuple(images.key(i) for i in range(len(images)))
@@ -63,16 +69,25 @@ class DecodedImages:
         self.digests: list[tuple[str, str | None]] = []  # of each image's and mask's pixels
         self.has_known = False  # a pixel that is not void
         self.bytes = 0  # kept in memory
-        for i, (image, mask, digests) in enumerate(in_threads(self._first_read, range(len(images)), workers)):
-            self.digests.append(digests)
-            self.sizes.append((image.shape[0], image.shape[1]))
-            self.has_mask.append(mask is not None)
-            self.has_known = self.has_known or (mask is not None and bool((mask != classes.void).any()))
-            size = image.nbytes + (0 if mask is None else mask.nbytes)
-            if self.bytes + size <= memory:
-                self.bytes += size
-                self._kept[i] = image, mask
-            advance()
+        with contextlib.ExitStack() as stack:
+            file: PixelFile | None = None
+            for i, (image, mask, digests) in enumerate(in_threads(self._first_read, range(len(images)), workers)):
+                self.digests.append(digests)
+                self.sizes.append((image.shape[0], image.shape[1]))
+                self.has_mask.append(mask is not None)
+                self.has_known = self.has_known or (mask is not None and bool((mask != classes.void).any()))
+                size = image.nbytes + (0 if mask is None else mask.nbytes)
+                if i == 0 and cache is not None and is_worth_while(cache, size * len(images)):
+                    file = stack.enter_context(PixelFile(cache))
+                if file is not None and not file.add(image, mask, digests):
+                    file = None
+                if self.bytes + size <= memory:
+                    self.bytes += size
+                    self._kept[i] = image, mask
+                advance()
+            mapped = file and file.mapped()
+            if mapped:
+                self._kept, self.bytes = dict(enumerate(mapped)), 0
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,0 +1,134 @@
+"""Decoded images in one memory-mapped file, which runs of the same data share.
+
+The file's name is a digest of what it holds, so that it can be found and never be out of date; the operating
+system keeps in memory what is used of it, once for all processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+LEAST = 2**26  # bytes from which a file is worth while
+UNUSED_DAYS = 30
+Pixels = tuple[np.ndarray, np.ndarray | None]  # an image uint8 [H, W, 3] and its mask [H, W]
+
+
+def cache_folder(setting: str = "auto") -> Path | None:
+    """Where the files are: the user's cache folder, another one, or nowhere ("none")."""
+    if setting == "none":
+        return None
+    if setting == "auto":
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alseg" / "pixels"
+    return Path(setting).expanduser()
+
+
+class PixelFile:
+    """Takes images one after the other, then gives them back from the file that holds the same ones.
+
+    A disk that is full or cannot be written to is no error: `add` then says False and `mapped` gives None.
+    As a context manager it leaves nothing unfinished behind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / f"{os.getpid()}-{time.time_ns()}.tmp"
+        self._file: BinaryIO | None = None
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            self._file = self._path.open("xb")
+        self._digest = hashlib.sha256()
+        self._shapes: list[tuple[tuple[int, ...], tuple[tuple[int, ...], str] | None]] = []
+
+    def __enter__(self) -> PixelFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def add(self, image: np.ndarray, mask: np.ndarray | None, digests: Sequence[str | None]) -> bool:
+        """The next image and mask; digests: of their pixels."""
+        if self._file is None:
+            return False
+        try:
+            self._file.write(np.ascontiguousarray(image).data)
+            if mask is not None:
+                self._file.write(np.ascontiguousarray(mask).data)
+        except OSError:
+            self._drop()
+            return False
+        described = (image.shape, None if mask is None else (mask.shape, mask.dtype.str))
+        self._shapes.append(described)
+        self._digest.update(repr((described, *digests)).encode())
+        return True
+
+    def mapped(self) -> list[Pixels] | None:
+        """The images, from the file of this content that was there already if there was one."""
+        if self._file is None:
+            return None
+        kept = self._folder / f"{self._digest.hexdigest()[:32]}.pixels"
+        try:
+            self._file.flush()
+            if kept.exists() and kept.stat().st_size == self._path.stat().st_size:
+                os.utime(kept)  # used today
+            else:
+                os.fsync(self._file.fileno())  # a name stands for whole content, after a power cut too
+                self._path.replace(kept)
+            return self._views(kept)
+        except OSError:
+            return None
+
+    def _drop(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # closing flushes, which a full disk refuses
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+        self._file = None
+
+    def _views(self, path: Path) -> list[Pixels]:
+        # copy on write: torch wants arrays that it may write to, and nobody does
+        pixels, start, found = np.memmap(path, np.uint8, "c"), 0, []
+
+        def view(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+            nonlocal start
+            size = int(np.prod(shape)) * kind.itemsize
+            part = np.asarray(pixels[start : start + size]).view(kind).reshape(shape)
+            start += size
+            return part
+
+        for shape, masked in self._shapes:
+            image = view(shape, np.dtype(np.uint8))
+            found.append((image, None if masked is None else view(masked[0], np.dtype(masked[1]))))
+        return found
+
+
+def is_worth_while(folder: Path | None, size: int) -> bool:
+    """Whether so many bytes should go into a file: not few, and at most a quarter of the disk's free space."""
+    if folder is None or size < LEAST:
+        return False
+    place = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    try:
+        return place is not None and size <= shutil.disk_usage(place).free // 4
+    except OSError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Take away files unused for a month, and what a killed process left unfinished."""
+    now = time.time()
+    for path in folder.iterdir():
+        days = 1 if path.suffix == ".tmp" else UNUSED_DAYS
+        if path.suffix in (".tmp", ".pixels"):
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > days * 86400:
+                    path.unlink()

@@ -1,0 +1,165 @@
+"""Decoded images in a shared, memory-mapped file."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, write_camvid
+
+from alseg.engine import pixelcache
+from alseg.engine.images import DecodedImages
+from alseg.engine.pixelcache import PixelFile, cache_folder, is_worth_while
+from alseg.errors import UserMistake
+from alseg.store import RunFolder
+from alseg.values import Classes
+
+CLASSES = Classes(("a", "b"), 255)
+
+
+class Drawn:
+    """Images of mixed sizes; a mask for all but the last."""
+
+    def __init__(self, seed: int = 0, broken: int | None = None) -> None:
+        random = np.random.default_rng(seed)
+        sizes = [(6, 8), (5, 7), (9, 4)]
+        self.images = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+        self.masks = [random.integers(0, 2, size).astype(np.uint8) for size in sizes[:2]] + [None]
+        self.broken, self.reads = broken, 0
+
+    def __len__(self) -> int:
+        return 3
+
+    def key(self, i: int) -> str:
+        return f"image {i}"
+
+    def image(self, i: int) -> np.ndarray:
+        self.reads += 1
+        if i == self.broken:
+            raise UserMistake("This image is broken.")
+        return self.images[i]
+
+    def mask(self, i: int) -> np.ndarray | None:
+        return self.masks[i]
+
+
+@pytest.fixture(autouse=True)
+def everything_is_large(monkeypatch):
+    monkeypatch.setattr(pixelcache, "LEAST", 1)
+
+
+def opened(drawn: Drawn, folder, memory: int = 0) -> DecodedImages:
+    return DecodedImages(drawn, CLASSES, memory, workers=0, cache=folder)
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    while array is not None:
+        if isinstance(array, np.memmap):
+            return True
+        array = getattr(array, "base", None)
+    return False
+
+
+def test_images_come_back_as_they_were_and_are_not_decoded_again(tmp_path):
+    drawn = Drawn()
+    found = opened(drawn, tmp_path)
+    assert drawn.reads == 3
+    for i in range(3):
+        assert is_mapped(found.image(i))
+        np.testing.assert_array_equal(found.image(i), drawn.images[i])
+        if drawn.masks[i] is None:
+            assert found.mask(i) is None
+        else:
+            np.testing.assert_array_equal(found.mask(i), drawn.masks[i])
+        torch.from_numpy(found.image(i)).sum()  # without torch's warning of read-only arrays
+    assert drawn.reads == 3
+
+
+def test_runs_of_one_content_share_a_file_and_others_do_not(tmp_path):
+    first, second = opened(Drawn(), tmp_path), opened(Drawn(), tmp_path)
+    (path,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(first.image(1), second.image(1))
+    opened(Drawn(seed=1), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 and path.exists()
+
+
+def test_what_is_written_to_an_image_stays_with_the_writer(tmp_path):
+    first, second = opened(Drawn(), tmp_path), opened(Drawn(), tmp_path)
+    first.image(0)[:] = 0
+    np.testing.assert_array_equal(second.image(0), Drawn().images[0])
+
+
+def test_a_truncated_file_is_written_afresh(tmp_path):
+    opened(Drawn(), tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:10])
+    np.testing.assert_array_equal(opened(Drawn(), tmp_path).image(2), Drawn().images[2])
+    assert path.read_bytes() == whole
+
+
+def test_a_bad_image_leaves_no_file(tmp_path):
+    with pytest.raises(UserMistake, match="broken"):
+        opened(Drawn(broken=2), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_falls_back_to_memory(tmp_path, monkeypatch):
+    real = PixelFile.__init__
+
+    def on_a_full_disk(self, folder):
+        real(self, folder)
+        self._file.close()
+        self._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+
+    monkeypatch.setattr(PixelFile, "__init__", on_a_full_disk)
+    drawn = Drawn()
+    found = opened(drawn, tmp_path, memory=10**6)
+    np.testing.assert_array_equal(found.image(0), drawn.images[0])
+    assert drawn.reads == 3 and not is_mapped(found.image(0)) and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    drawn = Drawn()
+    np.testing.assert_array_equal(opened(drawn, tmp_path / "file" / "cache", 10**6).image(0), drawn.images[0])
+
+
+def test_old_files_are_swept(tmp_path):
+    day = 86400
+    for name, age in (("old.pixels", 31 * day), ("new.pixels", day), ("dead.tmp", 2 * day), ("mine.txt", 99 * day)):
+        (tmp_path / name).write_bytes(b"x")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    opened(Drawn(), tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"new.pixels", "mine.txt"} < names and not {"old.pixels", "dead.tmp"} & names
+
+
+def test_few_pixels_and_full_disks_need_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixelcache, "LEAST", 1000)
+    assert not is_worth_while(tmp_path, 999)
+    assert is_worth_while(tmp_path / "not" / "there", 1000)
+    assert not is_worth_while(tmp_path, 2**60)
+    assert not is_worth_while(None, 10**6)
+
+
+def test_the_setting_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "alseg" / "pixels"
+    assert cache_folder("none") is None
+    assert cache_folder("/elsewhere") == pixelcache.Path("/elsewhere")
+
+
+def test_a_run_with_the_cache_equals_one_without(tmp_path, cli, monkeypatch):
+    data = write_camvid(tmp_path / "data")
+    common = ("run", "--dataset", "camvid", "--data", data, "--rounds", 2, *SMALL)
+    assert cli(*common, "-o", f"cache={tmp_path / 'pixels'}", "--out", tmp_path / "with").code == 0
+    assert cli(*common, "-o", "cache=none", "--out", tmp_path / "without").code == 0
+    assert len(list((tmp_path / "pixels").iterdir())) == 2  # train and val
+    one, other = RunFolder(tmp_path / "with"), RunFolder(tmp_path / "without")
+    assert one.labels() == other.labels()
+    assert [record["miou"] for record in one.rounds()] == [record["miou"] for record in other.rounds()]
