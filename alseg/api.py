@@ -13,6 +13,7 @@ from typing import Any
 
 import alseg
 from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
+from alseg.engine.team import join
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.loop import run_rounds
@@ -49,12 +50,16 @@ def run(
     they go over `toml`, that over the recipe. out: the run's folder, by default one under runs/.
     Raises UserMistake for what the caller can put right, Waiting where answers are not in yet.
     """
-    registry, progress = registry or load_plugins(), progress or Quiet()
+    registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     path = None if out is None else Path(out)
+    if not team.leads:
+        place = Path(team.told()[0])
+        Experiment(registry, resolve(registry, toml or {}, flatten(settings or {})), Quiet(), team).follow()
+        return _result(RunFolder(place), [])
     if path is not None:
         refuse_occupied(path)
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
-    experiment = Experiment(registry, resolved, progress)
+    experiment = Experiment(registry, resolved, progress, team)
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if registry.files:
@@ -68,6 +73,7 @@ def run(
         except UserMistake:
             if path is not None or not (place / SETTINGS).exists():
                 raise  # else another run took the free name at the same moment
+    team.tell(str(folder.path))
     return _carried_on(experiment, folder)
 
 
@@ -83,8 +89,12 @@ def resume(
 
     rounds, budget: new values of these settings, with which a finished run goes on.
     """
-    registry, progress = registry or load_plugins(), progress or Quiet()
+    registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     opened = RunFolder(Path(folder))
+    if not team.leads:
+        if team.told()[0] == "go on":
+            Experiment(registry, resolve_stored(registry, opened, opened.settings()), Quiet(), team).follow()
+        return _result(opened, [])
     records, before = opened.rounds(), opened.settings()
     settings = before | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
     if settings != before:
@@ -92,12 +102,14 @@ def resume(
     elif records and _is_finished(registry, opened, len(records)):
         if before.get("report") and not is_current(opened.path):
             write_report([opened.path], opened.path)  # the run was killed before its figures were drawn
+        team.tell("nothing to do")
         return _result(opened, records)
     with _resumable(opened):
         resolved = resolve_stored(registry, opened, settings)
         opened.check_labels(len(records))
-        experiment = Experiment(registry, resolved, progress)
+        experiment = Experiment(registry, resolved, progress, team)
         experiment.check_same_data(opened)
+    team.tell("go on")
     return _carried_on(experiment, opened, settings if settings != before else None)
 
 
@@ -172,7 +184,9 @@ def _carried_on(experiment: Experiment, folder: RunFolder, settings: Mapping[str
     with folder.lock(), _resumable(folder):
         if settings is not None:
             folder.write_settings(settings)
-        return _result(folder, run_rounds(experiment, folder))
+        records = run_rounds(experiment, folder)
+        experiment.dismiss()
+        return _result(folder, records)
 
 
 def _result(folder: RunFolder, records: list[dict[str, Any]]) -> RunResult:

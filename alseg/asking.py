@@ -10,6 +10,7 @@ from alseg.config import RunConfig
 from alseg.engine.acquire import Pool, Proposals, View, ask_at_random, ask_model, views, within_budget
 from alseg.engine.device import deterministic, in_smaller_batches
 from alseg.engine.images import DecodedImages
+from alseg.engine.team import ALONE, Team
 from alseg.progress import Progress
 from alseg.protocols import Acquirer, Model, Selector
 from alseg.values import Classes, PixelLabels, Question
@@ -33,11 +34,12 @@ class Asking:
         device: torch.device,
         precision: torch.dtype,
         progress: Progress,
+        team: Team = ALONE,
     ) -> None:
         self._images, self._classes, self._config = images, classes, config
         self._acquirer, self._selector = acquirer, selector
         self._skip_void, self._device, self._precision = skip_void, device, precision
-        self._progress = progress
+        self._progress, self._team = progress, team
 
     def questions(self, round: int, labels: PixelLabels, model: Model | None) -> list[Question]:
         """The questions of a round: at random without a model, else by acquirer and selector."""
@@ -60,7 +62,7 @@ class Asking:
         return questions
 
     def _asked(self, round: int, labels: PixelLabels, model: Model | None, n: int, batch_size: int) -> Proposals:
-        pool = self._pool(round, labels, batch_size=batch_size)
+        pool = self._pool(round, labels, batch_size=batch_size, team=self._team)
         with self._progress.phase(f"round {round}: choosing pixels", len(self._images)) as step:
 
             def advance(done: int) -> None:
@@ -95,7 +97,14 @@ class Asking:
         size, device, precision = self._config.query.size, self._device, self._precision
         return views(pool, model, self._acquirer, size=size, device=device, precision=precision)
 
-    def _pool(self, round: int, labels: PixelLabels, numbers: Sequence[int] | None = None, batch_size: int = 1) -> Pool:
+    def _pool(
+        self,
+        round: int,
+        labels: PixelLabels,
+        numbers: Sequence[int] | None = None,
+        batch_size: int = 1,
+        team: Team = ALONE,
+    ) -> Pool:
         return Pool(
             self._images,
             self._classes,
@@ -107,4 +116,5 @@ class Asking:
             batch_size=batch_size,
             workers=self._config.train.workers,
             numbers=numbers,
+            team=team,
         )

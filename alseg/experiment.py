@@ -27,6 +27,7 @@ from alseg.engine.device import (
     out_of_memory,
 )
 from alseg.engine.images import DecodedImages
+from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
 from alseg.models import fresh_model, stored_model
@@ -38,7 +39,7 @@ from alseg.report.page import write_report
 from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
 from alseg.store import RunFolder
 from alseg.training import train_round
-from alseg.values import Answer, PixelLabels, Question
+from alseg.values import Answer, PixelLabel, PixelLabels, Question
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Evaluation:
 class Experiment:
     """Opens data and pieces, checks them against the settings, and carries out the phases of rounds."""
 
-    def __init__(self, registry: Registry, resolved: Resolved, progress: Progress) -> None:
+    def __init__(self, registry: Registry, resolved: Resolved, progress: Progress, team: Team = ALONE) -> None:
+        self._team = team
         self._registry, self._pieces, self._progress = registry, resolved.pieces, progress
         self.config: RunConfig = resolved.config
         self.classes = resolved.dataset.classes
@@ -81,6 +83,7 @@ class Experiment:
             device=self._device,
             precision=self._precision,
             progress=progress,
+            team=team,
         )
         self._trained: tuple[int, Model, TrainResult] | None = None  # the last round's
         self._first: Model | None = None
@@ -134,7 +137,9 @@ class Experiment:
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
         """The questions of a round: at random in round 0, by acquirer and selector later."""
         started = time.perf_counter()
-        questions = self._asking.questions(round, labels, self.trained(round - 1)[0] if round else None)
+        model = self.trained(round - 1)[0] if round else None
+        self._team.tell("ask", round, list(labels), model is not None)
+        questions = self._questions(round, labels, model)
         self._acquire_seconds = time.perf_counter() - started
         return questions
 
@@ -151,18 +156,8 @@ class Experiment:
         """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
         model = self._first if round == 0 and self._first is not None else self._fresh(round)
         self._first = None
-        result = train_round(
-            model,
-            self._pool,
-            labels,
-            self.classes,
-            self.config,
-            round=round,
-            device=self._device,
-            precision=self._precision,
-            progress=self._progress,
-            watch=None if self._images.test is None else partial(self._test_miou, model),
-        )
+        self._team.tell("train", round, None if labels is None else list(labels))
+        result = self._taught(round, labels, model)
         assert isinstance(model, nn.Module)
         self.folder.write_model(round, model, asdict(result))
         self._trained = round, model, result
@@ -208,9 +203,55 @@ class Experiment:
         started = time.perf_counter()
         if self._held_out is None:
             return Evaluation(None, 0.0)
-        matrix = self._confusion(model, self._held_out, f"round {round}: evaluating")
+        self._team.tell("score")
+        matrix = self._scored(model, f"round {round}: evaluating")
         self.folder.write_confusion(round, matrix, self.classes)
         return Evaluation(matrix, time.perf_counter() - started)
+
+    def follow(self) -> None:
+        """Another process leads: do this one's share of what it orders, until it is done."""
+        model: Model | None = None
+        while (order := self._team.told())[0] != "end":
+            if order[0] == "train":
+                labels = None if order[2] is None else PixelLabels(tuple(PixelLabel(*label) for label in order[2]))
+                model = self._fresh(order[1])
+                self._taught(order[1], labels, model)
+                continue
+            model = model or self._fresh(0)  # to be given the leader's weights
+            if order[0] == "score":
+                self._scored(model)
+            else:
+                labels = PixelLabels(tuple(PixelLabel(*label) for label in order[2]))
+                self._questions(order[1], labels, model if order[3] else None)
+
+    def dismiss(self) -> None:
+        """Let those that follow end."""
+        self._team.tell("end")
+
+    def _taught(self, round: int, labels: PixelLabels | None, model: Model) -> TrainResult:
+        return train_round(
+            model,
+            self._pool,
+            labels,
+            self.classes,
+            self.config,
+            round=round,
+            device=self._device,
+            precision=self._precision,
+            progress=self._progress,
+            watch=None if self._images.test is None else partial(self._test_miou, model),
+            team=self._team,
+        )
+
+    def _questions(self, round: int, labels: PixelLabels, model: Model | None) -> list[Question]:
+        if model is not None:
+            self._team.equal(model)
+        return self._asking.questions(round, labels, model)
+
+    def _scored(self, model: Model, phase: str | None = None) -> np.ndarray:
+        assert self._held_out is not None
+        self._team.equal(model)
+        return self._confusion(model, self._held_out, phase)
 
     def _test_miou(self, model: Model) -> float:
         assert self._images.test is not None
@@ -231,6 +272,7 @@ class Experiment:
                     precision=self._precision,
                     workers=config.train.workers,
                     advance=lambda done: step(done, ""),
+                    team=self._team,
                 )
 
         with deterministic(config.deterministic):

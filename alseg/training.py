@@ -10,8 +10,9 @@ from alseg.config import RunConfig
 from alseg.engine.batches import BatchSource
 from alseg.engine.device import deterministic, out_of_memory
 from alseg.engine.images import DecodedImages
+from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult, train
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, UserMistake
 from alseg.options import fitted
 from alseg.progress import Progress
 from alseg.protocols import Model
@@ -30,9 +31,15 @@ def train_round(
     precision: torch.dtype,
     progress: Progress,
     watch: Callable[[], float] | None = None,
+    team: Team = ALONE,
 ) -> TrainResult:
     """Train a fresh model in place on all labels so far, or on the masks where `labels` is None."""
     settings = config.train
+    if settings.batch_size < 2 * team.size:
+        raise UserMistake(
+            f"{team.size} processes need batches of {2 * team.size} images or more, two for each: give fewer "
+            f"processes or -o train.batch_size={2 * team.size}."
+        )
     size = fitted(settings.size, images.sizes[0])
     source = BatchSource(
         images,
@@ -46,6 +53,7 @@ def train_round(
         round=round,
         device=device,
         workers=settings.workers,
+        team=team,
     )
     total, epochs = source.images_per_epoch * settings.epochs, [0]
     with progress.phase(f"round {round}: training", total) as step, deterministic(config.deterministic):
@@ -66,6 +74,7 @@ def train_round(
                 precision=precision,
                 advance=advance,
                 watch=watch,
+                team=team,
             )
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):

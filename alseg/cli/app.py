@@ -102,7 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows no umlauts is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(run_cli(words))
+    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ.get("RANK", "0")) == 0:
+        sys.exit(run_cli(words))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        code = run_cli(words)  # another process of the team speaks for all
+    sys.exit(code)
 
 
 def _stop(number: int, frame: Any) -> None:

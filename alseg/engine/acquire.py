@@ -14,6 +14,7 @@ from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
 from alseg.engine.passes import Draw
 from alseg.engine.predict import ModelPrediction, SizeChoice, predict
+from alseg.engine.team import ALONE, Team
 from alseg.errors import AlsegError
 from alseg.protocols import Acquirer, Model, Selector
 from alseg.ranking import pick
@@ -38,18 +39,20 @@ class Pool:
         batch_size: int,
         workers: int = 0,
         numbers: Sequence[int] | None = None,
+        team: Team = ALONE,
     ) -> None:
         self._images, self._classes, self._labels = images, classes, labels
         self._skip_void, self._seed, self._round = skip_void, seed, round
         self._device, self._batch_size, self._workers = device, batch_size, workers
         self._numbers = range(len(images)) if numbers is None else numbers  # None: all images
+        self.team = team
 
     def batches(self, look: Look) -> Iterator[tuple[list[int], PoolBatch]]:
         """Image numbers and what acquirer and selector see of them."""
         places = batches_of_one_size(
             [self._images.sizes[i] for i in self._numbers], self._batch_size, len(self._classes), self._device.type
         )
-        groups = [[self._numbers[place] for place in group] for group in places]
+        groups = [[self._numbers[place] for place in group] for group in self.team.share(places)]
         decoded = in_threads(self._read, [i for group in groups for i in group], self._workers, ahead=16)
         for group in groups:
             parts = [next(decoded) for _ in group]
@@ -106,7 +109,15 @@ def ask_at_random(
             places = [(p, divmod(index, width)) for index, p in zip(indices, priorities, strict=True) if index >= 0]
             asked[i] = [(priority, Question("", key, y, x)) for priority, (y, x) in places]
         _keep_best(asked, most)
-        advance(len(group))
+        advance(len(group) * pool.team.size)
+    return _together(asked, pool.team)
+
+
+def _together(asked: dict[int, list[tuple[float, Question]]], team: Team) -> Proposals:
+    """All members' proposals in the pool's order."""
+    if team.size > 1:
+        parts = team.gathered(list(asked.items()))
+        asked = {i: [(p, Question(*question)) for p, question in proposals] for part in parts for i, proposals in part}
     return [asked[i] for i in sorted(asked)]
 
 
@@ -181,8 +192,8 @@ def ask_model(
             for i, questions in zip(group, _questions(batch, utility, selection, classes), strict=True):
                 asked[i] = questions
             _keep_best(asked, most)
-            advance(len(group))
-    return [asked[i] for i in sorted(asked)]
+            advance(len(group) * pool.team.size)
+    return _together(asked, pool.team)
 
 
 def _questions(batch: PoolBatch, utility: Tensor, selection: Selection, classes: Classes) -> Proposals:

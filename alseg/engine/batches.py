@@ -13,6 +13,7 @@ from alseg import noise
 from alseg.config import Augmentation
 from alseg.engine import augment
 from alseg.engine.images import in_threads
+from alseg.engine.team import ALONE, Team
 from alseg.options import Longer, Size, fitted
 from alseg.protocols import Images
 from alseg.values import Classes, PixelLabels
@@ -32,13 +33,17 @@ class Batch:
     points: Tensor | None
     classes: Tensor
 
+    def tensors(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Images, points and classes."""
+        return self.images, self.points, self.classes
+
 
 class BatchSource:
     """The batches of each epoch; how an image looks depends on seed, round, epoch and its name alone.
 
     `labels` None is full supervision by the images' masks. Images without a trainable label are left out.
     A remainder of one image is dropped, since batch norms need two; a pool of one image is shown twice in
-    its batch.
+    its batch. Each of a team gets its share of a batch, two images at least.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class BatchSource:
         round: int,
         device: torch.device | str = "cpu",
         workers: int = 0,
+        team: Team = ALONE,
     ) -> None:
         self._images, self._augmentation, self._size, self._resize = images, augmentation, size, resize
         self._seed, self._round, self._device, self._workers = seed, round, torch.device(device), workers
@@ -62,7 +68,8 @@ class BatchSource:
         self._void = None if labels is not None else classes.void
         self._labels = {} if labels is None else _taught(images, labels, classes)
         self.taught = sorted(self._labels) if labels is not None else list(range(len(images)))
-        self._plan = batch_plan(len(self.taught), batch_size)
+        self._team = team
+        self._plan = batch_plan(len(self.taught), batch_size, 2 * team.size)
 
     @property
     def dense(self) -> bool:
@@ -85,13 +92,14 @@ class BatchSource:
         starts = [noise.stream(self._seed, self._round, f"order {epoch}", key) for key in keys]
         order = noise.uniforms(starts, 1)[:, 0].argsort(dim=0, stable=True).tolist() if starts else []
         groups = [[self.taught[order[place]] for place in places] for places in self._plan]
-        numbers = [i for group in groups for i in group]
+        numbers = [i for group in groups for i in self._team.share(group)]
         decoded = in_threads(self._read, numbers, self._workers, ahead=8)
         for group in groups:
             # the second showing of an image in its batch is drawn on its own
             keys = [self._images.key(i) + "+" * group[:place].count(i) for place, i in enumerate(group)]
-            draws = augment.draws_of(self._seed, self._round, epoch, keys)
-            parts = [self._augmented(i, *next(decoded), drawn) for i, drawn in zip(group, draws, strict=True)]
+            draws = augment.draws_of(self._seed, self._round, epoch, self._team.share(keys))
+            mine = zip(self._team.share(group), draws, strict=True)
+            parts = [self._augmented(i, *next(decoded), drawn) for i, drawn in mine]
             yield self._collated(parts)
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -140,9 +148,9 @@ def _taught(images: Images, labels: PixelLabels, classes: Classes) -> dict[int, 
     return {i: (points, values) for i, (points, values) in trained.items() if len(points)}
 
 
-def batch_plan(count: int, batch_size: int) -> list[list[int]]:
-    """Places in the shuffled order, by batch."""
-    if count == 1:
-        return [[0, 0]]
+def batch_plan(count: int, batch_size: int, least: int = 2) -> list[list[int]]:
+    """Places in the shuffled order, by batch; no batch has fewer than `least`."""
+    if 0 < count < least:
+        return [[place % count for place in range(least)]]
     plan = [list(range(j, min(j + batch_size, count))) for j in range(0, count, batch_size)]
-    return [places for places in plan if len(places) > 1]
+    return [places for places in plan if len(places) >= least]

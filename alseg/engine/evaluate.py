@@ -12,6 +12,7 @@ from torch import Tensor
 from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
 from alseg.engine.predict import SizeChoice, predict
+from alseg.engine.team import ALONE, Team
 from alseg.protocols import Model
 from alseg.values import Classes
 
@@ -44,12 +45,13 @@ def confusion_matrix(
     precision: torch.dtype,
     workers: int = 0,
     advance: Callable[[int], None] = lambda n: None,
+    team: Team = ALONE,
 ) -> np.ndarray:
-    """The confusion matrix over all images that have a mask, int64 [C, C]."""
+    """The confusion matrix over all images that have a mask, int64 [C, C]; each of a team looks at its share."""
     total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
     masked = [i for i in range(len(images)) if images.has_mask[i]]
     groups = batches_of_one_size([images.sizes[i] for i in masked], batch_size, len(classes), device.type)
-    numbers = [[masked[j] for j in group] for group in groups]
+    numbers = [[masked[j] for j in group] for group in team.share(groups)]
     decoded = in_threads(
         lambda i: (images.image(i), images.mask(i)), [i for group in numbers for i in group], workers, ahead=16
     )
@@ -61,8 +63,8 @@ def confusion_matrix(
             total += confusion(
                 torch.from_numpy(masks.astype(np.int32)).to(device), prediction.predicted(), len(classes)
             )
-            advance(len(group))
-    return total.cpu().numpy()
+            advance(len(group) * team.size)
+    return team.total(total).cpu().numpy()
 
 
 def scores(matrix: np.ndarray, classes: Classes) -> Scores:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alseg.config import TrainSettings
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.device import lower_precision, mode, seeded
+from alseg.engine.team import ALONE, Team
 from alseg.errors import UserMistake
 from alseg.grid import resize, sample
 from alseg.protocols import Model
@@ -46,8 +47,13 @@ def train(
     precision: torch.dtype,
     advance: Advance = lambda images, loss: None,
     watch: Callable[[], float] | None = None,
+    team: Team = ALONE,
 ) -> TrainResult:
-    """Train a fresh model on the labelled pixels, in place; `watch` is called after each epoch."""
+    """Train a fresh model on the labelled pixels, in place; `watch` is called after each epoch.
+
+    A team's members train on their shares of each batch; the gradients are those of the whole batch, but for
+    the batch norms, which see a member's own images.
+    """
     assert isinstance(model, nn.Module)
     started = time.perf_counter()
     at_points = settings.decode == "points" and hasattr(model, "decode_at") and not source.dense
@@ -55,21 +61,27 @@ def train(
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
     loss, steps, watched = None, 0, []
-    with seeded(device, seed, round, "training"), mode(model, True):
+    loss_of = team.wrapped(_Loss(model, at_points), device)
+    with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
         for epoch in range(settings.epochs if source.steps else 0):
             total = torch.zeros((), device=device)
             for batch in source.epoch(epoch):
                 for group, base in zip(descent.param_groups, bases, strict=True):
                     group["lr"] = base * factors[steps]
                 with lower_precision(device, precision):
-                    error = point_loss(model, batch, at_points)
+                    error = loss_of(*batch.tensors())
+                if team.size > 1:  # members' means weigh as their labels do
+                    known = (batch.classes != PADDING).sum().float()
+                    error = error * known * team.size / team.total(known.clone()).clamp(min=1)
                 descent.zero_grad(set_to_none=True)
                 error.backward()
                 descent.step()
                 total += error.detach()
                 steps += 1
-                advance(len(batch.images), None)
-            loss = float(total) / source.steps  # the only synchronisation with the host in an epoch
+                advance(len(batch.images) * team.size, None)
+            loss = float(team.total(total)) / (
+                source.steps * team.size
+            )  # the only synchronisation with the host in an epoch
             if not math.isfinite(loss):
                 raise UserMistake(
                     f"The training of round {round} diverged in epoch {epoch + 1}, its loss is {loss}: start another "
@@ -79,9 +91,21 @@ def train(
             with seeded(device, seed, round, "settling"):  # and the training's own draws go on after it
                 if at_points and (watch is not None or epoch == settings.epochs - 1):
                     settle_batch_norms(model, source.epoch(settings.epochs), device, precision)
+                team.mean(buffer for buffer in model.buffers() if buffer.is_floating_point())
                 if watch is not None:
                     watched.append(watch())
     return TrainResult(loss, steps, len(source.taught), time.perf_counter() - started, watched)
+
+
+class _Loss(nn.Module):
+    """The loss as a module, which is what gradients are averaged over a team for."""
+
+    def __init__(self, model: nn.Module, at_points: bool) -> None:
+        super().__init__()
+        self.model, self._at_points = model, at_points
+
+    def forward(self, images: Tensor, points: Tensor | None, classes: Tensor) -> Tensor:
+        return point_loss(self.model, Batch(images, points, classes), self._at_points)  # type: ignore[arg-type]
 
 
 def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:

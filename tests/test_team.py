@@ -1,0 +1,136 @@
+"""One run on several processes, by torchrun with gloo."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, write_camvid
+
+from alseg.engine.batches import batch_plan
+from alseg.engine.team import ALONE, Team, join
+from alseg.store import RunFolder
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+# A toy without batch norms, so that two halves of a batch are the batch.
+GRADIENTS = """
+import torch
+from alseg.engine.batches import PADDING, Batch
+from alseg.engine.team import join
+from alseg.engine.train import _Loss, point_loss
+
+class Toy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 4, 3, padding=1)
+    def encode(self, images):
+        return self.layer(images)
+    def decode(self, features):
+        return features
+
+team, toy, alone = join(), Toy(), Toy()
+torch.manual_seed(1)
+images, points = torch.rand(5, 3, 8, 8), torch.rand(5, 6, 2)
+classes = torch.randint(0, 4, (5, 6))
+classes[0, 2:] = PADDING  # the shares have 14 and 12 labels
+part = slice(team.rank, None, 2)
+loss_of = team.wrapped(_Loss(toy, False), torch.device("cpu"))
+error = loss_of(images[part], points[part], classes[part])
+known = (classes[part] != PADDING).sum().float()
+(error * known * team.size / team.total(known.clone())).backward()
+point_loss(alone, Batch(images, points, classes), False).backward()
+torch.testing.assert_close(toy.layer.weight.grad, alone.layer.weight.grad)
+assert team.gathered([team.rank, "ä" * team.rank]) == [[0, ""], [1, "ä"]]
+one = torch.full((2,), float(team.rank))
+team.mean([one])
+assert one.tolist() == [0.5, 0.5]
+with torch.no_grad():
+    toy.layer.bias.fill_(team.rank + 7)
+team.equal(toy)
+assert (toy.layer.bias == 7).all()
+del loss_of  # before the process group ends
+"""
+
+
+def test_a_process_alone_is_its_own_team(monkeypatch):
+    assert join() is ALONE and ALONE.leads and ALONE.size == 1
+    monkeypatch.setenv("RANK", "1")  # of somebody else's making
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert join() is ALONE
+    assert ALONE.share([1, 2, 3]) == [1, 2, 3] and ALONE.gathered("x") == ["x"]
+
+
+def test_shares_take_everything_once():
+    items = list(range(11))
+    shares = [Team(rank, 3).share(items) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+@pytest.mark.parametrize("least", [2, 4])
+def test_batches_have_two_images_for_each_process(count, least):
+    plan = batch_plan(count, 6, least)
+    assert plan and all(least <= len(places) <= 6 for places in plan)
+    seen = [place for places in plan for place in places]
+    assert set(seen) <= set(range(count)) and len(set(seen)) > count - least
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_the_whole_batch(tmp_path):
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    done = subprocess.run([*TORCHRUN, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def words(data: Path, out: Path) -> list[str]:
+    given = ("run", "--dataset", "camvid", "--data", data, "--rounds", 2, "--acquirer", "margin", "--out", out)
+    return [str(word) for word in (*given, "--selector", "topk-then-uniform", *SMALL, "--protocol", "honest")]
+
+
+@pytest.mark.slow
+def test_two_processes_ask_and_score_as_one_does(tmp_path, cli):
+    data = write_camvid(tmp_path / "data", train=9, val=5)
+    assert cli(*words(data, tmp_path / "one")).code == 0
+    one = RunFolder(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    two = tmp_path / "two"
+    # take away what the model of round 0 led to, and the score of round 1's, which stays
+    lines = (two / "rounds.jsonl").read_text().splitlines(keepends=True)
+    (two / "rounds.jsonl").write_text(lines[0])
+    (two / "rounds" / "01" / "confusion.csv").unlink()
+    (two / "rounds" / "01" / "questions.jsonl").unlink()
+    labels = (two / "labels.jsonl").read_text().splitlines(keepends=True)
+    (two / "labels.jsonl").write_text("".join(line for line in labels if '"round": 0' in line))
+    done = subprocess.run([*TORCHRUN, "-m", "alseg", "resume", str(two)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert RunFolder(two).questions(1) == one.questions(1)
+    scored = Path("rounds") / "01" / "confusion.csv"
+    assert (two / scored).read_bytes() == (tmp_path / "one" / scored).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_whole_run_of_two_processes(tmp_path):
+    data = write_camvid(tmp_path / "data", train=9, val=5)
+    done = subprocess.run(
+        [*TORCHRUN, "-m", "alseg", *words(data, tmp_path / "run")], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    records = RunFolder(tmp_path / "run").rounds()
+    assert [record["labelled_pixels"] for record in records] == [90, 180]
+    assert done.stdout.count("mIoU %") == 1, "one process speaks for all"
+
+
+@pytest.mark.slow
+def test_too_small_batches_are_refused_in_one_sentence(tmp_path):
+    data = write_camvid(tmp_path / "data", train=9, val=5)
+    command = [*TORCHRUN, "-m", "alseg", *words(data, tmp_path / "run"), "-o", "train.batch_size=3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.count("2 processes need batches of 4 images or more") == 1
