@@ -26,16 +26,20 @@ class Journal:
         if not self._path.exists():
             return []
         lines = self._path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
-        events = []
+        try:
+            events: list[Event] = json.loads(b"[" + b",".join(lines) + b"]")  # at once: twice as fast
+            if len(events) == len(lines) and all(map(_is_event, events)):
+                return events
+        except ValueError:
+            pass
         for number, line in enumerate(lines, 1):
             try:
-                event = json.loads(line)
-                if not isinstance(event["event"], str) or not isinstance(event["item"], str):
-                    raise TypeError
-            except (ValueError, TypeError, KeyError) as error:
-                raise AlsegError(f"Line {number} of {self._path} is no journal event.") from error
-            events.append(event)
-        return events
+                sound = _is_event(json.loads(line))
+            except ValueError:
+                sound = False
+            if not sound:
+                raise AlsegError(f"Line {number} of {self._path} is no journal event.")
+        return [json.loads(line) for line in lines]
 
     def append(self, events: Iterable[Event]) -> None:
         """Write events that belong together; they are on the disk when this returns."""
@@ -50,10 +54,16 @@ class Journal:
         if not self._path.exists():
             return
         with open(self._path, "rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                file.truncate(whole)
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            if file.read() in (b"\n", b""):
+                return
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _is_event(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("event"), str) and isinstance(found.get("item"), str)
 
 
 def as_events(answers: Sequence[Answer]) -> list[Event]:
