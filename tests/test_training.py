@@ -1,4 +1,4 @@
-"""Training at the points: batches, loss, learning rates, repeatability, batch norms."""
+"""Training at the points: loss, learning rates, repeatability, batch norms."""
 
 from __future__ import annotations
 
@@ -10,83 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from bands import CPU, CROP, PLAIN, Bands, source_of
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from alseg.config import Augmentation, TrainSettings
-from alseg.engine.batches import PADDING, Batch, BatchSource, batch_plan
+from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.train import TrainResult, point_loss, rate_factors, settle_batch_norms, train
 from alseg.grid import fractions
-from alseg.values import Classes, PixelLabel, PixelLabels
+from alseg.values import PixelLabels
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from alseg_pixelpick.encoders import Encoder
-
-CPU = torch.device("cpu")
-CLASSES = Classes(("left", "middle", "right"), 255)
-COLOURS = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230]], np.uint8)
-PLAIN = Augmentation(jitter=0, grayscale=0, blur=0)
-CROP = (64, 64)
-
-
-class Bands:
-    """Images of three broad vertical bands, one a class, in its colour."""
-
-    def __init__(self, count: int, size: tuple[int, int] = (48, 60)) -> None:
-        self._count, self._size = count, size
-
-    def __len__(self) -> int:
-        return self._count
-
-    def key(self, i: int) -> str:
-        return f"bands {i}"
-
-    def classes_of(self, i: int) -> np.ndarray:
-        edges = [self._size[1] // 3 + i % 3, 2 * self._size[1] // 3 - i % 2]
-        return np.digitize(np.arange(self._size[1]), edges)[None].repeat(self._size[0], 0)
-
-    def image(self, i: int) -> np.ndarray:
-        return COLOURS[self.classes_of(i)]
-
-    def mask(self, i: int) -> np.ndarray:
-        return self.classes_of(i)
-
-    def labels(self, each: int, images: range | None = None) -> PixelLabels:
-        """Random pixels of the images, none within 4 of a band's edge or the border."""
-        made = []
-        for i in images if images is not None else range(self._count):
-            mask, random = self.classes_of(i), np.random.default_rng(i)
-            while sum(label.image == self.key(i) for label in made) < each:
-                y = int(random.integers(4, self._size[0] - 4))
-                x = int(random.integers(4, self._size[1] - 4))
-                if len(set(mask[y, x - 4 : x + 5].tolist())) == 1:
-                    made.append(self.label(i, y, x, CLASSES.names[mask[y, x]]))
-        return PixelLabels(tuple(made))
-
-    def label(self, i: int, y: int, x: int, name: str | None) -> PixelLabel:
-        return PixelLabel(f"{i}-{y}-{x}", self.key(i), y, x, name, 0, "test", "test")
-
-
-def source_of(
-    images: Bands,
-    labels: PixelLabels,
-    augmentation: Augmentation = PLAIN,
-    size: tuple[int, int] = CROP,
-    batch_size: int = 4,
-    seed: int = 0,
-    round: int = 0,
-    workers: int = 0,
-) -> BatchSource:
-    return BatchSource(
-        images,
-        labels,
-        CLASSES,
-        augmentation,
-        size=size,
-        batch_size=batch_size,
-        seed=seed,
-        round=round,
-        workers=workers,
-    )
 
 
 class Toy(nn.Module):
@@ -128,36 +62,6 @@ def trained(
 
 def is_finite(model: nn.Module) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
-
-
-def tensors(batches: Iterator[Batch]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    return [(batch.images, batch.points, batch.classes) for batch in batches]
-
-
-def same(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor, ...]]) -> bool:
-    pairs = [(a, b) for row, match in zip(one, other, strict=True) for a, b in zip(row, match, strict=True)]
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
-@pytest.mark.parametrize("labels", ["exact", "nearest"])
-@pytest.mark.parametrize("crop", [(64, 64), (40, 50), (96, 80)])
-def test_labels_lie_on_the_colour_of_their_class(labels: str, crop: tuple[int, int]):
-    images = Bands(5)
-    # no smaller than 0.8, for the bands' edges are blurred over more pixels then
-    source = source_of(images, images.labels(12), replace(PLAIN, labels=labels, scale=(0.8, 2.0)), size=crop)
-    seen = 0
-    for epoch in range(3):
-        for batch in source.epoch(epoch):
-            known = batch.classes != PADDING
-            assert batch.points[known].min() >= 0
-            assert batch.points[known].max() <= 1
-            rows, places = known.nonzero(as_tuple=True)
-            cells = (batch.points[rows, places] * torch.tensor(crop)).long().clamp(max=torch.tensor(crop) - 1)
-            colours = batch.images[rows, :, cells[:, 0], cells[:, 1]] * 255
-            expected = torch.from_numpy(COLOURS)[batch.classes[rows, places]].float()
-            torch.testing.assert_close(colours, expected, atol=1e-2, rtol=0)
-            seen += len(rows)
-    assert seen > 50
 
 
 def test_the_loss_is_the_mean_cross_entropy_over_the_points():
@@ -213,35 +117,6 @@ def test_points_may_all_be_cropped_away(kind: str):
     assert is_finite(model)
 
 
-@pytest.mark.parametrize(
-    ("count", "batch_size", "sizes"),
-    [(0, 4, []), (1, 4, [2]), (2, 4, [2]), (5, 4, [4]), (6, 4, [4, 2]), (8, 4, [4, 4]), (9, 4, [4, 4]), (3, 2, [2])],
-)
-def test_a_remainder_of_one_is_dropped(count: int, batch_size: int, sizes: list[int]):
-    assert [len(places) for places in batch_plan(count, batch_size)] == sizes
-    images = Bands(count)
-    source = source_of(images, images.labels(2), size=(16, 16), batch_size=batch_size)
-    assert (source.steps, source.images_per_epoch) == (len(sizes), sum(sizes))
-    assert [len(batch.images) for batch in source.epoch(0)] == sizes
-
-
-def test_each_image_has_its_turn_though_a_remainder_is_dropped():
-    places = [place for batch in batch_plan(9, 4) for place in batch]
-    assert places == list(range(8))
-    images = Bands(9)
-    labels = PixelLabels(tuple(images.label(i, 10 + 2 * i, 30, "middle") for i in range(9)))
-    still = replace(PLAIN, scale=(1.0, 1.0), flip=0.0)
-    source = source_of(images, labels, still, size=(48, 60))
-    shown = [
-        {round(float(y) * 48 - 10.5) // 2 for batch in source.epoch(epoch) for y in batch.points[:, 0, 0]}
-        for epoch in range(12)
-    ]
-    assert all(len(epoch) == 8 for epoch in shown)
-    assert set.union(*shown) == set(range(9))
-    orders = {tuple(tuple(b.points[:, 0, 0].tolist()) for b in source.epoch(epoch)) for epoch in range(12)}
-    assert len(orders) == 12
-
-
 @pytest.mark.parametrize("kind", ["toy", "deeplab"])
 def test_a_pool_of_one_image_trains(kind: str):
     images = Bands(1)
@@ -255,15 +130,6 @@ def test_a_pool_of_one_image_trains(kind: str):
     assert math.isfinite(result.loss)
 
 
-def test_images_without_a_trainable_label_are_left_out():
-    images = Bands(5)
-    unsure = [images.label(i, 9, 9, None) for i in (0, 1)]
-    source = source_of(images, images.labels(2, range(1, 4)).plus(unsure))
-    assert source.taught == [1, 2, 3]
-    for batch in source.epoch(0):
-        assert ((batch.classes != PADDING).sum(1) <= 2).all()
-
-
 def test_no_labels_train_nothing():
     images = Bands(3)
     model, result = trained("toy", source_of(images, PixelLabels()))
@@ -272,32 +138,6 @@ def test_no_labels_train_nothing():
         torch.equal(a, b)
         for a, b in zip(model.state_dict().values(), model_of("toy").state_dict().values(), strict=True)
     )
-
-
-def test_workers_change_nothing():
-    images = Bands(7)
-    sources = [source_of(images, images.labels(4), Augmentation(), workers=workers) for workers in (0, 3)]
-    for epoch in range(2):
-        assert same(*(tensors(source.epoch(epoch)) for source in sources))
-
-
-def test_how_an_image_looks_does_not_depend_on_its_batch():
-    images = Bands(6)
-    by_size = []
-    for batch_size in (2, 3):
-        batches = tensors(source_of(images, images.labels(3), Augmentation(), batch_size=batch_size).epoch(4))
-        by_size.append(torch.cat([batch[0] for batch in batches]))
-    assert torch.equal(*by_size)
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"round": 1}])
-def test_another_seed_or_round_looks_different(change: dict[str, int]):
-    images = Bands(4)
-    labels = images.labels(3)
-    base = tensors(source_of(images, labels).epoch(0))
-    assert same(base, tensors(source_of(images, labels).epoch(0)))
-    assert not same(base, tensors(source_of(images, labels, **change).epoch(0)))
-    assert not same(base, tensors(source_of(images, labels).epoch(1)))
 
 
 @pytest.mark.parametrize("kind", ["toy", "deeplab"])

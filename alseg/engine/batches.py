@@ -43,7 +43,8 @@ class BatchSource:
 
     `labels` None is full supervision by the images' masks. Images without a trainable label are left out.
     A remainder of one image is dropped, since batch norms need two; a pool of one image is shown twice in
-    its batch. Each of a team gets its share of a batch, two images at least.
+    its batch. Each of a team gets its share of a batch, two images at least. `room`: how many bytes of images
+    may stay on the device; None: as `room_on` says.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class BatchSource:
         device: torch.device | str = "cpu",
         workers: int = 0,
         team: Team = ALONE,
+        room: int | None = None,
     ) -> None:
         self._images, self._augmentation, self._size, self._resize = images, augmentation, size, resize
         self._seed, self._round, self._device, self._workers = seed, round, torch.device(device), workers
@@ -69,6 +71,8 @@ class BatchSource:
         self._labels = {} if labels is None else _taught(images, labels, classes)
         self.taught = sorted(self._labels) if labels is not None else list(range(len(images)))
         self._team = team
+        self._resident: dict[int, Tensor] = {}  # images that stay on the device, in so many bytes
+        self._room = room_on(self._device) if room is None else room
         self._plan = batch_plan(len(self.taught), batch_size, 2 * team.size)
 
     @property
@@ -102,17 +106,27 @@ class BatchSource:
             parts = [self._augmented(i, *next(decoded), drawn) for i, drawn in mine]
             yield self._collated(parts)
 
-    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
-        return self._images.image(i), None if self._void is None else self._images.mask(i)
+    def _read(self, i: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        image = None if i in self._resident else self._images.image(i)
+        return image, None if self._void is None else self._images.mask(i)
+
+    def _on_device(self, i: int, image: np.ndarray | None) -> Tensor:
+        """uint8 [3, H, W] on the device, where it stays if there is room."""
+        if image is None or i in self._resident:
+            return self._resident[i]
+        tensor = torch.from_numpy(image).to(self._device, non_blocking=True).permute(2, 0, 1)
+        if image.nbytes <= self._room:
+            self._room -= image.nbytes
+            self._resident[i] = tensor
+        return tensor
 
     def _augmented(
-        self, i: int, image: np.ndarray, mask: np.ndarray | None, draws: list[float]
+        self, i: int, image: np.ndarray | None, mask: np.ndarray | None, draws: list[float]
     ) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        change = self._augmentation
-        source = (image.shape[0], image.shape[1])
+        change, tensor = self._augmentation, self._on_device(i, image)
+        source = (tensor.shape[1], tensor.shape[2])
         base = self._size if self._resize is None else fitted(self._resize, source)
         geometry = augment.draw_geometry(draws, source, self._size, change.scale, change.flip, base)
-        tensor = torch.from_numpy(image).to(self._device, non_blocking=True).permute(2, 0, 1)
         warped = augment.recolour(augment.warp(tensor, geometry, self._fill), draws, change)
         if mask is not None:
             shown = geometry.mask(mask, self._void or 0)
@@ -140,6 +154,11 @@ class BatchSource:
             torch.from_numpy(points).to(self._device, non_blocking=True),
             torch.from_numpy(classes).to(self._device, non_blocking=True),
         )
+
+
+def room_on(device: torch.device) -> int:
+    """Bytes that images may take on a device for a whole training: a quarter of what is free on a GPU."""
+    return int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else 0
 
 
 def _taught(images: Images, labels: PixelLabels, classes: Classes) -> dict[int, tuple[np.ndarray, np.ndarray]]:

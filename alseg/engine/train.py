@@ -148,8 +148,9 @@ def optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
     ]
     decay = settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=decay)
-    return torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=decay)
+        momentum = settings.momentum
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, weight_decay=decay, fused=True)
+    return torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=decay, fused=True)
 
 
 @torch.no_grad()
