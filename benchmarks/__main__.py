@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from alseg.engine.device import choose_precision, keep_freed_memory
 from benchmarks.material import Material, camvid, generated, labels_of, model, sparse_masks
@@ -26,6 +31,25 @@ EPOCHS = 50
 
 def main() -> None:
     """Measure, print the table, and write the list that --json asks for."""
+    arguments = understood()
+    keep_freed_memory()  # both sides gain
+    with tempfile.TemporaryDirectory() as folder:
+        material = prepared(arguments, Path(folder))
+        network = model(arguments.encoder)
+        if arguments.peak is not None:
+            print(peak_of(arguments.peak, material, network))
+            return
+        found = [measured(row, arguments.repeats) for row in rows(material, network)]
+    found.append(whole_round(found, arguments.batch))
+    for row in found[:-1]:
+        row |= {f"{side}_peak_mb": peak(row["name"], side) for side in ("reference", "alseg")}
+    show(found, choose_precision(arguments.precision, torch.device("cpu")))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def understood() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, help="a CamVid folder; without it images are generated")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
@@ -36,22 +60,44 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--precision", default="auto", help="alseg's: auto, float32 or bfloat16")
     parser.add_argument("--encoder", default="mobilenetv2_100")
-    arguments = parser.parse_args()
-    keep_freed_memory()  # both sides gain
-    with tempfile.TemporaryDirectory() as folder:
+    parser.add_argument("--peak", metavar="ROW:SIDE", help="print only the MB that one call of a row's side takes")
+    return parser.parse_args()
+
+
+def prepared(arguments: argparse.Namespace, folder: Path) -> Material:
+    """What the command line asks to be timed."""
+    if arguments.data is not None:
+        images = camvid(arguments.data, arguments.images)
+    else:
         height, width = map(int, arguments.size.split("x"))
-        if arguments.data is not None:
-            images = camvid(arguments.data, arguments.images)
-        else:
-            images = generated(Path(folder), arguments.images, (height, width))
-        labels = labels_of(images, arguments.pixels)
-        masks = sparse_masks(images, labels)
-        material = Material(images, labels, masks, arguments.batch, arguments.pixels, arguments.precision)
-        found = [measured(row, arguments.repeats) for row in rows(material, model(arguments.encoder))]
-    found.append(whole_round(found, arguments.batch))
-    show(found, choose_precision(arguments.precision, torch.device("cpu")))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        images = generated(folder, arguments.images, (height, width))
+    labels = labels_of(images, arguments.pixels)
+    masks = sparse_masks(images, labels)
+    return Material(images, labels, masks, arguments.batch, arguments.pixels, arguments.precision)
+
+
+def peak(name: str, side: str) -> float:
+    """MB that a call takes at most, in a process of its own with this one's arguments."""
+    command = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--peak", f"{name}:{side}"]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_of(choice: str, material: Material, network: nn.Module) -> float:
+    """By how many MB this process's resident memory rises during one call, looked at every millisecond."""
+    name, _, side = choice.partition(":")
+    row = next(row for row in rows(material, network) if row.name == name)
+    call = threading.Thread(target=getattr(row, side))
+    seen = [resident()]
+    call.start()
+    while call.is_alive():
+        seen.append(resident())
+        time.sleep(0.001)
+    return round((max(seen) - seen[0]) / 1e6, 1)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; getrusage's peak holds the imports' own."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def measured(row: Row, repeats: int) -> dict[str, Any]:
@@ -100,13 +146,15 @@ def whole_round(found: list[dict[str, Any]], batch: int) -> dict[str, Any]:
 def show(found: list[dict[str, Any]], precision: torch.dtype) -> None:
     """The table, and what it was measured on."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "reference s", "alseg s", "ratio", "ratio's range"):
+    for title in ("", "reference s", "alseg s", "ratio", "ratio's range", "alseg, a second", "peak MB"):
         table.add_column(title, justify="left" if not title else "right")
     for row in found:
         spread = f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}" if "ratio_low" in row else ""
         cells = (f"{row['reference_seconds']:.4g}", f"{row['alseg_seconds']:.4g}", f"{row['ratio']:.2f}", spread)
-        table.add_row(f"{row['name']}, a {row['unit']}", *cells)
-    console = Console()
+        peaks = [row.get(f"{side}_peak_mb") for side in ("reference", "alseg")]
+        memory = "" if None in peaks else " / ".join(f"{mb:.0f}" for mb in peaks)
+        table.add_row(f"{row['name']}, {row['unit']}", *cells, f"{1 / row['alseg_seconds']:.3g}", memory)
+    console = Console(width=max(120, Console().width))
     console.print(table)
     where = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
     where += f" with {torch.backends.cpu.get_cpu_capability()}"
