@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from alseg.engine.device import choose_precision, keep_freed_memory
+from alseg.engine.device import choose_device, choose_precision, describe_device, keep_freed_memory
 from benchmarks.material import Material, camvid, generated, labels_of, model, sparse_masks
 from benchmarks.rows import Row, rows
 
@@ -35,7 +35,7 @@ def main() -> None:
     keep_freed_memory()  # both sides gain
     with tempfile.TemporaryDirectory() as folder:
         material = prepared(arguments, Path(folder))
-        network = model(arguments.encoder)
+        network = model(arguments.encoder).to(material.device)
         if arguments.peak is not None:
             print(peak_of(arguments.peak, material, network))
             return
@@ -43,7 +43,7 @@ def main() -> None:
     found.append(whole_round(found, arguments.batch))
     for row in found[:-1]:
         row |= {f"{side}_peak_mb": peak(row["name"], side) for side in ("reference", "alseg")}
-    show(found, choose_precision(arguments.precision, torch.device("cpu")))
+    show(found, material)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
@@ -58,6 +58,7 @@ def understood() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4, help="of training")
     parser.add_argument("--pixels", type=int, default=10, help="labelled in each image")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--precision", default="auto", help="alseg's: auto, float32 or bfloat16")
     parser.add_argument("--encoder", default="mobilenetv2_100")
     parser.add_argument("--peak", metavar="ROW:SIDE", help="print only the MB that one call of a row's side takes")
@@ -73,7 +74,9 @@ def prepared(arguments: argparse.Namespace, folder: Path) -> Material:
         images = generated(folder, arguments.images, (height, width))
     labels = labels_of(images, arguments.pixels)
     masks = sparse_masks(images, labels)
-    return Material(images, labels, masks, arguments.batch, arguments.pixels, arguments.precision)
+    return Material(
+        images, labels, masks, arguments.batch, arguments.pixels, arguments.precision, choose_device(arguments.device)
+    )
 
 
 def peak(name: str, side: str) -> float:
@@ -126,6 +129,8 @@ def timed(call: Callable[[], object]) -> float:
     """Seconds of a call."""
     started = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -143,7 +148,7 @@ def whole_round(found: list[dict[str, Any]], batch: int) -> dict[str, Any]:
     return row | {"ratio": before / now}
 
 
-def show(found: list[dict[str, Any]], precision: torch.dtype) -> None:
+def show(found: list[dict[str, Any]], material: Material) -> None:
     """The table, and what it was measured on."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "reference s", "alseg s", "ratio", "ratio's range", "alseg, a second", "peak MB"):
@@ -156,7 +161,8 @@ def show(found: list[dict[str, Any]], precision: torch.dtype) -> None:
         table.add_row(f"{row['name']}, {row['unit']}", *cells, f"{1 / row['alseg_seconds']:.3g}", memory)
     console = Console(width=max(120, Console().width))
     console.print(table)
-    where = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
+    precision = choose_precision(material.precision, material.device)
+    where = f"torch {torch.__version__}, {describe_device(material.device)}, {platform.machine()}"
     where += f" with {torch.backends.cpu.get_cpu_capability()}"
     console.print(f"{where}; reference in float32, alseg in {str(precision).removeprefix('torch.')}", style="dim")
 

@@ -15,6 +15,7 @@ from alseg.plugins import load_plugins
 from alseg.values import Classes, PixelLabel, PixelLabels
 from benchmarks.reference import VOID
 
+CPU = torch.device("cpu")
 CLASSES = Classes(tuple(f"class {i}" for i in range(11)), VOID)
 
 
@@ -91,7 +92,7 @@ def sparse_masks(images: FileImages, labels: PixelLabels) -> np.ndarray:
 def model(encoder: str, seed: int = 0) -> nn.Module:
     """DeepLabv3+ from untrained weights."""
     piece = load_plugins(third_party=False).find("model", "deeplabv3plus")
-    with seeded(torch.device("cpu"), seed, 0, "benchmark"):
+    with seeded(CPU, seed, 0, "benchmark"):
         return piece.build(piece.resolve({"encoder": encoder, "weights": "none"}), classes=len(CLASSES))
 
 
@@ -115,3 +116,4 @@ class Material:
     batch_size: int
     pixels: int
     precision: str = "auto"  # alseg's; the reference's is float32
+    device: torch.device = CPU

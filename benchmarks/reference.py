@@ -54,7 +54,7 @@ def training_step(model: nn.Module, descent: torch.optim.Optimizer, images: Tens
     descent.zero_grad()
     error.backward()
     descent.step()
-    return confusion(masks.numpy(), logits.argmax(1).numpy(), logits.shape[1])
+    return confusion(masks.cpu().numpy(), logits.argmax(1).cpu().numpy(), logits.shape[1])
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -75,12 +75,17 @@ def as_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float().div(255).contiguous()
 
 
+def on_device_of(model: nn.Module, image: Tensor) -> Tensor:
+    """An image where the model is."""
+    return image.to(next(model.parameters()).device)
+
+
 @torch.no_grad()
 def margin_map(model: nn.Module, image: np.ndarray) -> np.ndarray:
     """Second highest minus highest probability, float32 [H, W]."""
-    chances = full_size_logits(model, as_tensor(image)).softmax(1)[0]
+    chances = full_size_logits(model, on_device_of(model, as_tensor(image))).softmax(1)[0]
     top = chances.topk(2, 0).values
-    return (top[1] - top[0]).numpy()
+    return (top[1] - top[0]).cpu().numpy()
 
 
 def acquire(
@@ -100,6 +105,6 @@ def evaluate(model: nn.Module, images: Sequence[np.ndarray], masks: Sequence[np.
     """The confusion matrix, one image after the other."""
     total = np.zeros((classes, classes), np.int64)
     for image, mask in zip(images, masks, strict=True):
-        predicted = full_size_logits(model, as_tensor(image)).argmax(1)[0].numpy()
+        predicted = full_size_logits(model, on_device_of(model, as_tensor(image))).argmax(1)[0].cpu().numpy()
         total += confusion(mask, predicted, classes)
     return total

@@ -22,8 +22,6 @@ from alseg.values import PixelLabels
 from benchmarks import reference
 from benchmarks.material import CLASSES, Material, points_of
 
-CPU = torch.device("cpu")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -48,17 +46,18 @@ def training_step(material: Material, model: nn.Module) -> Row:
     """Forward, loss, backward and Adam's step on one batch that is there already."""
     first = slice(0, material.batch_size)
     arrays = [material.images.image(i) for i in range(material.batch_size)]
-    images = torch.cat([reference.as_tensor(array) for array in arrays])
-    masks = torch.from_numpy(material.masks[first])
+    images = torch.cat([reference.as_tensor(array) for array in arrays]).to(material.device)
+    masks = torch.from_numpy(material.masks[first]).to(material.device)
     plain = reference.plain(model).train()
     descent = torch.optim.Adam(plain.parameters(), lr=5e-4, weight_decay=2e-4)
     ours = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
-    settings, precision = TrainSettings(), choose_precision(material.precision, CPU)
+    settings, precision = TrainSettings(), choose_precision(material.precision, material.device)
     our_descent = optimizer(ours, settings)  # type: ignore[arg-type]
-    batch = Batch(images.contiguous(memory_format=torch.channels_last), *points_of(material.masks[first]))
+    points = [part.to(material.device) for part in points_of(material.masks[first])]
+    batch = Batch(images.contiguous(memory_format=torch.channels_last), *points)
 
     def step() -> None:
-        with lower_precision(CPU, precision):
+        with lower_precision(material.device, precision):
             error = point_loss(ours, batch, at_points=True)  # type: ignore[arg-type]
         our_descent.zero_grad(set_to_none=True)
         error.backward()
@@ -90,13 +89,13 @@ def acquisition(material: Material, model: nn.Module) -> Row:
             skip_void=True,
             seed=0,
             round=1,
-            device=CPU,
+            device=material.device,
             batch_size=settings.batch_size,
             workers=2,
         )
-        precision = choose_precision(material.precision, CPU)
+        precision = choose_precision(material.precision, material.device)
         pieces = (ours, acquirer, chooser, CLASSES)
-        ask_model(pool, material.pixels, *pieces, size=None, device=CPU, precision=precision)  # type: ignore[arg-type]
+        ask_model(pool, material.pixels, *pieces, size=None, device=material.device, precision=precision)  # type: ignore[arg-type]
 
     def reference_asks() -> None:
         reference.acquire(plain, arrays, free, material.pixels, np.random.default_rng(0))
@@ -119,8 +118,8 @@ def evaluation(material: Material, model: nn.Module) -> Row:
             CLASSES,
             size=None,
             batch_size=settings.batch_size,
-            device=CPU,
-            precision=choose_precision(material.precision, CPU),
+            device=material.device,
+            precision=choose_precision(material.precision, material.device),
             workers=2,
         )
 
