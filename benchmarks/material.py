@@ -11,38 +11,25 @@ from PIL import Image
 from torch import Tensor, nn
 
 from alseg.engine.device import seeded
+from alseg.imagefiles import read_mask
 from alseg.plugins import load_plugins
 from alseg.values import Classes, PixelLabel, PixelLabels
+from alseg_datasets.files import FileImages, ImageFile
 from benchmarks.reference import VOID
 
 CPU = torch.device("cpu")
 CLASSES = Classes(tuple(f"class {i}" for i in range(11)), VOID)
 
 
-class FileImages:
-    """Images of a folder with their masks; `alseg.protocols.Images`."""
+def files_of(images: list[Path], masks: list[Path]) -> FileImages:
+    """These files as a dataset has them, with void where CamVid has its 11."""
+    return FileImages([ImageFile(*both) for both in zip([p.stem for p in images], images, masks, strict=True)], masked)
 
-    def __init__(self, images: list[Path], masks: list[Path]) -> None:
-        self.files, self._masks = images, masks
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def key(self, i: int) -> str:
-        """The file's name."""
-        return self.files[i].stem
-
-    def image(self, i: int) -> np.ndarray:
-        """uint8 [H, W, 3]."""
-        with Image.open(self.files[i]) as image:
-            return np.asarray(image.convert("RGB"))
-
-    def mask(self, i: int) -> np.ndarray:
-        """uint8 [H, W]."""
-        with Image.open(self._masks[i]) as mask:
-            values = np.array(mask)
-        values[values >= len(CLASSES)] = VOID
-        return values
+def masked(path: Path) -> np.ndarray:
+    """Class values of a mask file, uint8 [H, W]."""
+    values = read_mask(path)
+    return np.where(values < len(CLASSES), values, VOID).astype(np.uint8)
 
 
 def generated(folder: Path, count: int, size: tuple[int, int]) -> FileImages:
@@ -59,20 +46,27 @@ def generated(folder: Path, count: int, size: tuple[int, int]) -> FileImages:
         masks.append(folder / f"{i:03}-mask.png")
         Image.fromarray(noisy).save(images[-1])
         mask.save(masks[-1])
-    return FileImages(images, masks)
+    return files_of(images, masks)
 
 
 def camvid(data: Path, count: int) -> FileImages:
     """The first training images of a CamVid folder."""
     files = sorted((data / "train").glob("*.png"))[:count]
-    return FileImages(files, [data / "trainannot" / file.name for file in files])
+    return files_of(files, [data / "trainannot" / file.name for file in files])
+
+
+def known_mask(images: FileImages, i: int) -> np.ndarray:
+    """The mask of an image that has one."""
+    mask = images.mask(i)
+    assert mask is not None
+    return mask
 
 
 def labels_of(images: FileImages, n: int) -> PixelLabels:
     """n pixels of each image at random."""
     random, made = np.random.default_rng(1), []
     for i in range(len(images)):
-        mask = images.mask(i)
+        mask = known_mask(images, i)
         places = random.choice(np.flatnonzero(mask != VOID), n, replace=False)
         for place in places:
             y, x = divmod(int(place), mask.shape[1])
@@ -82,7 +76,7 @@ def labels_of(images: FileImages, n: int) -> PixelLabels:
 
 def sparse_masks(images: FileImages, labels: PixelLabels) -> np.ndarray:
     """The same labels as masks [N, H, W] of VOID."""
-    masks = np.full((len(images), *images.mask(0).shape), VOID, np.int64)
+    masks = np.full((len(images), *known_mask(images, 0).shape), VOID, np.int64)
     for i in range(len(images)):
         points, values = labels.trained(images.key(i), CLASSES)
         masks[i, points[:, 0], points[:, 1]] = values

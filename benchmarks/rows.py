@@ -139,6 +139,6 @@ def decoding(material: Material) -> Row:
 
     def reference_reads() -> None:
         for path in material.images.files:
-            reference.decode(path).sum()
+            reference.decode(file.image).sum()
 
     return Row("decoding", "image", len(decoded), reference_reads, ours_reads)

@@ -51,20 +51,20 @@ class FileImages:
     """
 
     def __init__(self, files: Sequence[ImageFile], mask_reader: Callable[[Path], np.ndarray] = read_mask) -> None:
-        self._files, self._mask_reader = files, mask_reader
+        self.files, self._mask_reader = files, mask_reader
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def key(self, i: int) -> str:
         """The image's name."""
-        return self._files[i].key
+        return self.files[i].key
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""
-        return read_image(self._files[i].image)
+        return read_image(self.files[i].image)
 
     def mask(self, i: int) -> np.ndarray | None:
         """Class values [H, W]; None where there is no mask file."""
-        path = self._files[i].mask
+        path = self.files[i].mask
         return self._mask_reader(path) if path is not None and path.exists() else None
