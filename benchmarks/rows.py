@@ -138,7 +138,7 @@ def decoding(material: Material) -> Row:
             decoded.image(i).sum()
 
     def reference_reads() -> None:
-        for path in material.images.files:
+        for file in material.images.files:
             reference.decode(file.image).sum()
 
     return Row("decoding", "image", len(decoded), reference_reads, ours_reads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,3 +70,31 @@ def write_camvid(root: Path, train: int = 6, val: int = 3, size: tuple[int, int]
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:
     return write_camvid(tmp_path / "camvid")
+
+
+def one_sentence(outcome, *words: str, code: int = 2) -> None:
+    """The exit code; on stderr a single sentence that holds the words, and nothing on stdout."""
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    said = outcome.err.strip()
+    assert said.startswith("alseg: ")
+    assert "\n" not in said, "more than one line"
+    assert said.endswith(".")
+    assert "Something went wrong" not in said
+    assert len(re.sub(r"/\S+", "", said)) < 300, "too long to be read"
+    for word in words:
+        assert word in said
+
+
+@pytest.fixture
+def refused(cli, tmp_path):
+    """Run words that must be refused; nothing new may lie beside the run's folder afterwards."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+
+    def call(words: list[object], *expected: str, out: Path = runs / "run") -> None:
+        before = sorted(path.name for path in runs.iterdir())
+        one_sentence(cli(*words, "--out", out), *expected)
+        assert sorted(path.name for path in runs.iterdir()) == before, "something was left behind"
+
+    return call
