@@ -29,9 +29,8 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     Four cells are gathered and weighed: unlike grid_sample's, the gradient can be deterministic on a GPU.
     """
     height, width = maps.shape[-2:]
-    place = points.float() * torch.tensor((height, width), device=points.device) - 0.5
-    y = place[..., 0].clamp(0, height - 1)
-    x = place[..., 1].clamp(0, width - 1)
+    y = (points[..., 0].float() * height - 0.5).clamp(0, height - 1)
+    x = (points[..., 1].float() * width - 0.5).clamp(0, width - 1)
     top, left = y.floor().long(), x.floor().long()
     bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     down, across = (y - top)[:, None].to(maps.dtype), (x - left)[:, None].to(maps.dtype)

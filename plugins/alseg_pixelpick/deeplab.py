@@ -121,9 +121,8 @@ class DeepLabV3Plus(nn.Module):
             return sample(self.decode(features), points)
         corners, fractions = _cells(points, height, width)  # [B, n, 2] each
         if self.training:
-            limits = torch.tensor([max(height - 1, 1), max(width - 1, 1)], device=corners.device)
-            drawn = _spread(batch, references, corners.device) * limits
-            corners = torch.cat([corners, drawn.long()], 1)
+            drawn = _spread(batch, references, max(height - 1, 1), max(width - 1, 1), corners.device)
+            corners = torch.cat([corners, drawn], 1)
         low, context = self.low_level(features[0]), self.aspp(features[1])
         patches, inside = fused_patches(low, context, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
         x = self._normalised(self.first, patches, inside, batch, references)
@@ -197,21 +196,23 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
     norm.running_var.lerp_(variance, momentum)
 
 
-def _spread(batch: int, count: int, device: torch.device) -> Tensor:
-    """Points [B, count, 2] in [0, 1), each uniform, spread evenly over their image.
+def _spread(batch: int, count: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Cells [B, count, 2] of a grid of `height` x `width`, each uniform, spread evenly over it.
 
     Roberts' R2 sequence under a random shift of the torus (Cranley and Patterson, 1976): what is averaged
     over them varies less than over independent points.
     """
-    steps = torch.tensor([0.7548776662466927, 0.5698402909980532], device=device)
-    shift = torch.rand(batch, 1, 2, device=device)
-    return (shift + steps * torch.arange(count, device=device)[:, None]).frac()
+    number = torch.arange(count, device=device)
+    steps = torch.stack([number * 0.7548776662466927, number * 0.5698402909980532], -1)
+    rows, columns = (torch.rand(batch, 1, 2, device=device) + steps).frac().unbind(-1)
+    return torch.stack([rows * height, columns * width], -1).long()
 
 
 def _cells(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """The upper left of the four cells around each point, and the fractions between them."""
-    size = torch.tensor([height, width], device=points.device)
-    position = (points * size - 0.5).clamp(min=0)
-    position = torch.minimum(position, size - 1.0)
-    corner = torch.minimum(position.floor().long(), (size - 2).clamp(min=0))
-    return corner, position - corner
+    # numbers, not tensors made of them: those would be copied to a GPU at each step, which waits for it
+    y = (points[..., 0] * height - 0.5).clamp(0, height - 1)
+    x = (points[..., 1] * width - 0.5).clamp(0, width - 1)
+    position = torch.stack([y, x], -1)
+    corner = torch.stack([y.floor().clamp(max=max(height - 2, 0)), x.floor().clamp(max=max(width - 2, 0))], -1)
+    return corner.long(), position - corner
