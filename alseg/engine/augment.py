@@ -1,6 +1,6 @@
 """Augmentation that moves labelled points with their pixels.
 
-One training image is scaled, padded at the right and bottom with the fill colour, cropped and flipped,
+A training image is scaled, padded at the right and bottom with the fill colour, cropped and flipped,
 all by one pair of matrices: `out = rows @ image @ columns^T`. A row holds the antialiased bilinear
 weights of one pixel of the crop, mirrored for a flip, or zeros where the crop is padding.
 """
@@ -81,12 +81,6 @@ class Geometry:
         moved[: len(rows), : len(columns)] = mask[np.ix_(rows, columns)]
         return moved[:, ::-1] if self.flip else moved
 
-    def matrices(self) -> tuple[Tensor, Tensor]:
-        """float32 [crop_H, H] and [crop_W, W]; rows sum to 1, or to 0 in the padding."""
-        rows = _weights(self.source[0], self.scaled[0], self.top, self.crop[0])
-        columns = _weights(self.source[1], self.scaled[1], self.left, self.crop[1])
-        return rows, columns.flip(0) if self.flip else columns
-
 
 def draw_geometry(
     draws: Sequence[float],
@@ -105,12 +99,17 @@ def draw_geometry(
     return Geometry(source, scaled, crop, top, left, draws[FLIP] < flip)
 
 
-def warp(image: Tensor, geometry: Geometry, fill: Tensor) -> Tensor:
-    """uint8 [3, H, W] -> float32 [3, crop_H, crop_W] in [0, 1]; `fill` [3] where the crop is padding."""
-    rows, columns = (matrix.to(image.device) for matrix in geometry.matrices())
-    moved = rows @ (image.to(torch.float32) / 255) @ columns.T
-    padding = 1 - rows.sum(1)[:, None] * columns.sum(1)
-    return moved + fill[:, None, None] * padding
+def warp(images: Tensor, geometries: Sequence[Geometry], fill: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] -> float32 [B, 3, crop_H, crop_W] in [0, 1]; `fill` [3] where the crop is padding."""
+    (height, width), (down, across) = images.shape[-2:], geometries[0].crop
+    # all that the device must be told, in one copy: [B, 5]
+    told = torch.tensor([(*g.scaled, g.top, g.left, g.flip) for g in geometries]).to(images.device, non_blocking=True)
+    rows = _weights(height, told[:, 0], told[:, 2], down)
+    columns = _weights(width, told[:, 1], told[:, 3], across)
+    columns = torch.where(told[:, 4, None, None] > 0, columns.flip(1), columns)
+    moved = rows[:, None] @ (images.to(torch.float32) / 255) @ columns.transpose(1, 2)[:, None]
+    padding = 1 - rows.sum(2)[:, :, None] * columns.sum(2)[:, None]
+    return moved + fill[:, None, None] * padding[:, None]
 
 
 def recolour(image: Tensor, draws: Sequence[float], change: Augmentation) -> Tensor:
@@ -168,13 +167,15 @@ def _resized_numbers(size: int, scaled: int) -> np.ndarray:
     return np.asarray(line.resize((scaled, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
 
 
-def _weights(size: int, scaled: int, start: int, count: int) -> Tensor:
-    """Antialiased bilinear weights [count, size] of pixels start .. start + count of the scaled axis."""
-    ratio = size / scaled
-    support = max(ratio, 1.0)  # shrinking widens the triangle
-    target = np.arange(start, start + count)
-    centre = (target[:, None] + 0.5) * ratio
-    weights = np.clip(1 - abs(np.arange(size) + 0.5 - centre) / support, 0, None)
-    weights /= np.maximum(weights.sum(1, keepdims=True), 1e-12)
-    weights[target >= scaled] = 0
-    return torch.from_numpy(weights.astype(np.float32))
+def _weights(size: int, scaled: Tensor, start: Tensor, count: int) -> Tensor:
+    """Antialiased bilinear weights of pixels start .. start + count of axes of `size` scaled to `scaled`.
+
+    scaled, start: integer [B]. float32 [B, count, size], computed in float64; a row sums to 1, or to 0 beyond the end.
+    """
+    target = start[:, None] + torch.arange(count, device=start.device)  # [B, count]
+    ratio = (size / scaled.double())[:, None]
+    support = ratio.clamp(min=1)[..., None]  # shrinking widens the triangle
+    distance = torch.arange(size, device=start.device) + 0.5 - ((target + 0.5) * ratio)[..., None]
+    weights = (1 - distance.abs() / support).clamp(min=0)
+    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-12)
+    return weights.where((target < scaled[:, None])[..., None], 0).float()

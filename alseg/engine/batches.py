@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,9 +102,8 @@ class BatchSource:
             # the second showing of an image in its batch is drawn on its own
             keys = [self._images.key(i) + "+" * group[:place].count(i) for place, i in enumerate(group)]
             draws = augment.draws_of(self._seed, self._round, epoch, self._team.share(keys))
-            mine = zip(self._team.share(group), draws, strict=True)
-            parts = [self._augmented(i, *next(decoded), drawn) for i, drawn in mine]
-            yield self._collated(parts)
+            mine = self._team.share(group)
+            yield self._batch(mine, draws, [next(decoded) for _ in mine])
 
     def _read(self, i: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         image = None if i in self._resident else self._images.image(i)
@@ -120,40 +119,55 @@ class BatchSource:
             self._resident[i] = tensor
         return tensor
 
-    def _augmented(
-        self, i: int, image: np.ndarray | None, mask: np.ndarray | None, draws: list[float]
-    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        change, tensor = self._augmentation, self._on_device(i, image)
-        source = (tensor.shape[1], tensor.shape[2])
-        base = self._size if self._resize is None else fitted(self._resize, source)
-        geometry = augment.draw_geometry(draws, source, self._size, change.scale, change.flip, base)
-        warped = augment.recolour(augment.warp(tensor, geometry, self._fill), draws, change)
-        if mask is not None:
-            shown = geometry.mask(mask, self._void or 0)
-            return warped, np.zeros((0, 2)), np.where(shown == self._void, PADDING, shown)
-        pixels, values = self._labels[i]
-        if change.labels == "nearest":
-            points, kept = geometry.nearest(pixels)
-        else:
-            points, kept = geometry.exact(pixels)
-        return warped, points / np.array(self._size), values[kept]
-
-    def _collated(self, parts: list[tuple[Tensor, np.ndarray, np.ndarray]]) -> Batch:
-        images = torch.stack([image for image, _, _ in parts]).contiguous(memory_format=torch.channels_last)
+    def _batch(
+        self,
+        numbers: Sequence[int],
+        draws: Sequence[list[float]],
+        read: Sequence[tuple[np.ndarray | None, np.ndarray | None]],
+    ) -> Batch:
+        change = self._augmentation
+        sources = [self._on_device(i, image) for i, (image, _) in zip(numbers, read, strict=True)]
+        geometries = [self._geometry(source, drawn) for source, drawn in zip(sources, draws, strict=True)]
+        warped = self._warped(sources, geometries)
+        coloured = [augment.recolour(image, drawn, change) for image, drawn in zip(warped, draws, strict=True)]
+        images = torch.stack(coloured).contiguous(memory_format=torch.channels_last)
         if self._void is not None:
-            masks = torch.from_numpy(np.stack([values for _, _, values in parts]))
-            return Batch(images, None, masks.to(self._device, non_blocking=True))
-        most = max(1, *(len(values) for _, _, values in parts))
-        points = np.full((len(parts), most, 2), 0.5, np.float32)
-        classes = np.full((len(parts), most), PADDING, np.int64)
-        for row, (_, where, values) in enumerate(parts):
+            masks = [
+                g.mask(mask, self._void) for g, (_, mask) in zip(geometries, read, strict=True) if mask is not None
+            ]
+            shown = np.stack(masks)
+            classes = torch.from_numpy(np.where(shown == self._void, PADDING, shown))
+            return Batch(images, None, classes.to(self._device, non_blocking=True))
+        return Batch(images, *self._points(numbers, geometries))
+
+    def _geometry(self, image: Tensor, draws: list[float]) -> augment.Geometry:
+        change, source = self._augmentation, (image.shape[1], image.shape[2])
+        base = self._size if self._resize is None else fitted(self._resize, source)
+        return augment.draw_geometry(draws, source, self._size, change.scale, change.flip, base)
+
+    def _warped(self, sources: Sequence[Tensor], geometries: Sequence[augment.Geometry]) -> Sequence[Tensor]:
+        """The crops, computed together where the images are of one size."""
+        if len({source.shape for source in sources}) == 1:
+            return augment.warp(torch.stack(list(sources)), geometries, self._fill).unbind()
+        each = zip(sources, geometries, strict=True)
+        return [augment.warp(source[None], [geometry], self._fill)[0] for source, geometry in each]
+
+    def _points(self, numbers: Sequence[int], geometries: Sequence[augment.Geometry]) -> tuple[Tensor, Tensor]:
+        """Where the images' labels are in the crops, and their classes."""
+        taught = []
+        for i, geometry in zip(numbers, geometries, strict=True):
+            pixels, values = self._labels[i]
+            moved = geometry.nearest if self._augmentation.labels == "nearest" else geometry.exact
+            points, kept = moved(pixels)
+            taught.append((points / np.array(self._size), values[kept]))
+        most = max(1, *(len(values) for _, values in taught))
+        points = np.full((len(taught), most, 2), 0.5, np.float32)
+        classes = np.full((len(taught), most), PADDING, np.int64)
+        for row, (where, values) in enumerate(taught):
             points[row, : len(where)] = where
             classes[row, : len(values)] = values
-        return Batch(
-            images,
-            torch.from_numpy(points).to(self._device, non_blocking=True),
-            torch.from_numpy(classes).to(self._device, non_blocking=True),
-        )
+        on_device = (torch.from_numpy(part).to(self._device, non_blocking=True) for part in (points, classes))
+        return next(on_device), next(on_device)
 
 
 def room_on(device: torch.device) -> int:
