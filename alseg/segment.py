@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alseg import noise
 from alseg.config import RunConfig, stored_config
 from alseg.engine.checks import checked_acquirer
-from alseg.engine.device import choose_device, choose_precision, inferring, lower_precision, mode
+from alseg.engine.device import choose_device, choose_precision, inferring, keep_freed_memory, lower_precision, mode
 from alseg.engine.passes import Draw, Passes
 from alseg.engine.predict import ModelPrediction
 from alseg.engine.tiles import strips, tiled_logits
@@ -68,6 +68,8 @@ class Segmenter:
         settings = folder.settings()
         self.config, self.classes = _understood(registry, folder, settings)
         self._device = choose_device(device)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._precision = choose_precision(precision, self._device)
         self.size = size or self.config.evaluate.size or self.config.query.size
         self.tile = tile
