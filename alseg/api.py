@@ -92,8 +92,9 @@ def resume(
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     opened = RunFolder(Path(folder))
     if not team.leads:
-        if team.told()[0] == "go on":
-            Experiment(registry, resolve_stored(registry, opened, opened.settings()), Quiet(), team).follow()
+        order = team.told()
+        if order[0] == "go on":
+            Experiment(registry, resolve_stored(registry, opened, order[1]), Quiet(), team).follow()
         return _result(opened, [])
     records, before = opened.rounds(), opened.settings()
     settings = before | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
@@ -109,7 +110,7 @@ def resume(
         opened.check_labels(len(records))
         experiment = Experiment(registry, resolved, progress, team)
         experiment.check_same_data(opened)
-    team.tell("go on")
+    team.tell("go on", settings)
     return _carried_on(experiment, opened, settings if settings != before else None)
 
 
@@ -184,7 +185,11 @@ def _carried_on(experiment: Experiment, folder: RunFolder, settings: Mapping[str
     with folder.lock(), _resumable(folder):
         if settings is not None:
             folder.write_settings(settings)
-        records = run_rounds(experiment, folder)
+        try:
+            records = run_rounds(experiment, folder)
+        except Waiting:
+            experiment.dismiss()
+            raise
         experiment.dismiss()
         return _result(folder, records)
 

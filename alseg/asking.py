@@ -50,6 +50,8 @@ class Asking:
                 self._config.query.batch_size,
                 "choosing pixels in batches",
                 self._progress.say,
+                # members' shares come from the same batches: one of them cannot go on with smaller ones
+                1 if self._team.size == 1 else self._config.query.batch_size,
             )
         short, wanted = sum(len(proposals) < n for proposals in asked), self._config.pool_pixels_per_round
         questions = within_budget(asked, wanted)

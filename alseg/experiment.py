@@ -58,6 +58,7 @@ class Experiment:
         self._registry, self._pieces, self._progress = registry, resolved.pieces, progress
         self.config: RunConfig = resolved.config
         self.classes = resolved.dataset.classes
+        team.check_batches(self.config.train.batch_size)
         self._device = choose_device(self.config.device)
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -276,7 +277,9 @@ class Experiment:
                 )
 
         with deterministic(config.deterministic):
-            return in_smaller_batches(matrix, config.evaluate.batch_size, "evaluating in batches", self._progress.say)
+            # members' shares come from the same batches: one of them cannot go on with smaller ones
+            size, least = config.evaluate.batch_size, 1 if self._team.size == 1 else config.evaluate.batch_size
+            return in_smaller_batches(matrix, size, "evaluating in batches", self._progress.say, least)
 
     def record(
         self,

@@ -12,7 +12,7 @@ from alseg.engine.device import deterministic, out_of_memory
 from alseg.engine.images import DecodedImages
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult, train
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import AlsegError
 from alseg.options import fitted
 from alseg.progress import Progress
 from alseg.protocols import Model
@@ -35,11 +35,6 @@ def train_round(
 ) -> TrainResult:
     """Train a fresh model in place on all labels so far, or on the masks where `labels` is None."""
     settings = config.train
-    if settings.batch_size < 2 * team.size:
-        raise UserMistake(
-            f"{team.size} processes need batches of {2 * team.size} images or more, two for each: give fewer "
-            f"processes or -o train.batch_size={2 * team.size}."
-        )
     size = fitted(settings.size, images.sizes[0])
     source = BatchSource(
         images,

@@ -128,3 +128,13 @@ def test_winograd_is_the_convolution(batch, inputs, outputs, height, width, seed
     x, weight = torch.randn(batch, inputs, height, width), torch.randn(outputs, inputs, 3, 3)
     wanted = F.conv2d(x.double(), weight.double(), padding=1)
     torch.testing.assert_close(Winograd(weight)(x).double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_hooks_still_run_when_images_come():
+    """Some encoders give their maps by hooks, which a trace would leave behind."""
+    module, seen = lively(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))), []
+    module[0].register_forward_hook(lambda *arguments: seen.append(arguments))
+    copy = folded(module, torch.float32)
+    copy(torch.rand(1, 3, 8, 8))
+    assert len(seen) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 
@@ -57,7 +58,7 @@ def opened(drawn: Drawn, folder, memory: int = 0) -> DecodedImages:
 
 def is_mapped(array: np.ndarray) -> bool:
     while array is not None:
-        if isinstance(array, np.memmap):
+        if (isinstance(array, memoryview) and isinstance(array.obj, mmap.mmap)) or isinstance(array, mmap.mmap):
             return True
         array = getattr(array, "base", None)
     return False

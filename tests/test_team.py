@@ -125,6 +125,10 @@ def test_a_whole_run_of_two_processes(tmp_path):
     records = RunFolder(tmp_path / "run").rounds()
     assert [record["labelled_pixels"] for record in records] == [90, 180]
     assert done.stdout.count("mIoU %") == 1, "one process speaks for all"
+    more = [*TORCHRUN, "-m", "alseg", "resume", str(tmp_path / "run"), "--rounds", "3"]
+    done = subprocess.run(more, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [record["labelled_pixels"] for record in RunFolder(tmp_path / "run").rounds()] == [90, 180, 270]
 
 
 @pytest.mark.slow

@@ -38,12 +38,13 @@ def choose_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed, where this is glibc: else each large tensor's pages are new, and zeroed again.
 
-    mallopt(3): M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD is -3.
+    This holds for the whole process from then on. mallopt(3): M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD is -3.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another system's libc
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 2**31 - 1)
-        mallopt(-1, 2**31 - 1)
+        # older ones take no threshold above 32 MB; without one the second call would make things worse
+        if mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25):
+            mallopt(-1, 2**31 - 1)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -81,7 +81,7 @@ class DecodedImages:
                     file = stack.enter_context(PixelFile(cache))
                 if file is not None and not file.add(image, mask, digests):
                     file = None
-                if self.bytes + size <= memory:
+                if file is None and self.bytes + size <= memory:
                     self.bytes += size
                     self._kept[i] = image, mask
                 advance()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,7 +81,8 @@ class PixelFile:
         try:
             self._file.flush()
             if kept.exists() and kept.stat().st_size == self._path.stat().st_size:
-                os.utime(kept)  # used today
+                with contextlib.suppress(OSError):  # another user's file
+                    os.utime(kept)  # used today
             else:
                 os.fsync(self._file.fileno())  # a name stands for whole content, after a power cut too
                 self._path.replace(kept)
@@ -96,13 +99,17 @@ class PixelFile:
         self._file = None
 
     def _views(self, path: Path) -> list[Pixels]:
-        # copy on write: torch wants arrays that it may write to, and nobody does
-        pixels, start, found = np.memmap(path, np.uint8, "c"), 0, []
+        # Copy on write: torch wants arrays that it may write to, and nobody does. Without a reservation of memory
+        # for such copies, which would fail where the images are larger than memory.
+        with path.open("rb") as file:
+            flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+            mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        pixels, start, found = np.frombuffer(mapping, np.uint8), 0, []
 
         def view(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
             nonlocal start
             size = int(np.prod(shape)) * kind.itemsize
-            part = np.asarray(pixels[start : start + size]).view(kind).reshape(shape)
+            part = pixels[start : start + size].view(kind).reshape(shape)
             start += size
             return part
 

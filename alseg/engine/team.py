@@ -20,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from alseg.errors import UserMistake
+
 T = TypeVar("T")
 PATIENCE = timedelta(days=30)  # for which followers wait while a person labels
 
@@ -38,6 +40,15 @@ class Team:
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This member's part of what is to be done."""
         return items[self.rank :: self.size] if self.size > 1 else items
+
+    def check_batches(self, size: int) -> None:
+        """UserMistake where training batches of `size` do not hold two images for each member."""
+        least = 2 * self.size
+        if size < least:
+            raise UserMistake(
+                f"{self.size} processes need batches of {least} images or more, two for each: give fewer processes or "
+                f"-o train.batch_size={least}."
+            )
 
     def tell(self, *order: Any) -> None:
         """The leader's order to the followers, of what JSON holds."""
@@ -83,7 +94,7 @@ class Team:
         # each member's norms keep their own statistics until `mean`; the option was renamed in torch 2.15
         names = inspect.signature(DistributedDataParallel).parameters
         option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-        options: Any = {option: False, "device_ids": places}
+        options: Any = {option: False, "device_ids": places, "find_unused_parameters": True}
         return DistributedDataParallel(step, **options)
 
     def _from(self, rank: int, value: Any) -> Any:

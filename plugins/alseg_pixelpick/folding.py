@@ -97,17 +97,22 @@ class _Tracer(fx.Tracer):
 def folded(module: nn.Module, precision: torch.dtype) -> nn.Module:
     """A module in evaluation mode with its norms folded where they follow a convolution directly.
 
-    The module is taken apart; one that torch.fx cannot follow is given back as it is.
+    The module is taken apart; one that torch.fx cannot follow, or in which nothing can be folded, is
+    given back as it is.
     """
+    if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
+        return module  # a trace would not run them when images come
     try:
         graph = _Tracer().trace(module)
     except Exception:  # control flow that depends on the images
         return module
     whole = fx.GraphModule(module, graph)
+    joined = 0
     for node in list(graph.nodes):
         made = _joined(whole, node, precision)
         if made is None:
             continue
+        joined += 1
         name = f"folded_{node.name}"
         whole.add_submodule(name, made)
         with graph.inserting_after(node):
@@ -115,6 +120,8 @@ def folded(module: nn.Module, precision: torch.dtype) -> nn.Module:
         before = node.args[0]
         graph.erase_node(node)
         graph.erase_node(before)
+    if not joined:
+        return module
     whole.delete_all_unused_submodules()
     graph.lint()
     whole.recompile()
