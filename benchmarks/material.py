@@ -49,10 +49,10 @@ def generated(folder: Path, count: int, size: tuple[int, int]) -> FileImages:
     return files_of(images, masks)
 
 
-def camvid(data: Path, count: int) -> FileImages:
-    """The first training images of a CamVid folder."""
-    files = sorted((data / "train").glob("*.png"))[:count]
-    return files_of(files, [data / "trainannot" / file.name for file in files])
+def camvid(data: Path, count: int | None = None, split: str = "train") -> FileImages:
+    """The first images of a split of a CamVid folder, or all."""
+    files = sorted((data / split).glob("*.png"))[:count]
+    return files_of(files, [data / f"{split}annot" / file.name for file in files])
 
 
 def known_mask(images: FileImages, i: int) -> np.ndarray:
