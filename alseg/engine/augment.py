@@ -10,21 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as TV
 from PIL import Image
 from torch import Tensor
 
 from alseg import noise
-from alseg.config import Augmentation
+from alseg.engine.colour import SIGMA
 
-# How the numbers of one (epoch, image) stream are used.
-SCALE, TOP, LEFT, FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GRAY, BLUR, SIGMA = range(13)
-DRAWS = 13
-ORDERS = list(permutations(range(4)))
+# How the numbers of one (epoch, image) stream are used; the rest of them colour the image.
+SCALE, TOP, LEFT, FLIP = range(4)
+DRAWS = SIGMA + 1
 
 
 @dataclass(frozen=True)
@@ -112,38 +109,10 @@ def warp(images: Tensor, geometries: Sequence[Geometry], fill: Tensor) -> Tensor
     return moved + fill[:, None, None] * padding[:, None]
 
 
-def recolour(image: Tensor, draws: Sequence[float], change: Augmentation) -> Tensor:
-    """Colour jitter in random order, grayscale and blur of one float image [3, H, W] in [0, 1]."""
-    if draws[JITTER] < change.jitter:
-        changes = (
-            lambda x: TV.adjust_brightness(x, _factor(draws[BRIGHTNESS], change.brightness)),
-            lambda x: TV.adjust_contrast(x, _factor(draws[CONTRAST], change.contrast)),
-            lambda x: TV.adjust_saturation(x, _factor(draws[SATURATION], change.saturation)),
-            lambda x: TV.adjust_hue(x, (2 * draws[HUE] - 1) * change.hue),
-        )
-        strengths = (change.brightness, change.contrast, change.saturation, change.hue)
-        for which in ORDERS[int(draws[ORDER] * len(ORDERS))]:
-            image = changes[which](image) if strengths[which] else image
-    if draws[GRAY] < change.grayscale:
-        image = TV.rgb_to_grayscale(image, num_output_channels=3)
-    if draws[BLUR] < change.blur:
-        side = int(0.1 * min(image.shape[-2:])) // 2 * 2 + 1  # a tenth of the shorter side, odd
-        low, high = change.blur_sigma
-        sigma = low + draws[SIGMA] * (high - low)
-        image = TV.gaussian_blur(image, [side, side], [sigma, sigma]) if side > 1 else image
-    return image
-
-
 def draws_of(seed: int, round: int, epoch: int, keys: Sequence[str]) -> list[list[float]]:
     """The uniform numbers of each image in an epoch."""
     starts = [noise.stream(seed, round, f"augment {epoch}", key) for key in keys]
     return noise.uniforms(starts, DRAWS).tolist()
-
-
-def _factor(draw: float, strength: float) -> float:
-    """Uniform in [max(0, 1 - strength), 1 + strength]."""
-    low = max(0.0, 1 - strength)
-    return low + draw * (1 + strength - low)
 
 
 def _shown(pixel: int, size: int, scaled: int) -> np.ndarray:

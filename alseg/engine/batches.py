@@ -12,6 +12,7 @@ from torch import Tensor
 from alseg import noise
 from alseg.config import Augmentation
 from alseg.engine import augment
+from alseg.engine.colour import recolour
 from alseg.engine.images import in_threads
 from alseg.engine.team import ALONE, Team
 from alseg.options import Longer, Size, fitted
@@ -129,8 +130,7 @@ class BatchSource:
         sources = [self._on_device(i, image) for i, (image, _) in zip(numbers, read, strict=True)]
         geometries = [self._geometry(source, drawn) for source, drawn in zip(sources, draws, strict=True)]
         warped = self._warped(sources, geometries)
-        coloured = [augment.recolour(image, drawn, change) for image, drawn in zip(warped, draws, strict=True)]
-        images = torch.stack(coloured).contiguous(memory_format=torch.channels_last)
+        images = recolour(warped, draws, change).contiguous(memory_format=torch.channels_last)
         if self._void is not None:
             masks = [
                 g.mask(mask, self._void) for g, (_, mask) in zip(geometries, read, strict=True) if mask is not None
@@ -145,12 +145,12 @@ class BatchSource:
         base = self._size if self._resize is None else fitted(self._resize, source)
         return augment.draw_geometry(draws, source, self._size, change.scale, change.flip, base)
 
-    def _warped(self, sources: Sequence[Tensor], geometries: Sequence[augment.Geometry]) -> Sequence[Tensor]:
-        """The crops, computed together where the images are of one size."""
+    def _warped(self, sources: Sequence[Tensor], geometries: Sequence[augment.Geometry]) -> Tensor:
+        """The crops [B, 3, H, W], computed together where the images are of one size."""
         if len({source.shape for source in sources}) == 1:
-            return augment.warp(torch.stack(list(sources)), geometries, self._fill).unbind()
+            return augment.warp(torch.stack(list(sources)), geometries, self._fill)
         each = zip(sources, geometries, strict=True)
-        return [augment.warp(source[None], [geometry], self._fill)[0] for source, geometry in each]
+        return torch.cat([augment.warp(source[None], [geometry], self._fill) for source, geometry in each])
 
     def _points(self, numbers: Sequence[int], geometries: Sequence[augment.Geometry]) -> tuple[Tensor, Tensor]:
         """Where the images' labels are in the crops, and their classes."""
