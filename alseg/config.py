@@ -42,6 +42,7 @@ class TrainSettings:
     power: Annotated[float, Between(0, 10)] = 0.9  # of poly
     warm_up: Annotated[float, Between(0, 1e6)] = 0.0  # epochs in which the rate rises from 0
     decode: Literal["points", "dense"] = "points"  # where the decoder is computed
+    cuda_graph: bool = True  # on a GPU: record a step once and replay it
     workers: Annotated[int, Between(0, 256)] = 2  # threads that decode images
 
 

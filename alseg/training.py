@@ -69,6 +69,7 @@ def train_round(
                 precision=precision,
                 advance=advance,
                 watch=watch,
+                say=progress.say,
                 team=team,
             )
         except (MemoryError, RuntimeError) as error:

@@ -22,3 +22,29 @@ def test_deterministic_runs_ask_the_same(cli, camvid, tmp_path):
     for name in ("first", "second"):
         camvid_run(cli, camvid, tmp_path / name, "--device", "cuda", "--deterministic")
     assert fingerprint(tmp_path / "first") == fingerprint(tmp_path / "second")
+
+
+def test_recorded_steps_are_plain_ones(cli, camvid, tmp_path):
+    """Without dropout and in float32 both ways give the same losses but for rounding."""
+    losses = []
+    for graph in ("true", "false"):
+        out = tmp_path / graph
+        words = ("--device", "cuda", "--precision", "float32", "-o", "train.decode=dense", "-o", "train.epochs=4")
+        assert camvid_run(cli, camvid, out, *words, "-o", f"train.cuda_graph={graph}").code == 0
+        losses.append([line["loss"] for line in lines(out / "rounds.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
+def test_a_step_is_recorded_and_gives_the_plain_gradients():
+    from test_steps import Toy, batches, plain_gradients, steps
+
+    from alseg.engine.batches import Batch
+    from alseg.engine.steps import CUDAGraph, Recorded
+
+    series = [Batch(*(part.cuda() for part in batch.tensors())) for batch in batches([5] * 12)]
+    plain, recorded = Toy().cuda(), Toy().cuda()
+    said: list[str] = []
+    gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, CUDAGraph(), said.append)
+    found = steps(recorded, gradients, series)
+    assert not said
+    assert found == pytest.approx(steps(plain, plain_gradients(plain), series), rel=1e-4)

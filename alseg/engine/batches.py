@@ -91,6 +91,11 @@ class BatchSource:
         """Images in an epoch."""
         return sum(map(len, self._plan))
 
+    @property
+    def most_points(self) -> int:
+        """Labelled points of the image that has most."""
+        return max((len(values) for _, values in self._labels.values()), default=0)
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, images decoded by threads ahead of time."""
         keys = [self._images.key(i) for i in self.taught]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alseg.config import TrainSettings
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.device import lower_precision, mode, seeded
+from alseg.engine.steps import CUDAGraph, Gradients, Recorded
 from alseg.engine.team import ALONE, Team
 from alseg.errors import UserMistake
 from alseg.grid import resize, sample
@@ -47,6 +48,7 @@ def train(
     precision: torch.dtype,
     advance: Advance = lambda images, loss: None,
     watch: Callable[[], float] | None = None,
+    say: Callable[[str], None] = lambda line: None,
     team: Team = ALONE,
 ) -> TrainResult:
     """Train a fresh model on the labelled pixels, in place; `watch` is called after each epoch.
@@ -61,27 +63,21 @@ def train(
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
     loss, steps, watched = None, 0, []
-    loss_of = team.wrapped(_Loss(model, at_points), device)
+    gradients = _gradients(team.wrapped(_Loss(model, at_points), device), descent, device, precision, team)
+    if settings.cuda_graph and device.type == "cuda" and team.size == 1:
+        gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
         for epoch in range(settings.epochs if source.steps else 0):
             total = torch.zeros((), device=device)
             for batch in source.epoch(epoch):
                 for group, base in zip(descent.param_groups, bases, strict=True):
                     group["lr"] = base * factors[steps]
-                with lower_precision(device, precision):
-                    error = loss_of(*batch.tensors())
-                if team.size > 1:  # members' means weigh as their labels do
-                    known = (batch.classes != PADDING).sum().float()
-                    error = error * known * team.size / team.total(known.clone()).clamp(min=1)
-                descent.zero_grad(set_to_none=True)
-                error.backward()
+                total += gradients(batch)
                 descent.step()
-                total += error.detach()
                 steps += 1
                 advance(len(batch.images) * team.size, None)
-            loss = float(team.total(total)) / (
-                source.steps * team.size
-            )  # the only synchronisation with the host in an epoch
+            # the only synchronisation with the host in an epoch
+            loss = float(team.total(total)) / (source.steps * team.size)
             if not math.isfinite(loss):
                 raise UserMistake(
                     f"The training of round {round} diverged in epoch {epoch + 1}, its loss is {loss}: start another "
@@ -95,6 +91,24 @@ def train(
                 if watch is not None:
                     watched.append(watch())
     return TrainResult(loss, steps, len(source.taught), time.perf_counter() - started, watched)
+
+
+def _gradients(
+    loss_of: nn.Module, descent: torch.optim.Optimizer, device: torch.device, precision: torch.dtype, team: Team
+) -> Gradients:
+    """Forward and backward pass of a batch."""
+
+    def gradients(batch: Batch) -> Tensor:
+        with lower_precision(device, precision):
+            error: Tensor = loss_of(*batch.tensors())
+        if team.size > 1:  # members' means weigh as their labels do
+            known = (batch.classes != PADDING).sum().float()
+            error = error * known * team.size / team.total(known.clone()).clamp(min=1)
+        descent.zero_grad(set_to_none=True)
+        error.backward()
+        return error.detach()
+
+    return gradients
 
 
 class _Loss(nn.Module):

@@ -1,0 +1,121 @@
+"""Recorded training steps do what plain ones do."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from alseg.engine.batches import PADDING, Batch
+from alseg.engine.steps import WARM_UP, Recorded, padded
+from alseg.engine.train import point_loss
+
+
+class Toy(nn.Module):
+    """A model without dropout, so that padding changes no draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def encode(self, images):
+        return self.layer(images)
+
+    def decode(self, features):
+        return self.norm(features)
+
+
+class Replayed:
+    """Does what a CUDA graph does, on a CPU: writes a recording's results where they were the first time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.recorded, self.replayed = model, 0, 0
+
+    def warm_up(self, work):
+        return work()
+
+    def record(self, work):
+        before = copy.deepcopy(self.model.state_dict())
+        result = work()
+        gradients = [parameter.grad for parameter in self.model.parameters()]
+        self.model.load_state_dict(before)  # recording computes nothing
+        self.recorded += 1
+
+        def replay() -> None:
+            result.copy_(work())
+            for held, parameter in zip(gradients, self.model.parameters(), strict=True):
+                held.copy_(parameter.grad)
+            self.replayed += 1
+
+        return result, replay
+
+
+def batches(counts: list[int]) -> list[Batch]:
+    """Of four images, but for the third, which has two; so many points in each."""
+    torch.manual_seed(1)
+    made = []
+    for i, count in enumerate(counts):
+        size = 2 if i == 2 or i == 7 else 4
+        images, points = torch.rand(size, 3, 8, 8), torch.rand(size, count, 2)
+        made.append(Batch(images, points, torch.randint(0, 4, (size, count))))
+    return made
+
+
+def steps(model: nn.Module, gradients, series: list[Batch]) -> list[float]:
+    descent, losses = torch.optim.Adam(model.parameters(), lr=0.01), []
+    for batch in series:
+        losses.append(float(gradients(batch)))
+        descent.step()
+    return losses
+
+
+def plain_gradients(model: nn.Module):
+    def gradients(batch: Batch) -> torch.Tensor:
+        error = point_loss(model, batch, at_points=False)
+        model.zero_grad(set_to_none=True)
+        error.backward()
+        return error.detach()
+
+    return gradients
+
+
+def test_recorded_steps_train_as_plain_ones():
+    series = batches([3, 5, 5, 2, 1, 5, 4, 3, 5, 6, 2])
+    plain, recorded = Toy(), Toy()
+    wanted = steps(plain, plain_gradients(plain), series)
+    recorder = Replayed(recorded)
+    found = steps(recorded, Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder), series)
+    assert recorder.recorded == 1
+    # of eleven batches two are small and one has too many points
+    assert recorder.replayed == 11 - 3 - WARM_UP
+    assert found == pytest.approx(wanted, abs=1e-6)
+    for ours, theirs in zip(recorded.state_dict().values(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_cannot_be_recorded_is_done_plainly_and_said_once():
+    class Refusing(Replayed):
+        def record(self, work):
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    series, said = batches([5] * 7), []
+    plain, recorded = Toy(), Toy()
+    wanted = steps(plain, plain_gradients(plain), series)
+    recorder = Refusing(recorded)
+    gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder, said.append)
+    assert steps(recorded, gradients, series) == pytest.approx(wanted, abs=1e-6)
+    assert len(said) == 1 and said[0].endswith("stream is capturing")
+
+
+def test_padding_adds_points_of_no_class():
+    (batch,) = batches([3])
+    wide = padded(batch, 5)
+    assert wide.points is not None and wide.points.shape == (4, 5, 2)
+    assert (wide.classes[:, 3:] == PADDING).all() and torch.equal(wide.classes[:, :3], batch.classes)
+    assert padded(batch, 2) is batch
+    dense = Batch(batch.images, None, torch.zeros(4, 8, 8, dtype=torch.int64))
+    assert padded(dense, 9) is dense
