@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import alseg
+from alseg.answering import Attendance
 from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.engine.team import join
 from alseg.errors import Interrupted, UserMistake, Waiting
@@ -41,13 +42,15 @@ def run(
     *,
     out: Path | str | None = None,
     toml: Mapping[str, Any] | None = None,
+    attendance: Attendance | None = None,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Start a run and carry it to its end.
 
     settings: dotted settings, such as {"dataset": "camvid", "dataset.data": "camvid", "train.epochs": 12};
-    they go over `toml`, that over the recipe. out: the run's folder, by default one under runs/.
+    they go over `toml`, that over the recipe. out: the run's folder, by default one under runs/. attendance:
+    how a person who answers is waited for.
     Raises UserMistake for what the caller can put right, Waiting where answers are not in yet.
     """
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
@@ -59,7 +62,7 @@ def run(
     if path is not None:
         refuse_occupied(path)
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
-    experiment = Experiment(registry, resolved, progress, team)
+    experiment = Experiment(registry, resolved, progress, team, attendance)
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if registry.files:
@@ -82,6 +85,7 @@ def resume(
     *,
     rounds: int | None = None,
     budget: int | None = None,
+    attendance: Attendance | None = None,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -108,7 +112,7 @@ def resume(
     with _resumable(opened):
         resolved = resolve_stored(registry, opened, settings)
         opened.check_labels(len(records))
-        experiment = Experiment(registry, resolved, progress, team)
+        experiment = Experiment(registry, resolved, progress, team, attendance)
         experiment.check_same_data(opened)
     team.tell("go on", settings)
     return _carried_on(experiment, opened, settings if settings != before else None)
@@ -169,7 +173,7 @@ def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, An
 
 
 @contextlib.contextmanager
-def _resumable(folder: RunFolder) -> Iterator[None]:
+def _resumable(folder: RunFolder, by_person: bool = False) -> Iterator[None]:
     """What stops a run says how it goes on."""
     command = f"alseg resume {shlex.quote(str(folder.path))}"
     try:
@@ -177,20 +181,23 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         raise Interrupted(f"Interrupted; `{command}` goes on from the last phase.") from stop
     except Waiting as wait:
-        raise Waiting(f"{wait} `{command}` goes on when they are in.") from wait
+        label = f"`alseg annotate {shlex.quote(str(folder.path))}` lets them be given; "
+        raise Waiting(f"{wait} {label if by_person else ''}`{command}` goes on when they are in.") from wait
 
 
 def _carried_on(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any] | None = None) -> RunResult:
     """Do what is left to do; `settings` take the place of the stored ones before."""
-    with folder.lock(), _resumable(folder):
+    with folder.lock(), _resumable(folder, experiment.by_person):
         if settings is not None:
             folder.write_settings(settings)
         try:
             records = run_rounds(experiment, folder)
         except Waiting:
             experiment.dismiss()
+            experiment.dismiss_people("Nobody waits for answers any more; what was answered is kept.")
             raise
         experiment.dismiss()
+        experiment.dismiss_people(f"The run is complete. Its results are in {folder.path.resolve()}.")
         return _result(folder, records)
 
 

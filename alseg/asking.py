@@ -86,6 +86,16 @@ class Asking:
                 most=self._config.pool_pixels_per_round,
             )
 
+    def picks(self, round: int, labels: PixelLabels) -> list[Question]:
+        """Questions without a pixel, for somebody to pick."""
+        n = self._config.pixels_in(round, len(self._images))
+        free = (height * width for height, width in self._images.sizes)
+        return [
+            Question("", key, None, None)
+            for key, count in zip(self._images.keys, free, strict=True)
+            for _ in range(min(n, count - len(labels.of(key))))
+        ]
+
     def rehearse(self, model: Model) -> None:
         """Let acquirer and selector choose in the first image, so that what cannot work fails before training."""
         pool = self._pool(1, PixelLabels(), [0])

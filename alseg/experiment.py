@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -11,35 +12,35 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from alseg.answering import Attendance, OpenRound
 from alseg.asking import Asking
+from alseg.attending import attends, check_people, dismiss, open_round
 from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
 from alseg.data import check_data, open_images, refuse_changed
-from alseg.engine import evaluate as evaluation
 from alseg.engine.checks import checked_acquirer, checked_selector
 from alseg.engine.device import (
     choose_device,
     choose_precision,
     describe_device,
     deterministic,
-    in_smaller_batches,
     keep_freed_memory,
     out_of_memory,
 )
-from alseg.engine.images import DecodedImages
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
 from alseg.models import fresh_model, stored_model
 from alseg.plugins import Registry
-from alseg.progress import Progress, Quiet
-from alseg.protocols import Model, Oracle
+from alseg.progress import Progress
+from alseg.protocols import Model, Oracle, Selector
 from alseg.report import pictures
 from alseg.report.page import write_report
 from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
+from alseg.scoring import Scoring
 from alseg.store import RunFolder
 from alseg.training import train_round
-from alseg.values import Answer, PixelLabel, PixelLabels, Question
+from alseg.values import PixelLabel, PixelLabels, Question
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,15 @@ class Evaluation:
 class Experiment:
     """Opens data and pieces, checks them against the settings, and carries out the phases of rounds."""
 
-    def __init__(self, registry: Registry, resolved: Resolved, progress: Progress, team: Team = ALONE) -> None:
-        self._team = team
+    def __init__(
+        self,
+        registry: Registry,
+        resolved: Resolved,
+        progress: Progress,
+        team: Team = ALONE,
+        attendance: Attendance | None = None,
+    ) -> None:
+        self._team, self._attendance = team, attendance
         self._registry, self._pieces, self._progress = registry, resolved.pieces, progress
         self.config: RunConfig = resolved.config
         self.classes = resolved.dataset.classes
@@ -70,6 +78,9 @@ class Experiment:
             choice.options, images=self._pool, classes=self.classes, seed=self.config.seed
         )
         acquirer, selector = self._pieces["acquirer"], self._pieces["selector"]
+        self.selector: Selector = selector.build(self.config.selector.options)
+        self._picks, self.by_person = attends(self.selector), attends(self.oracle) or attends(self.selector)
+        check_people(self.config, self.selector, self.oracle, attendance)
         truth = self.oracle.sees_truth
         self._skip_void = self.config.void == "skip" or (self.config.void is None and truth)
         needs_masks = truth or self._skip_void or self.config.labels == "all"
@@ -78,9 +89,18 @@ class Experiment:
             self._pool,
             self.classes,
             checked_acquirer(acquirer.build(self.config.acquirer.options), acquirer.described()),
-            checked_selector(selector.build(self.config.selector.options), selector.described()),
+            checked_selector(self.selector, selector.described()),
             self.config,
             skip_void=self._skip_void,
+            device=self._device,
+            precision=self._precision,
+            progress=progress,
+            team=team,
+        )
+        self._scoring = Scoring(
+            self._images,
+            self.classes,
+            self.config,
             device=self._device,
             precision=self._precision,
             progress=progress,
@@ -97,7 +117,8 @@ class Experiment:
     def prepare(self) -> None:
         """Build the first round's model and rehearse its asking: what cannot work stops a run before its folder."""
         self._first = self._fresh(0)
-        self._asking.rehearse(self._first)
+        if not self._picks:
+            self._asking.rehearse(self._first)
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """A line an image, which tells it from any other."""
@@ -136,22 +157,34 @@ class Experiment:
         return records
 
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
-        """The questions of a round: at random in round 0, by acquirer and selector later."""
+        """The questions of a round: at random in round 0, by acquirer and selector later, or to be picked."""
         started = time.perf_counter()
+        if round and self._picks:
+            return self._asking.picks(round, labels)
         model = self.trained(round - 1)[0] if round else None
         self._team.tell("ask", round, list(labels), model is not None)
         questions = self._questions(round, labels, model)
         self._acquire_seconds = time.perf_counter() - started
         return questions
 
-    def check_answers(self, answers: Sequence[Answer]) -> None:
-        """AlsegError where an oracle names a class that there is not; nothing of such a batch is kept."""
-        for answer in answers:
-            if answer.name is not None and answer.name not in self.classes.index:
-                raise AlsegError(
-                    f"The oracle {self.config.oracle.name!r} answered {answer.name!r} to {answer.item}; "
-                    f"the classes are {', '.join(self.classes.names)}."
-                )
+    def answering(self, round: int, questions: list[Question]) -> AbstractContextManager[OpenRound]:
+        """A round that is to be answered."""
+        return open_round(
+            self.folder,
+            round,
+            questions,
+            images=self._pool,
+            classes=self.classes,
+            asks_class=attends(self.oracle),
+            registry=self._registry,
+            config=self.config,
+            attendance=self._attendance,
+            progress=self._progress,
+        )
+
+    def dismiss_people(self, message: str) -> None:
+        """This process will ask nobody any more."""
+        dismiss(self.selector, self.oracle, message)
 
     def train(self, round: int, labels: PixelLabels | None) -> tuple[Model, TrainResult]:
         """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
@@ -205,7 +238,7 @@ class Experiment:
         if self._held_out is None:
             return Evaluation(None, 0.0)
         self._team.tell("score")
-        matrix = self._scored(model, f"round {round}: evaluating")
+        matrix = self._scoring.matrix(model, f"round {round}: evaluating")
         self.folder.write_confusion(round, matrix, self.classes)
         return Evaluation(matrix, time.perf_counter() - started)
 
@@ -220,7 +253,7 @@ class Experiment:
                 continue
             model = model or self._fresh(0)  # to be given the leader's weights
             if order[0] == "score":
-                self._scored(model)
+                self._scoring.matrix(model)
             else:
                 labels = PixelLabels(tuple(PixelLabel(*label) for label in order[2]))
                 self._questions(order[1], labels, model if order[3] else None)
@@ -240,7 +273,7 @@ class Experiment:
             device=self._device,
             precision=self._precision,
             progress=self._progress,
-            watch=None if self._images.test is None else partial(self._test_miou, model),
+            watch=None if self._images.test is None else partial(self._scoring.test_miou, model),
             team=self._team,
         )
 
@@ -248,38 +281,6 @@ class Experiment:
         if model is not None:
             self._team.equal(model)
         return self._asking.questions(round, labels, model)
-
-    def _scored(self, model: Model, phase: str | None = None) -> np.ndarray:
-        assert self._held_out is not None
-        self._team.equal(model)
-        return self._confusion(model, self._held_out, phase)
-
-    def _test_miou(self, model: Model) -> float:
-        assert self._images.test is not None
-        return evaluation.scores(self._confusion(model, self._images.test), self.classes).miou or 0.0
-
-    def _confusion(self, model: Model, images: DecodedImages, phase: str | None = None) -> np.ndarray:
-        config, progress = self.config, Quiet() if phase is None else self._progress
-
-        def matrix(batch_size: int) -> np.ndarray:
-            with progress.phase(phase or "", len(images)) as step:
-                return evaluation.confusion_matrix(
-                    model,
-                    images,
-                    self.classes,
-                    size=config.evaluate.size or config.query.size,
-                    batch_size=batch_size,
-                    device=self._device,
-                    precision=self._precision,
-                    workers=config.train.workers,
-                    advance=lambda done: step(done, ""),
-                    team=self._team,
-                )
-
-        with deterministic(config.deterministic):
-            # members' shares come from the same batches: one of them cannot go on with smaller ones
-            size, least = config.evaluate.batch_size, 1 if self._team.size == 1 else config.evaluate.batch_size
-            return in_smaller_batches(matrix, size, "evaluating in batches", self._progress.say, least)
 
     def record(
         self,

@@ -80,14 +80,29 @@ def as_events(answers: Sequence[Answer]) -> list[Event]:
 
 
 def fold(events: Iterable[Event]) -> dict[str, Answer]:
-    """The state of each item: its last event counts, and `retracted` reopens it."""
+    """The answer of each item: its last event counts, and `retracted` reopens it."""
     state: dict[str, Answer] = {}
     for event in events:
-        item = event["item"]
-        if event["event"] in ("answered", "unsure"):
+        item, kind = event["item"], event["event"]
+        if kind in ("answered", "unsure"):
             state[item] = Answer(item, event.get("class"), event.get("who", ""), event.get("seconds"))
-        elif event["event"] == "retracted":
-            state.pop(item, None)
-        else:
-            raise AlsegError(f"The journal holds an unknown event {event['event']!r} of item {item}.")
+        elif kind == "retracted":
+            if event.get("what", "answered") == "answered":
+                state.pop(item, None)
+        elif kind not in ("picked", "skipped"):
+            raise AlsegError(f"The journal holds an unknown event {kind!r} of item {item}.")
     return state
+
+
+def places(events: Iterable[Event]) -> dict[str, tuple[int, int]]:
+    """The pixel (y, x) of each item that somebody picked."""
+    found: dict[str, tuple[int, int]] = {}
+    for event in events:
+        if event["event"] == "picked":
+            try:
+                found[event["item"]] = int(event["y"]), int(event["x"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise AlsegError(f"The journal's pick of item {event['item']} has no pixel.") from error
+        elif event["event"] == "retracted" and event.get("what") == "picked":
+            found.pop(event["item"], None)
+    return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from alseg.errors import Waiting
+from alseg.answering import OpenRound
+from alseg.attending import attended, check_answered, waiting
 from alseg.experiment import Experiment
-from alseg.journal import as_events, fold
 from alseg.store import RunFolder
-from alseg.values import PixelLabel, PixelLabels, Question
+from alseg.values import PixelLabels, Question
 
 
 def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]]:
@@ -25,7 +25,8 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
         if not questions:
             experiment.say(f"Round {round}: no candidate is left to ask; the run ends here.")
             break
-        labels = labels.plus(answered(experiment, folder, round, questions))
+        work = answered(experiment, folder, round, questions)
+        labels, questions = labels.plus(work.answered(experiment.config.oracle.name)), work.placed()
         model, training = experiment.trained(round) if folder.has_model(round) else experiment.train(round, labels)
         folder.write_labels(labels)
         experiment.picture(round, labels, model)
@@ -40,24 +41,10 @@ def supervise_fully(experiment: Experiment, folder: RunFolder) -> None:
         experiment.record(0, [], PixelLabels(), training, experiment.evaluate(0, model))
 
 
-def answered(experiment: Experiment, folder: RunFolder, round: int, questions: list[Question]) -> list[PixelLabel]:
-    """Ask what has no answer yet, journal what comes in, and label the round's pixels."""
-    journal = folder.journal
-    known = fold(journal.events())
-    experiment.check_answers(list(known.values()))
-    open_questions = [question for question in questions if question.item not in known]
-    if open_questions:
-        experiment.oracle.ask(open_questions)
-        wanted = {question.item for question in open_questions}
-        answers = [answer for answer in experiment.oracle.collect().answers if answer.item in wanted]
-        experiment.check_answers(answers)
-        journal.append(as_events(answers))
-        known |= {answer.item: answer for answer in answers}
-    missing = sum(question.item not in known for question in questions)
-    if missing:
-        raise Waiting(f"Round {round} waits for {missing} of {len(questions)} answers.")
-    source = experiment.config.oracle.name
-    return [
-        PixelLabel(q.item, q.image, q.y, q.x, a.name, round, source, a.who, a.seconds)
-        for q, a in ((question, known[question.item]) for question in questions)
-    ]
+def answered(experiment: Experiment, folder: RunFolder, round: int, questions: list[Question]) -> OpenRound:
+    """Let what has no answer yet be answered; the journal has all of it."""
+    with experiment.answering(round, questions) as work:
+        with waiting(work, experiment.by_person):
+            attended(work, experiment.selector, experiment.oracle)
+        check_answered(work)
+    return work

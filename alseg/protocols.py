@@ -79,7 +79,11 @@ class Acquirer(Protocol):
 
 
 class Selector(Protocol):
-    """Which n pixels of each image, then?"""
+    """Which n pixels of each image, then?
+
+    Optional: `attend(round: OpenRound)`, for a selector that lets somebody pick. From the second round on it
+    is not called with a batch; the questions have no pixel, and `attend` picks it (`round.pick`).
+    """
 
     def __call__(self, batch: PoolBatch, utility: Tensor, n: int) -> Selection:
         """At most n distinct candidates of each image."""
@@ -87,7 +91,12 @@ class Selector(Protocol):
 
 @runtime_checkable
 class Oracle(Protocol):
-    """What are these pixels?"""
+    """What are these pixels?
+
+    Optional: `attend(round: OpenRound)`, instead of `ask` and `collect` in a run, for an oracle that writes
+    each answer to the journal as it comes (`round.answer`); it returns when the round is complete, or when
+    nobody is waited for any more. `dismiss(message)`: this process will ask nothing more.
+    """
 
     sees_truth: bool  # reads stored masks; void can then be kept out of the questions
 

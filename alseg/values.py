@@ -35,12 +35,15 @@ class Classes:
 
 
 class Question(NamedTuple):
-    """One pixel to be labelled, and what the model thought of it (null in a random round)."""
+    """One pixel to be labelled, and what the model thought of it (null in a random round).
+
+    y, x: None where somebody is to pick the pixel.
+    """
 
     item: str
     image: str
-    y: int
-    x: int
+    y: int | None
+    x: int | None
     utility: float | None = None
     rank: int | None = None
     guess: str | None = None

@@ -18,6 +18,7 @@ import typer
 
 import alseg
 from alseg.cli import (
+    annotate_command,
     datasets_command,
     export_command,
     plugins_command,
@@ -78,6 +79,7 @@ def build_app(registry: Registry) -> typer.Typer:
 
     run_command.add_to(app)
     resume_command.add_to(app)
+    annotate_command.add_to(app)
     report_command.add_to(app)
     predict_command.add_to(app)
     export_command.add_to(app)

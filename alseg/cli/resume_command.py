@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from alseg.cli.attendance import BROWSER, HOST, PORT, WAIT, attendance_of
+
 EPILOG = """Examples:
 
 alseg resume runs/shapes-margin-topk-then-uniform-0
@@ -24,6 +26,10 @@ def resume(
     folder: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
     rounds: int = typer.Option(None, metavar="N", help="Another number of rounds, to go on after the last."),
     budget: int = typer.Option(None, metavar="N", help="Another budget of pixels an image."),
+    wait: bool = WAIT,
+    browser: bool = BROWSER,
+    host: str = HOST,
+    port: int = PORT,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Go on with a run that was interrupted, from its last finished phase."""
@@ -32,5 +38,12 @@ def resume(
     with terminal_progress() as progress, result_alone(json):
         from alseg import api
 
-        result = api.resume(folder, rounds=rounds, budget=budget, registry=context.obj, progress=progress)
+        result = api.resume(
+            folder,
+            rounds=rounds,
+            budget=budget,
+            attendance=attendance_of(wait=wait, browser=browser, host=host, port=port),
+            registry=context.obj,
+            progress=progress,
+        )
     show_result(result, json)

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from alseg.cli.attendance import ATTENDANCE, BROWSER, HOST, PORT, WAIT, attendance_of
 from alseg.plugins import Registry
 
 PIECES, DATA, BUDGET, TRAINING, RUN = "Pieces", "Data", "Labels", "Training", "Run"
@@ -19,6 +20,8 @@ alseg run --dataset camvid --data CAMVID --acquirer margin --selector topk-then-
 alseg run --dataset camvid --data CAMVID --weights FILE --size 180x240 --rounds 2 -o train.epochs=12
 
 alseg run --dataset folder --data PHOTOS --classes road,sky,building --size 480x640
+
+alseg run --dataset folder --data PHOTOS --classes road,sky,building --size 480x640 --oracle human
 
 alseg run --config settings.toml --seed 1 --out runs/second
 """
@@ -80,6 +83,10 @@ def run(
         rich_help_panel=RUN,
     ),
     out: Path = typer.Option(None, metavar="DIR", help="The run's folder; by default in runs/.", rich_help_panel=RUN),
+    wait: bool = WAIT,
+    browser: bool = BROWSER,
+    host: str = HOST,
+    port: int = PORT,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON.", rich_help_panel=RUN),
 ) -> None:
     """Train, evaluate, choose pixels, have them labelled, train again.
@@ -91,7 +98,7 @@ def run(
     flags = {
         SETTING.get(name, name): value
         for name, value in given.items()
-        if value is not None and name not in ("option", "config", "out", "json")
+        if value is not None and name not in ("option", "config", "out", "json", *ATTENDANCE)
     }
     # heavy from here on: torch
     from alseg.cli.display import result_alone, show_result, terminal_progress
@@ -103,5 +110,6 @@ def run(
     with terminal_progress() as progress, result_alone(json):
         from alseg import api
 
-        result = api.run(flags, out=out, toml=toml, registry=registry, progress=progress)
+        attendance = attendance_of(wait=wait, browser=browser, host=host, port=port)
+        result = api.run(flags, out=out, toml=toml, attendance=attendance, registry=registry, progress=progress)
     show_result(result, json)

@@ -106,7 +106,7 @@ class DecodedImages:
 
     def _first_read(self, i: int) -> tuple[np.ndarray, np.ndarray | None, tuple[str, str | None]]:
         image, mask = self._read(i)
-        return image, mask, (_digest(image), None if mask is None else _digest(mask))
+        return image, mask, (digest(image), None if mask is None else digest(mask))
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         image = np.array(self._images.image(i))  # contiguous, and writable as torch wants it
@@ -139,7 +139,7 @@ class DecodedImages:
         return np.ascontiguousarray(mask.astype(kind))
 
 
-def _digest(pixels: np.ndarray) -> str:
+def digest(pixels: np.ndarray) -> str:
     """The first half of the SHA-256 of an array's bytes, as hex."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]
 

@@ -214,7 +214,11 @@ def class_histogram(run: RunView) -> Figure:
 def places(run: RunView) -> Figure:
     """How many of the asked pixels lie in each part of the image; all images laid on one another."""
     chosen = [q for asked in run.asked[1:] for q in asked] or list(itertools.chain(*run.asked))
-    where = [(q.y / run.sizes[q.image][0], q.x / run.sizes[q.image][1]) for q in chosen if q.image in run.sizes]
+    where = [
+        (q.y / run.sizes[q.image][0], q.x / run.sizes[q.image][1])
+        for q in chosen
+        if q.image in run.sizes and q.y is not None and q.x is not None
+    ]
     height, width = next(iter(run.sizes.values()), (3, 4))
     bins = (max(4, min(24, round(16 * height / width))), 16)
     y, x = np.array(where).reshape(-1, 2).T

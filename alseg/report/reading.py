@@ -76,8 +76,12 @@ class RunView:
 
     @cached_property
     def asked(self) -> list[list[Question]]:
-        """The questions of each finished round."""
-        return [self.folder.questions(record["round"]) or [] for record in self.records]
+        """The questions of each finished round, those that were picked with their pixel."""
+        places = {label.item: (label.y, label.x) for label in self.labels}
+        return [
+            [q if q.y is not None else q._replace(y=places[q.item][0], x=places[q.item][1]) for q in questions]
+            for questions in (self.folder.questions(record["round"]) or [] for record in self.records)
+        ]
 
     @cached_property
     def labels(self) -> list[PixelLabel]:

@@ -65,7 +65,8 @@ def spatial_spread(questions: Iterable[Question]) -> float | None:
     """Mean pairwise distance in pixels between an image's asked pixels, over images with two or more."""
     places: dict[str, list[tuple[int, int]]] = {}
     for question in questions:
-        places.setdefault(question.image, []).append((question.y, question.x))
+        if question.y is not None and question.x is not None:
+            places.setdefault(question.image, []).append((question.y, question.x))
     means = []
     for where in places.values():
         points = np.array(where, np.float64)

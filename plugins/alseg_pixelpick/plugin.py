@@ -105,6 +105,13 @@ def uniform_then_topk(share: Fraction = 0.05) -> Selector:
     return selectors.UniformThenTopk(share)
 
 
+def simulated_picker() -> Selector:
+    """A person who clicks where the model is wrong, simulated with the stored masks (the paper's section D)."""
+    from alseg_pixelpick import picker
+
+    return picker.SimulatedPicker()
+
+
 def ground_truth(images: Images, classes: Classes) -> Oracle:
     """The stored mask's class."""
     from alseg_pixelpick import oracles
@@ -167,6 +174,7 @@ def register_selectors(register: Register) -> None:
     register("uniform", uniform)
     register("topk-then-uniform", topk_then_uniform)
     register("uniform-then-topk", uniform_then_topk)
+    register("simulated-picker", simulated_picker)
 
 
 @hookimpl

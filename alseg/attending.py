@@ -1,0 +1,198 @@
+"""Who answers a round: picks first, where somebody picks, then classes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from alseg.answering import Attendance, OpenRound
+from alseg.config import RunConfig, stored_config
+from alseg.engine.images import digest
+from alseg.errors import UserMistake, Waiting
+from alseg.looking import Looking
+from alseg.plugins import Registry, plugin_hint
+from alseg.progress import Progress, Quiet
+from alseg.protocols import Images
+from alseg.store import SETTINGS, RunFolder
+from alseg.values import Classes, Question
+
+
+def attends(piece: Any) -> bool:
+    """Whether a selector picks, or an oracle writes its answers itself as they come."""
+    return callable(getattr(piece, "attend", None))
+
+
+def attended(round: OpenRound, selector: Any, oracle: Any) -> None:
+    """Let whoever picks pick and whoever answers answer; what is not answered then is waited for."""
+    if round.unplaced() and attends(selector):
+        selector.attend(round)
+    questions = round.unanswered()
+    if questions and attends(oracle):
+        oracle.attend(round)
+    elif questions:
+        oracle.ask(questions)
+        round.take(oracle.collect().answers)
+    round.looking.close()
+
+
+def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Attendance | None) -> None:
+    """UserMistake where settings do not go with who picks and who answers."""
+    if attendance is not None and not attends(selector) and not attends(oracle):
+        raise UserMistake(
+            "--wait, --browser, --host and --port are for runs that a person answers; this one's oracle is "
+            f"{config.oracle.name!r}."
+        )
+    if attends(selector) and config.pool_pixels_per_round is not None:
+        raise UserMistake(
+            f"The selector {config.selector.name!r} picks in each image: give --pixels-per-round instead of "
+            "--pool-pixels-per-round."
+        )
+
+
+def check_answered(round: OpenRound) -> None:
+    """Waiting where answers are missing."""
+    missing, total = len(round.unanswered()) + len(round.unplaced()), len(round.placed())
+    if missing:
+        raise Waiting(f"Round {round.number} waits for {missing} of {total} answers.")
+
+
+@contextlib.contextmanager
+def waiting(round: OpenRound, by_person: bool) -> Iterator[None]:
+    """Where a person answers, Ctrl-C ends the waiting, not the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if by_person:
+            check_answered(round)
+        raise
+
+
+def dismiss(selector: Any, oracle: Any, message: str) -> None:
+    """Tell those who attend that nothing more will be asked by this process."""
+    for piece in (selector, oracle):
+        leave = getattr(piece, "dismiss", None)
+        if callable(leave):
+            leave(message)
+
+
+def annotate(
+    folder: RunFolder,
+    *,
+    registry: Registry,
+    attendance: Attendance | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Let a waiting round of a run be answered, without its training; how many answers it has at the end.
+
+    The run's lock is held meanwhile. Raises UserMistake where nothing is asked, Waiting where answers are
+    still missing.
+    """
+    progress = progress or Quiet()
+    with folder.lock():
+        number, settings = len(folder.rounds()), folder.settings()
+        questions = folder.questions(number)
+        go_on = f"`alseg resume {folder.path}` goes on."
+        if not questions or folder.has_model(number):
+            raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
+        try:
+            config = stored_config(registry, settings | {"record": {}}, ("dataset", "selector", "oracle"))
+        except UserMistake as error:
+            hint = plugin_hint(settings.get("record"))
+            raise UserMistake(f"{folder.path / SETTINGS} cannot be taken up: {error}{hint}") from error
+        dataset = registry.find("dataset", config.dataset.name).build(config.dataset.options)
+        images = Unchanged(dataset.images("train"), folder.images())
+        selector = registry.find("selector", config.selector.name).build(config.selector.options)
+        oracle = registry.find("oracle", config.oracle.name).build(
+            config.oracle.options, images=images, classes=dataset.classes, seed=config.seed
+        )
+        by_person = attends(oracle) or (attends(selector) and questions[0].y is None)
+        if not by_person:
+            raise UserMistake(f"The pixels of {folder.path} are labelled by {config.oracle.name!r}: {go_on}")
+        with open_round(
+            folder,
+            number,
+            questions,
+            images=images,
+            classes=dataset.classes,
+            asks_class=attends(oracle),
+            registry=registry,
+            config=config,
+            attendance=attendance,
+            progress=progress,
+        ) as round:
+            try:
+                with waiting(round, True):
+                    attended(round, selector, oracle)
+                check_answered(round)
+            except Waiting as wait:
+                dismiss(selector, oracle, "Nobody waits for answers any more; what was answered is kept.")
+                raise Waiting(f"{wait} What was answered is kept; the same command goes on.") from wait
+            dismiss(selector, oracle, f"All questions of this round are answered. {go_on}")
+        return len(questions)
+
+
+class Unchanged:
+    """`Images` of a run's pool, each as it was when the run began; UserMistake where it is not."""
+
+    def __init__(self, images: Images, lines: Sequence[Mapping[str, Any]]) -> None:
+        self._images = images
+        self._digests = {line["image"]: line["pixels"] for line in lines if line["split"] == "train"}
+        keys = {images.key(i) for i in range(len(images))}
+        gone = next((key for key in self._digests if key not in keys), None)
+        if gone is not None:
+            raise UserMistake(f"The image {gone}, which the run began with, is gone: put it back.")
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def key(self, i: int) -> str:
+        """The image's name."""
+        return self._images.key(i)
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        image = np.array(self._images.image(i))
+        if digest(image) != self._digests.get(self.key(i)):
+            raise UserMistake(f"The image {self.key(i)} is not what it was when the run began: put it back.")
+        return image
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """Class values [H, W]."""
+        return self._images.mask(i)
+
+
+@contextlib.contextmanager
+def open_round(
+    folder: RunFolder,
+    number: int,
+    questions: list[Question],
+    *,
+    images: Images,
+    classes: Classes,
+    asks_class: bool,
+    registry: Registry,
+    config: RunConfig,
+    attendance: Attendance | None,
+    progress: Progress,
+) -> Iterator[OpenRound]:
+    """A run's round as it stands in its journal, and on the screen how far it is."""
+    sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
+    with progress.phase(f"round {number}: answers", len(questions)) as step:
+        yield OpenRound(
+            number,
+            questions,
+            folder,
+            images=images,
+            sizes=sizes,
+            classes=classes,
+            labels=folder.labels().before(number),
+            asks_class=asks_class,
+            looking=Looking(registry, folder, number, images, config.seed),
+            rounds=config.total_rounds(),
+            attendance=attendance,
+            advance=lambda count: step(count, ""),
+            say=progress.say,
+        )

@@ -1,0 +1,49 @@
+"""`alseg annotate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from alseg.cli.attendance import BROWSER, HOST, PORT, attendance_of
+
+EPILOG = """Examples:
+
+alseg annotate runs/folder-margin-topk-then-uniform-0
+
+alseg annotate runs/folder-margin-topk-then-uniform-0 --no-browser --host 0.0.0.0
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("annotate", epilog=EPILOG)(annotate)
+
+
+def annotate(
+    context: typer.Context,
+    folder: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
+    browser: bool = BROWSER,
+    host: str = HOST,
+    port: int = PORT,
+    as_json: bool = typer.Option(False, "--json", help="Print what was answered as JSON."),
+) -> None:
+    """Open the page on the round that a run waits for, and leave its training for later.
+
+    Each answer is on the disk before the page moves on. Ctrl-C stops; the same command goes on.
+    """
+    from alseg.attending import annotate as answer
+    from alseg.cli.display import result_alone, terminal_progress
+    from alseg.store import RunFolder
+
+    with terminal_progress() as progress, result_alone(as_json):
+        attendance = attendance_of(browser=browser, host=host, port=port)
+        run = RunFolder(folder)
+        count = answer(run, registry=context.obj, attendance=attendance, progress=progress)
+    number = len(run.rounds())
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), "round": number, "answers": count}))
+        return
+    typer.echo(f"Round {number} is answered: {count} pixels. `alseg resume {folder}` trains on them.")

@@ -1,0 +1,103 @@
+"""What the page shows: the open round, or why there is none."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+from alseg.answering import NotOpen, OpenRound
+from alseg.colours import colours_of
+from alseg.values import Question
+from alseg_human.pictures import Pictures
+
+AHEAD = 12  # questions that a page knows ahead
+WATCHING = 5.0  # seconds since its last request for which a page counts as open
+
+
+class Desk:
+    """The state behind the page; its methods are called from the server's threads and from the run's."""
+
+    def __init__(self, round: OpenRound) -> None:
+        self.run, self._folder = round.folder.path, round.folder
+        self._session = secrets.token_hex(8)
+        self._index = {round.images.key(i): i for i in range(len(round.images))}
+        self.keys = list(self._index)
+        self.pictures = Pictures(round.images)
+        self._classes, self._rounds = round.classes, round.rounds
+        self._round: OpenRound | None = None
+        self._number, self._paused, self._message = round.number, time.monotonic(), ""
+        self._finished, self._seen = False, 0.0
+        self.heard = False  # whether a page has fetched the last word
+        self._lock = threading.Lock()
+
+    def open(self, round: OpenRound) -> None:
+        """A round can be answered from now on."""
+        with self._lock:
+            self._round, self._number = round, round.number
+
+    def pause(self) -> None:
+        """The round is complete; the model is trained now."""
+        with self._lock:
+            self._round, self._paused = None, time.monotonic()
+
+    def finish(self, message: str) -> None:
+        """Nothing more will be asked."""
+        with self._lock:
+            self._round, self._message, self._finished = None, message, True
+
+    def watchers(self) -> bool:
+        """Whether a page is open."""
+        return time.monotonic() - self._seen < WATCHING
+
+    @property
+    def round(self) -> OpenRound:
+        """The open round; NotOpen where there is none."""
+        round = self._round
+        if round is None:
+            raise NotOpen("Nothing is asked now.")
+        return round
+
+    def state(self, whole: bool = True) -> dict[str, Any]:
+        """What the page must know; `whole`: with what does not change in a round."""
+        self._seen = time.monotonic()
+        self.heard = self.heard or self._finished
+        round = self._round
+        state: dict[str, Any] = {
+            "session": self._session,
+            "run": self.run.resolve().name,
+            "round": self._number,
+            "phase": "finished" if self._finished else "training" if round is None else "labelling",
+            "message": self._message or None,
+            "training": None if round is not None or self._finished else self._training(),
+            "asks_class": round.asks_class if round else True,
+            "has_model": round.looking.there if round else False,
+            "progress": asdict(round.tally()) if round else None,
+            "queue": [self._item(round, question) for question in round.queue(AHEAD)] if round else [],
+            "can_undo": round.can_undo if round else False,
+        }
+        return state | self._constant() if whole or round is None else state
+
+    def _constant(self) -> dict[str, Any]:
+        colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours_of(self._classes)]
+        history = ("round", "miou", "labelled_pixels")
+        return {
+            "rounds": self._rounds,
+            "classes": [{"name": n, "colour": c} for n, c in zip(self._classes.names, colours, strict=True)],
+            "history": [{key: record[key] for key in history} for record in self._folder.rounds()],
+        }
+
+    def _training(self) -> dict[str, float | None]:
+        records = self._folder.rounds()
+        spent = ("train_seconds", "acquire_seconds", "evaluate_seconds")
+        expected = sum(records[-1][key] for key in spent) if records else None
+        return {"seconds_so_far": time.monotonic() - self._paused, "expected_seconds": expected}
+
+    def _item(self, round: OpenRound, question: Question) -> dict[str, Any]:
+        height, width = round.sizes[question.image]
+        shown = ("item", "y", "x", "guess", "probability", "rival", "utility", "rank")
+        item = {name: getattr(question, name) for name in shown}
+        place = {"image": self._index[question.image], "name": question.image, "height": height, "width": width}
+        return item | place | {"skips": round.skips(question.item)}
