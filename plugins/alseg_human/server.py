@@ -152,6 +152,7 @@ def refusals(path: Path) -> logging.Logger:
     if not log.handlers:
         handler = logging.FileHandler(path, encoding="utf-8", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is said to the page
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     return log
