@@ -26,6 +26,16 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # as this process, with wh
 PIXELS = ("--first-pixels", 3, "--pixels-per-round", 3, "--budget", 6)
 
 
+started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays():
+    yield
+    while started:
+        started.pop().kill()
+
+
 class Process:
     """The command line in a process of its own, its stderr in a file."""
 
@@ -36,6 +46,7 @@ class Process:
         heeding = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=heeding, env=ENVIRONMENT)
+        started.append(self.process)
 
     def client(self) -> httpx.Client:
         """Of the page, once its address is printed."""
