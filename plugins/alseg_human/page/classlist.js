@@ -96,17 +96,29 @@ export class ClassList {
     setTimeout(() => button?.classList.remove("answered"), FLASH_MS);
   }
 
+  #wanted() {
+    return this.filter.value.trim().toLowerCase();
+  }
+
   #matches() {
-    const wanted = this.filter.value.trim().toLowerCase();
-    return this.#names.map((name) => name.toLowerCase().includes(wanted));
+    return this.#names.map((name) => name.toLowerCase().includes(this.#wanted()));
+  }
+
+  /** The class that Enter in the filter answers: the only one left, or that of this very name; else -1. */
+  #found() {
+    const matches = this.#matches();
+    if (this.#wanted() === "") return -1;
+    if (matches.filter(Boolean).length === 1) return matches.indexOf(true);
+    return this.#names.findIndex((name) => name.toLowerCase() === this.#wanted());
   }
 
   #applyFilter() {
     const matches = this.#matches();
     this.#buttons.forEach((button, index) => { button.hidden = !matches[index]; });
+    const found = this.#found();
     const left = matches.filter(Boolean).length;
-    const filtering = this.filter.value.trim() !== "";
-    this.hint.textContent = !filtering ? "" : left === 1 ? "Enter answers" : `${left} found`;
+    if (found >= 0) this.hint.textContent = `Enter: ${this.#names[found]}`;
+    else this.hint.textContent = this.#wanted() === "" ? "" : `${left} found`;
   }
 
   #clearFilter() {
@@ -118,9 +130,10 @@ export class ClassList {
   #filterKey(event) {
     if (event.key === "Escape") this.#clearFilter();
     if (event.key !== "Enter" || event.repeat) return;
-    const matches = this.#matches();
-    if (matches.filter(Boolean).length !== 1) return;
+    const found = this.#found();
+    if (found < 0) return;
+    event.stopPropagation(); // else the same Enter would agree with the guess
     this.#clearFilter();
-    this.onAnswer(matches.indexOf(true), event);
+    this.onAnswer(found, event);
   }
 }

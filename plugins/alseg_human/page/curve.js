@@ -5,7 +5,7 @@ import { percent } from "./says.js";
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 560;
 const HEIGHT = 240;
-const PAD = { left: 52, right: 24, top: 18, bottom: 40 };
+const PAD = { left: 52, right: 24, top: 28, bottom: 40 };
 
 function shape(name, attributes, text = "") {
   const made = document.createElementNS(SVG, name);

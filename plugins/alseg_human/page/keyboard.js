@@ -2,7 +2,7 @@
 
 const NAMED = {
   Backspace: "undo", " ": "skip", "?": "unsure", Enter: "agree", Escape: "cancel",
-  "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", "_": "zoom-out", 0: "fit",
+  "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", "_": "zoom-out", 0: "fit", "/": "find",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
 };
 const SHIFTED = {

@@ -149,6 +149,7 @@ const commands = {
   "toggle-prediction": () => toggle("prediction"),
   "toggle-utility": () => toggle("utility"),
   "toggle-points": () => toggle("points"),
+  find: () => byId("filter-row").hidden || byId("filter").focus(),
   magnify: () => screen.loupe.magnify(),
   "open-keys": () => screen.classes.length && keysDialog.open(screen.classes, screen.keys),
   "open-help": () => byId("help").showModal(),
@@ -168,8 +169,8 @@ for (const button of document.querySelectorAll("body > header button, main butto
 }
 /* A mouse leaves no focus behind: Space and Enter are about the question again. */
 document.addEventListener("click", (event) => {
-  if (event.detail > 0) event.target.closest("button")?.blur();
-});
+  if (event.detail > 0 && !event.target.closest("dialog")) event.target.closest("button")?.blur();
+}, true);
 byId("reload-image").addEventListener("click", () => session.showAgain());
 byId("opacity").addEventListener("input", ({ target }) => overlays.setOpacity(target.value / 100));
 byId("opacity").addEventListener("change", ({ target }) => target.blur());

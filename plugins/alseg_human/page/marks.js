@@ -58,20 +58,25 @@ export function inkOn(colour) {
   return luminance > 0.179 ? DARK : LIGHT;
 }
 
-/** A labelled point: a small ring at the pixel and a tag with the key of its class beside it. */
-export function drawPoint(context, left, top, { colour, letter }) {
+/**
+ * A labelled point: a small ring at the pixel and a tag with the key of its class beside it, up
+ * and to the right unless the stage, `width` wide, ends there.
+ */
+export function drawPoint(context, left, top, { colour, letter }, width) {
   const ring = new Path2D();
   ring.arc(left, top, 4, 0, 2 * Math.PI);
-  context.strokeStyle = DARK;
+  context.strokeStyle = inkOn(colour);
   context.lineWidth = 4;
   context.stroke(ring);
   context.strokeStyle = colour;
   context.lineWidth = 2;
   context.stroke(ring);
   context.font = "600 12px system-ui, sans-serif";
-  const width = Math.max(TAG_HEIGHT, context.measureText(letter).width + 8);
+  const across = Math.max(TAG_HEIGHT, context.measureText(letter).width + 8);
+  const tagLeft = left + 6 + across > width ? left - 5 - across : left + 5;
+  const tagTop = top - 6 - TAG_HEIGHT < 0 ? top + 5 : top - 5 - TAG_HEIGHT;
   const tag = new Path2D();
-  tag.roundRect(left + 5, top - 5 - TAG_HEIGHT, width, TAG_HEIGHT, 4);
+  tag.roundRect(tagLeft, tagTop, across, TAG_HEIGHT, 4);
   context.fillStyle = colour;
   context.fill(tag);
   context.strokeStyle = inkOn(colour);
@@ -80,13 +85,13 @@ export function drawPoint(context, left, top, { colour, letter }) {
   context.fillStyle = inkOn(colour);
   context.textAlign = "center";
   context.textBaseline = "middle";
-  context.fillText(letter, left + 5 + width / 2, top - 4.5 - TAG_HEIGHT / 2);
+  context.fillText(letter, tagLeft + across / 2, tagTop + TAG_HEIGHT / 2 + 0.5);
 }
 
-/** Whether a point's ring or tag would touch what is round the asked pixel. */
+/** Whether a point's ring or tag might touch what is round the asked pixel. */
 export function crowds(left, top, markLeft, markTop, scale) {
-  const reach = clearRadius(scale) + 4;
-  const nearestX = Math.min(Math.max(markLeft, left - 6), left + 5 + 2 * TAG_HEIGHT);
-  const nearestY = Math.min(Math.max(markTop, top - 6 - TAG_HEIGHT), top + 6);
-  return Math.hypot(nearestX - markLeft, nearestY - markTop) < reach;
+  const box = 6 + TAG_HEIGHT; // how far the tag reaches, to whichever side
+  const aside = Math.max(0, Math.abs(left - markLeft) - box);
+  const above = Math.max(0, Math.abs(top - markTop) - box);
+  return Math.hypot(aside, above) < clearRadius(scale);
 }

@@ -56,19 +56,21 @@ export class Overlays {
   prepare(state, item, sameImage) {
     const request = this.request(state, item);
     this.stage.scene.overlay = request ? this.pictures.get(request.url) ?? null : null;
-    if (!sameImage) this.points = null;
+    this.points = null;
     if (!sameImage || !this.isOn("points", item)) this.stage.scene.points = [];
     stageNote("");
     this.#turn += 1;
   }
 
-  /** Fetch what `prepare` had not at hand; `onPoints()` when the points are there. */
-  async complete(state, item, look, onPoints) {
+  /**
+   * Fetch what `prepare` had not at hand; resolves when the points are there, if wanted (a map
+   * may take seconds more). `look(className)` gives the {colour, letter} of a point.
+   */
+  complete(state, item, look) {
     const turn = this.#turn;
-    await Promise.all([
-      this.#map(state, item, () => turn === this.#turn),
-      this.#points(item, look, () => turn === this.#turn, onPoints),
-    ]);
+    const current = () => turn === this.#turn;
+    this.#map(state, item, current);
+    return this.#points(item, look, current);
   }
 
   async #map(state, item, current) {
@@ -87,8 +89,7 @@ export class Overlays {
     }
   }
 
-  /** `look(className)` gives {colour, letter}. */
-  async #points(item, look, current, onPoints) {
+  async #points(item, look, current) {
     if (!this.isOn("points", item) && item.y !== null) return;
     let points;
     try {
@@ -104,6 +105,5 @@ export class Overlays {
         .map((point) => ({ ...point, ...(point.class === null ? UNSURE : look(point.class)) }));
     }
     this.stage.plan();
-    onPoints();
   }
 }

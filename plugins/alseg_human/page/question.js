@@ -42,7 +42,7 @@ export function writeQuestion(state, item, { guess, points }) {
   const agree = byId("agree");
   agree.hidden = guess === null;
   if (guess === null) return;
-  const sure = item.probability === null ? "" : `, ${percent(item.probability)} sure`;
+  const sure = item.probability === null ? "" : ` (${percent(item.probability)})`;
   byId("agree-text").textContent = `Model: ${guess.name}${sure}`;
   paintChip(byId("agree-chip"), guess.colour, guess.key);
   agree.setAttribute("aria-label", `Agree with the model: ${guess.name}${sure}`);
@@ -77,7 +77,7 @@ export function writeProgress(state) {
   write("count", `${done} of ${total}`);
   write("pace", seconds === null ? "" : `${seconds.toFixed(1)} s a label`);
   write("left", seconds === null || done >= total ? "" : `${duration((total - done) * seconds)} left`);
-  write("agreement", guessed > 0 ? `model right ${agreed} of ${guessed} (${percent(agreed / guessed)})` : "");
+  write("agreement", guessed > 0 ? `model right ${agreed}/${guessed} (${percent(agreed / guessed)})` : "");
   byId("agreement").title = `You gave the model's guess in ${agreed} of ${guessed} answers.`;
   const open = [];
   if (skipped > 0) open.push(`${skipped} skipped`);

@@ -60,10 +60,12 @@ export class Screen {
   }
 
   /** After the frame: what may come later than the pixel itself. */
-  shown(state, item) {
+  async shown(state, item) {
+    const completed = this.#complete();
+    if (item.y === null) await completed; // then it is known how many were picked
+    if (item !== this.#item) return;
     announce(`${this.#told} ${spokenQuestion(state, item, { guess: this.#shownGuess(), points: this.overlays.points })}`.trim());
     this.#told = "";
-    return this.#complete();
   }
 
   /** The numbers changed, or what the person wants to see. */
@@ -195,14 +197,14 @@ export class Screen {
     byId("legend").hidden = map !== "utility";
   }
 
-  #complete() {
+  async #complete() {
     const look = (name) => {
       const index = this.#indexOf(name);
       if (index < 0) return { colour: "#808080", letter: "·" };
       return { colour: this.#classes[index].colour, letter: this.#label(index) };
     };
-    return this.overlays.complete(this.#state, this.#item, look, () =>
-      writeQuestion(this.#state, this.#item, { guess: this.#shownGuess(), points: this.overlays.points }));
+    await this.overlays.complete(this.#state, this.#item, look);
+    if (this.#item) writeQuestion(this.#state, this.#item, { guess: this.#shownGuess(), points: this.overlays.points });
   }
 
   #placeCursor(item, sameImage) {

@@ -88,7 +88,7 @@ export class Stage {
     const target = item.y !== null ? item : cursor;
     for (const point of points) {
       const at = centre(point);
-      if (!target || !crowds(...at, ...centre(target), this.view.scale)) drawPoint(context, ...at, point);
+      if (!target || !crowds(...at, ...centre(target), this.view.scale)) drawPoint(context, ...at, point, this.view.width);
     }
     if (item.y !== null) drawMark(context, ...centre(item), this.view.scale);
     else if (cursor) drawCursor(context, ...centre(cursor), this.view.scale);
