@@ -102,7 +102,7 @@ function toggle(kind) {
     sayIgnored("There is no model yet: from the second round on.");
     return;
   }
-  overlays.toggle(kind, session.item);
+  overlays.toggle(kind, session.state);
   pictures.want(screen.requests(session.state));
   screen.update();
 }

@@ -8,8 +8,13 @@ const UNSURE = { colour: "#808080", letter: "?" };
 const MAPS = ["prediction", "utility"];
 const WORDS = { prediction: "prediction", utility: "utility map" };
 
-/** While a pixel is to be picked, prediction and points are shown unless the person hides them there. */
-const DEFAULTS = { asking: { guess: true }, picking: { prediction: true, points: true } };
+/** Where pixels are to be picked, prediction and points are shown unless the person hides them there. */
+const DEFAULTS = { asking: { guess: true }, picking: { guess: true, prediction: true, points: true } };
+
+/** The same for the pick and for the class asked after it, so that the picture does not flicker. */
+function modeOf(state) {
+  return state.queue.some(({ y }) => y === null) ? "picking" : "asking";
+}
 
 export class Overlays {
   #shown = { asking: recall("shown.asking", DEFAULTS.asking), picking: recall("shown.picking", DEFAULTS.picking) };
@@ -21,13 +26,13 @@ export class Overlays {
     stage.scene.opacity = recall("opacity", 0.5);
   }
 
-  /** Whether `kind` (guess, prediction, utility, points) is switched on for such an item. */
-  isOn(kind, item) {
-    return Boolean(this.#shown[item?.y === null ? "picking" : "asking"][kind]);
+  /** Whether `kind` (guess, prediction, utility, points) is switched on for such questions. */
+  isOn(kind, state) {
+    return Boolean(this.#shown[modeOf(state)][kind]);
   }
 
-  toggle(kind, item) {
-    const mode = item?.y === null ? "picking" : "asking";
+  toggle(kind, state) {
+    const mode = modeOf(state);
     const shown = this.#shown[mode];
     shown[kind] = !shown[kind];
     if (MAPS.includes(kind) && shown[kind]) shown[MAPS.find((other) => other !== kind)] = false;
@@ -40,13 +45,13 @@ export class Overlays {
     this.stage.plan();
   }
 
-  mapOf(state, item) {
-    return state.has_model ? MAPS.find((kind) => this.isOn(kind, item)) ?? null : null;
+  mapOf(state) {
+    return state.has_model ? MAPS.find((kind) => this.isOn(kind, state)) ?? null : null;
   }
 
   /** The picture request of the map that an item will be shown with, or null. */
   request(state, item) {
-    const kind = this.mapOf(state, item);
+    const kind = this.mapOf(state);
     if (!kind) return null;
     const version = `run=${encodeURIComponent(state.run)}&session=${encodeURIComponent(state.session)}&round=${state.round}`;
     return { url: `/api/${kind}/${item.image}?${version}`, size: null };
@@ -57,7 +62,7 @@ export class Overlays {
     const request = this.request(state, item);
     this.stage.scene.overlay = request ? this.pictures.get(request.url) ?? null : null;
     this.points = null;
-    if (!sameImage || !this.isOn("points", item)) this.stage.scene.points = [];
+    if (!sameImage || !this.isOn("points", state)) this.stage.scene.points = [];
     stageNote("");
     this.#turn += 1;
   }
@@ -70,13 +75,13 @@ export class Overlays {
     const turn = this.#turn;
     const current = () => turn === this.#turn;
     this.#map(state, item, current);
-    return this.#points(item, look, current);
+    return this.#points(state, item, look, current);
   }
 
   async #map(state, item, current) {
     const request = this.request(state, item);
     if (!request || this.stage.scene.overlay) return;
-    const words = WORDS[this.mapOf(state, item)];
+    const words = WORDS[this.mapOf(state)];
     stageNote(`Loading the ${words} …`);
     try {
       const picture = await this.pictures.load(request);
@@ -89,8 +94,8 @@ export class Overlays {
     }
   }
 
-  async #points(item, look, current) {
-    if (!this.isOn("points", item) && item.y !== null) return;
+  async #points(state, item, look, current) {
+    if (!this.isOn("points", state) && item.y !== null) return;
     let points;
     try {
       points = await this.api.points(item.image);
@@ -99,7 +104,7 @@ export class Overlays {
     }
     if (!current()) return;
     this.points = points;
-    if (this.isOn("points", item)) {
+    if (this.isOn("points", state)) {
       this.stage.scene.points = points
         .filter(({ item: id }) => id !== item.item)
         .map((point) => ({ ...point, ...(point.class === null ? UNSURE : look(point.class)) }));

@@ -36,7 +36,7 @@ export function writeQuestion(state, item, { guess, points }) {
   const picking = item.y === null;
   const place = picking ? pickNumber(state, item, points) : `row ${item.y}, column ${item.x}`;
   const where = picking && place ? `${place} in this image` : place;
-  write("ask", picking ? "Click a pixel that would help the model most" : "Which class is this pixel?");
+  write("ask", picking ? "Click a pixel that would help most" : "Which class is this pixel?");
   byId("place").replaceChildren(nameOf(item.name), ...(where ? [` · ${where}`] : []));
   write("why", picking ? "" : thoughts(item, guess !== null));
   const agree = byId("agree");
@@ -83,6 +83,6 @@ export function writeProgress(state) {
   if (skipped > 0) open.push(`${skipped} skipped`);
   if (unsure > 0) open.push(`${unsure} can’t tell`);
   write("open-ends", open.join(", "));
-  write("message", state.message ?? "");
+  write("message", state.phase === "labelling" ? state.message ?? "" : "");
   document.title = state.phase === "labelling" ? `${done}/${total} · ${state.run}` : document.title;
 }

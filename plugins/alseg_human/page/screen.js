@@ -113,6 +113,8 @@ export class Screen {
     this.#open("labelling");
     this.#learnClasses(state.classes);
     this.#write();
+    this.guess = -1; // nothing is seen, nothing can be agreed with
+    byId("agree").hidden = true;
     stageNote("");
     Object.assign(this.stage.scene, { item, picture: null, overlay: null, points: [] });
     this.stage.draw();
@@ -171,7 +173,7 @@ export class Screen {
   #write() {
     const item = this.#item;
     const state = this.#state;
-    const shown = item.y !== null && this.overlays.isOn("guess", item);
+    const shown = item.y !== null && this.overlays.isOn("guess", state);
     this.guess = shown ? this.#indexOf(item.guess) : -1;
     writeProgress(state);
     writeQuestion(state, item, { guess: this.#shownGuess(), points: this.overlays.points });
@@ -181,18 +183,18 @@ export class Screen {
     byId("stage").classList.toggle("picking", item.y === null);
     byId("undo").setAttribute("aria-disabled", String(!state.can_undo));
     byId("unsure").setAttribute("aria-disabled", String(item.y === null));
-    this.#writeToggles(state, item);
+    this.#writeToggles(state);
   }
 
-  #writeToggles(state, item) {
+  #writeToggles(state) {
     for (const kind of ["guess", "prediction", "utility", "points"]) {
       const button = byId(`toggle-${kind}`);
       const possible = kind === "points" || state.has_model;
-      button.setAttribute("aria-pressed", String(this.overlays.isOn(kind, item)));
+      button.setAttribute("aria-pressed", String(this.overlays.isOn(kind, state)));
       button.setAttribute("aria-disabled", String(!possible));
       button.title = possible ? "" : "There is no model yet: from the second round on.";
     }
-    const map = this.overlays.mapOf(state, item);
+    const map = this.overlays.mapOf(state);
     byId("opacity").hidden = map === null;
     byId("legend").hidden = map !== "utility";
   }
@@ -220,7 +222,7 @@ export class Screen {
   #viewChanged() {
     const { view, scene } = this.stage;
     const target = scene.item?.y === null ? scene.cursor : scene.item;
-    byId("zoom").textContent = `${Math.round(100 * view.scale)} %`;
+    byId("zoom").textContent = scene.picture ? `${Math.round(100 * view.scale)} %` : "–";
     if (!target) return;
     const [left] = view.toStage(target.x, target.y);
     byId("loupe").dataset.side = left < view.width / 2 ? "right" : "left";

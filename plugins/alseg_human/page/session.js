@@ -61,6 +61,7 @@ export class Session {
   /** Why a key or click is not taken now, or "" where it is. `blind`: it needs no sight of the pixel. */
   objection(event, { rolled = false, blind = false } = {}) {
     if (blind && this.#broken && !this.#sending) return "";
+    if (this.#broken) return "Ignored: the image is not on the screen.";
     const waited = event.timeStamp - this.#shownAt;
     if (!this.item) return "There is nothing to answer now.";
     if (this.api.lost) return "Ignored: the connection is lost.";

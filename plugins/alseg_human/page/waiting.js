@@ -36,6 +36,8 @@ export function writeWaiting(state) {
   const heading = byId("waiting-title");
   if (heading.textContent !== title) heading.textContent = title;
   byId("waiting-text").textContent = text;
+  byId("waiting-message").textContent = state.message ?? "";
+  byId("waiting-message").hidden = !state.message;
   writeTime(state.phase === "training" ? state.training ?? null : null);
   drawCurve(byId("curve"), state.history ?? []);
   document.title = `${title} · ${state.run}`;
@@ -43,5 +45,5 @@ export function writeWaiting(state) {
 
 /** What to announce when a waiting screen comes up. */
 export function spokenWaiting(state) {
-  return (SAYS[state.phase] ?? SAYS.loading).join(". ");
+  return [...(SAYS[state.phase] ?? SAYS.loading), state.message ?? ""].join(". ");
 }
