@@ -1,0 +1,283 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import statistics
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from annotator import answer_all, by_masks, served
+from conftest import write_camvid
+from PIL import Image
+from test_human import TINY, classes_of, folder_of, labels
+from test_run import lines
+
+import alseg
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SLOWNESS = float(os.environ.get("ALSEG_TEST_SLOWNESS", "1"))
+PICTURES = os.environ.get("ALSEG_TEST_PICTURES")  # a folder that takes screenshots
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-quic"),
+)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    made = chromium.new_page(viewport={"width": 1366, "height": 768})
+    complaints: list[str] = []
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    made.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    made.complaints = complaints
+    yield made
+    made.close()
+    # what a lost connection or a map that is not there makes the browser say is no fault of the page
+    assert not [c for c in complaints if "Failed to load resource" not in c]
+
+
+def settings(place: Path, **more: Any) -> dict[str, Any]:
+    data = write_camvid(place / "camvid", train=4)
+    pixels = {"first_pixels": 3, "pixels_per_round": 3, "rounds": 1}
+    return {"dataset": "camvid", "dataset.data": str(data), "oracle": "human", **TINY, **pixels} | more
+
+
+def ready(page, *, other_than: str | None = None) -> str:
+    """The item that is asked, once its pixel is on the screen."""
+    page.wait_for_function(
+        "before => document.body.dataset.ready === 'true' && document.body.dataset.item !== before",
+        arg=other_than,
+        timeout=30_000 * SLOWNESS,
+    )
+    return page.evaluate("document.body.dataset.item")
+
+
+def press(page, key: str) -> str:
+    """A key that leads to another item; that item."""
+    before = ready(page)
+    page.keyboard.press(key)
+    return ready(page, other_than=before)
+
+
+def state(page) -> dict[str, Any]:
+    return page.evaluate("fetch('/api/state').then(reply => reply.json())")
+
+
+def picture(page, name: str) -> None:
+    if PICTURES:
+        page.screenshot(path=str(Path(PICTURES) / f"{name}.png"))
+
+
+def test_a_whole_round_by_keys_alone(page, tmp_path):
+    given = settings(tmp_path)
+    with served(given, tmp_path / "run") as (client, work):
+        page.goto(str(client.base_url))
+        first = ready(page)
+        picture(page, "round-0")
+        names = [entry["name"] for entry in state(page)["classes"]]
+        second = press(page, "1")  # a digit
+        assert state(page)["progress"]["done"] == 1
+        third = press(page, letter(page, "road"))
+        fourth = press(page, "?")
+        assert press(page, "Backspace") == third
+        assert press(page, "Backspace") == second
+        assert press(page, "Backspace") == first
+        assert state(page)["progress"]["done"] == 0
+        assert press(page, "Space") == second, "asked again later"
+        for key in ("2", "3", "?"):
+            press(page, key)
+        page.reload()
+        assert state(page)["progress"]["done"] == 3 and ready(page) not in (first, second, third, fourth)
+        for _ in range(8):
+            press(page, "1")
+        assert ready(page) == first, "the skipped one comes last"
+        page.keyboard.press("4")
+        work.done()
+    made = {line["item"]: line["class"] for line in lines(tmp_path / "run" / "labels.jsonl")}
+    assert len(made) == 12 and made[first] == names[3] and made[second] == names[1]
+    assert sorted(made.values(), key=str).count("None") == 0 and list(made.values()).count(None) == 1
+    seconds = [line["seconds"] for line in lines(tmp_path / "run" / "labels.jsonl")]
+    assert all(0 < value < 30 for value in seconds)
+
+
+def letter(page, name: str) -> str:
+    """The key that the page shows beside a class."""
+    text = page.locator("#class-list button", has_text=re.compile(rf"^\W*\w*\W*{name}|{name}")).first.inner_text()
+    found = re.findall(r"\b[A-Za-z]\b", text.replace(name, " "))
+    return found[0].lower()
+
+
+def test_two_rounds_with_training_between_and_the_models_maps(page, tmp_path):
+    given = settings(tmp_path, rounds=2)
+    with served(given, tmp_path / "run") as (client, work):
+        page.goto(str(client.base_url))
+        for _ in range(11):
+            press(page, "1")
+        ready(page)
+        page.keyboard.press("1")
+        page.wait_for_function("() => document.body.dataset.phase === 'training'", timeout=30_000 * SLOWNESS)
+        picture(page, "training")
+        page.wait_for_function("() => document.body.dataset.ready === 'true'", timeout=60_000 * SLOWNESS)
+        item = state(page)["queue"][0]
+        assert item["guess"] in page.inner_text("#question")
+        for toggle in ("prediction", "utility", "points"):
+            page.click(f"#toggle-{toggle}")
+            assert page.get_attribute(f"#toggle-{toggle}", "aria-pressed") == "true"
+        page.wait_for_timeout(1500)
+        picture(page, "maps")
+        press(page, "Enter")  # agrees
+        for _ in range(10):
+            press(page, "2")
+        ready(page)
+        page.keyboard.press("2")
+        page.wait_for_function("() => document.body.dataset.phase === 'finished'", timeout=60_000 * SLOWNESS)
+        picture(page, "finished")
+        work.done()
+    second = [line for line in lines(tmp_path / "run" / "labels.jsonl") if line["round"] == 1]
+    assert second[0]["class"] == item["guess"] and len(second) == 12
+
+
+def test_the_page_finds_the_server_again(page, tmp_path):
+    """Killed in the middle and started again at the same port: nothing is lost and the page goes on by itself."""
+    from test_slow_human import Process, words
+
+    run, data = tmp_path / "run", write_camvid(tmp_path / "camvid", train=4)
+    Process(tmp_path, *words(data, run), "--no-wait").ends(3)
+    first = Process(tmp_path, "annotate", run, "--no-browser")
+    with first.client() as client:
+        address = str(client.base_url)
+    page.goto(address)
+    for _ in range(3):
+        press(page, "1")
+    asked = ready(page)
+    first.process.kill()
+    first.process.wait()
+    page.wait_for_function("() => !document.getElementById('banner').hidden", timeout=30_000 * SLOWNESS)
+    picture(page, "lost")
+    port = address.rstrip("/").rpartition(":")[2]
+    second = Process(tmp_path, "annotate", run, "--no-browser", "--port", port)
+    second.client().close()
+    page.wait_for_function("() => document.getElementById('banner').hidden", timeout=30_000 * SLOWNESS)
+    assert ready(page) == asked
+    assert press(page, "2") != asked
+    assert state(page)["progress"]["done"] == 4
+    second.process.kill()
+
+
+def test_pixels_are_picked_by_mouse_and_by_keys(page, tmp_path):
+    given = settings(tmp_path, rounds=2, selector="human")
+    with served(given, tmp_path / "run") as (client, work):
+        answer_all(client, lambda item: "road", rounds=1)
+        page.goto(str(client.base_url))
+        page.wait_for_function("() => document.body.dataset.ready === 'true'", timeout=60_000 * SLOWNESS)
+        item = state(page)["queue"][0]
+        assert item["y"] is None
+        page.wait_for_timeout(500)
+        picture(page, "picker")
+        box = page.locator("#picture").bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_function("() => fetch('/api/state').then(r => r.json()).then(s => s.queue[0].y !== null)")
+        picked = state(page)["queue"][0]
+        assert picked["item"] == item["item"] and abs(picked["y"] - 32) <= 1 and abs(picked["x"] - 32) <= 1
+        page.wait_for_function("() => document.body.dataset.ready === 'true'")
+        press(page, "1")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        page.wait_for_function("() => fetch('/api/state').then(r => r.json()).then(s => s.queue[0].y !== null)")
+        assert state(page)["queue"][0]["item"] != item["item"]
+        stop(tmp_path / "run", work)
+
+
+def stop(run: Path, work: Any) -> None:
+    from alseg_human.server import _pages
+
+    _pages.pop(run.resolve())._server.should_exit = True
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+
+
+def photos(place: Path, count: int, size: tuple[int, int]) -> Path:
+    place.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(count):
+        small = Image.fromarray(random.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+        small.resize((size[1], size[0]), Image.Resampling.BICUBIC).save(place / f"{i:04}.jpg", quality=80)
+    return place
+
+
+def test_a_large_photograph_and_forty_classes_on_a_narrow_screen(chromium, tmp_path):
+    names = [f"class {i:02} with a rather long name" for i in range(40)]
+    given = {"dataset": "folder", "dataset.data": str(photos(tmp_path / "photos", 2, (3000, 4000)))}
+    given |= {"dataset.classes": ",".join(names), "oracle": "human", **TINY, "first_pixels": 2, "budget": 2}
+    with served(given, tmp_path / "run") as (client, work):
+        for size in ((360, 740), (1366, 768)):
+            page = chromium.new_page(viewport={"width": size[0], "height": size[1]})
+            page.goto(str(client.base_url))
+            ready(page)
+            picture(page, f"forty-{size[0]}")
+            wider = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+            assert not wider, "the page is wider than the screen"
+            page.close()
+        page = chromium.new_page(viewport={"width": 1366, "height": 768})
+        page.goto(str(client.base_url))
+        before = ready(page)
+        page.locator("#class-list button", has_text=names[39]).click()
+        ready(page, other_than=before)
+        press(page, "3")
+        assert [e["class"] for e in lines(tmp_path / "run" / "journal.jsonl")] == [names[39], names[2]]
+        page.close()
+        stop(tmp_path / "run", work)
+
+
+def test_from_key_to_the_next_pixel_in_fifty_milliseconds(page, tmp_path, capsys):
+    """On loopback, with a thousand images, one question in each."""
+    given = {"dataset": "folder", "dataset.data": str(photos(tmp_path / "photos", 1000, (360, 480)))}
+    given |= {"dataset.classes": "a,b,c", "oracle": "human", **TINY, "first_pixels": 1, "budget": 1}
+    with served(given, tmp_path / "run") as (client, work):
+        page.goto(str(client.base_url))
+        for number in range(210):
+            press(page, str(1 + number % 3))
+            page.wait_for_timeout(120)  # nobody is faster, and the next images are fetched meanwhile
+        marks = page.evaluate(
+            "performance.getEntriesByType('mark').filter(m => ['key', 'shown'].includes(m.name))"
+            ".map(m => [m.name, m.startTime])"
+        )
+        stop(tmp_path / "run", work)
+    spent = [b[1] - a[1] for a, b in pairwise(marks) if (a[0], b[0]) == ("key", "shown")][10:]
+    assert len(spent) == 200
+    median, worst = statistics.median(spent), sorted(spent)[int(0.99 * len(spent))]
+    with capsys.disabled():
+        print(f"\nfrom key to pixel: median {median:.1f} ms, 99 % within {worst:.1f} ms")
+    assert median < 50 * SLOWNESS and worst < 150 * SLOWNESS
+
+
+def test_a_person_at_the_browser_and_a_program_give_the_same(page, tmp_path):
+    """Keys pressed by the masks: the labels of the ground truth."""
+    given = settings(tmp_path)
+    name_of = by_masks(folder_of(given), classes_of(given))
+    with served(given, tmp_path / "run") as (client, work):
+        page.goto(str(client.base_url))
+        item = ready(page)
+        for left in range(12, 0, -1):
+            name = name_of(state(page)["queue"][0])
+            page.keyboard.press(letter(page, name) if name else "?")
+            item = ready(page, other_than=item) if left > 1 else item
+        work.done()
+    alseg.run(given | {"oracle": "ground-truth", "void": "ask"}, out=tmp_path / "truth")
+    assert labels(tmp_path / "run") == labels(tmp_path / "truth")
