@@ -124,7 +124,7 @@ def letter(page, name: str) -> str:
 
 
 def test_two_rounds_with_training_between_and_the_models_maps(page, tmp_path):
-    given = settings(tmp_path, rounds=2)
+    given = settings(tmp_path, rounds=2) | {"train.epochs": 40}
     with served(given, tmp_path / "run") as (client, work):
         page.goto(str(client.base_url))
         for _ in range(11):

@@ -28,6 +28,8 @@ class Desk:
         self.pictures = Pictures(round.images)
         self._classes, self._rounds = round.classes, round.rounds
         self._round: OpenRound | None = None
+        self._tally = round.tally()
+        self._places: dict[str, tuple[int, int]] = {}  # of an item among its image's, and how many these are
         self._number, self._paused, self._message = round.number, time.monotonic(), ""
         self._finished, self._seen = False, 0.0
         self.heard = False  # whether a page has fetched the last word
@@ -37,10 +39,13 @@ class Desk:
         """A round can be answered from now on."""
         with self._lock:
             self._round, self._number = round, round.number
+            self._places = _places(round)
 
     def pause(self) -> None:
         """The round is complete; the model is trained now."""
         with self._lock:
+            if self._round is not None:
+                self._tally = self._round.tally()
             self._round, self._paused = None, time.monotonic()
 
     def finish(self, message: str) -> None:
@@ -74,7 +79,7 @@ class Desk:
             "training": None if round is not None or self._finished else self._training(),
             "asks_class": round.asks_class if round else True,
             "has_model": round.looking.there if round else False,
-            "progress": asdict(round.tally()) if round else None,
+            "progress": asdict(round.tally() if round else self._tally),
             "queue": [self._item(round, question) for question in round.queue(AHEAD)] if round else [],
             "can_undo": round.can_undo if round else False,
         }
@@ -100,4 +105,13 @@ class Desk:
         shown = ("item", "y", "x", "guess", "probability", "rival", "utility", "rank")
         item = {name: getattr(question, name) for name in shown}
         place = {"image": self._index[question.image], "name": question.image, "height": height, "width": width}
-        return item | place | {"skips": round.skips(question.item)}
+        number, of = self._places[question.item]
+        return item | place | {"skips": round.skips(question.item), "number": number, "of": of}
+
+
+def _places(round: OpenRound) -> dict[str, tuple[int, int]]:
+    """Each item's number among those of its image, from 1, and how many there are."""
+    by_image: dict[str, list[str]] = {}
+    for question in round.placed():
+        by_image.setdefault(question.image, []).append(question.item)
+    return {item: (number, len(items)) for items in by_image.values() for number, item in enumerate(items, 1)}

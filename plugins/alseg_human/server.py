@@ -103,13 +103,13 @@ def page_of(round: OpenRound) -> PageServer:
 def bound(attendance: Attendance) -> socket.socket:
     """A socket at the wanted address, or at the first free port from FIRST_PORT on; UserMistake where there is none."""
     try:
-        family, kind, _, _, place = socket.getaddrinfo(attendance.host or None, 0, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, place = socket.getaddrinfo(attendance.host or None, 0, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:
         raise UserMistake(f"There is no address {attendance.host!r} on this machine: give another --host.") from error
     wanted = (attendance.port,) if attendance.port is not None else (*range(FIRST_PORT, FIRST_PORT + 20), 0)
     failure = OSError()
     for port in wanted:
-        made = socket.socket(family, kind)
+        made = socket.socket(family, kind, protocol)  # named: asyncio else leaves small packets waiting 40 ms
         try:
             if os.name == "posix":
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
