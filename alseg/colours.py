@@ -18,9 +18,24 @@ def palette(count: int) -> tuple[Colour, ...]:
     return tuple((_channel(number, 0), _channel(number, 1), _channel(number, 2)) for number in range(count))
 
 
+# Chosen one after the other from a grid of sRGB, each as far as possible from those before it in CIELAB, as seen
+# with normal vision, protanopia, deuteranopia and (weighed a fifth less) tritanopia after Machado et al. (2009).
+DISTINCT: tuple[Colour, ...] = (
+    *((0, 114, 178), (230, 159, 0), (90, 60, 30), (0, 255, 210), (135, 0, 255), (165, 150, 90), (0, 60, 75)),
+    *((195, 195, 255), (255, 225, 135), (120, 135, 135), (75, 0, 150), (180, 90, 255), (165, 75, 0)),
+    *((135, 165, 255), (90, 30, 120), (210, 240, 0), (105, 195, 195), (150, 195, 150), (135, 105, 75)),
+    *((225, 15, 195), (180, 240, 255), (135, 60, 120), (0, 30, 195), (210, 165, 75)),
+)
+
+
+def distinct(count: int) -> tuple[Colour, ...]:
+    """Colours that differ, up to 24 of them without colour vision too."""
+    return (*DISTINCT, *(colour for colour in palette(count + 1)[1:] if colour not in DISTINCT))[:count]
+
+
 def colours_of(classes: Classes) -> tuple[Colour, ...]:
-    """A colour each: the dataset's own, or the palette's without black."""
-    return classes.colours or palette(len(classes) + 1)[1:]
+    """A colour each: the dataset's own, or distinct ones."""
+    return classes.colours or distinct(len(classes))
 
 
 def _channel(number: int, channel: int) -> int:

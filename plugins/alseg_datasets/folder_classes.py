@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import ImageColor
 
-from alseg.colours import Colour, palette
+from alseg.colours import Colour, distinct
 from alseg.errors import UserMistake
 from alseg.imagefiles import read_mask_pixels
 from alseg.names import nearest
@@ -98,7 +98,7 @@ def _classes(names: Sequence[Any], colours: Sequence[Colour], where: str) -> Cla
     if colours and len(colours) != len(names):
         raise UserMistake(f"{where} has {len(names)} names and {len(colours)} colours: give one colour each.")
     void = 255 if len(names) <= 255 else 65535
-    return Classes(tuple(names), void, tuple(colours) or palette(len(names) + 1)[1:])
+    return Classes(tuple(names), void, tuple(colours) or distinct(len(names)))
 
 
 def _with_void(classes: Classes, values: list[int], void: int | None, path: Path) -> Classes:
