@@ -30,6 +30,9 @@ from alseg.engine.device import (
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
+from alseg.interchange.known import Known
+from alseg.interchange.labelset import start_labels
+from alseg.interchange.start import Start, read_start
 from alseg.models import fresh_model, stored_model
 from alseg.plugins import Registry
 from alseg.progress import Progress
@@ -128,6 +131,15 @@ class Experiment:
         """UserMistake where the images are no longer those that the run began with."""
         refuse_changed(folder.images(), self.fingerprints())
 
+    def start(self) -> Start | None:
+        """The labels that the run is to start from, where it is; UserMistake where they are not of its images."""
+        if self.config.start_from is None:
+            return None
+        start = read_start(self.config.start_from, Known(self.classes, {"train": self._pool}, self._pool.sizes))
+        for note in start.notes:
+            self.say(note)
+        return start
+
     def facts(self) -> dict[str, Any]:
         """What the settings do not say: sizes of the data, device, void policy."""
         return {
@@ -156,8 +168,17 @@ class Experiment:
         self._notify("run_finished", records=records)
         return records
 
+    def labels_before(self, round: int) -> PixelLabels:
+        """What is labelled before a round asks; before the first, what the run starts from."""
+        return self.folder.labels().before(round) if round else start_labels(self.folder)
+
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
-        """The questions of a round: at random in round 0, by acquirer and selector later, or to be picked."""
+        """The questions of a round: at random in round 0, by acquirer and selector later, or to be picked.
+
+        None in round 0 where the run starts from labels.
+        """
+        if not round and self.config.start_from is not None:
+            return []
         started = time.perf_counter()
         if round and self._picks:
             return self._asking.picks(round, labels)

@@ -18,11 +18,11 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
         supervise_fully(experiment, folder)
         return experiment.finished()
     for round in range(len(folder.rounds()), experiment.config.total_rounds()):
-        labels = folder.labels().before(round)
+        labels = experiment.labels_before(round)
         questions = folder.questions(round)
         if questions is None:
             questions = folder.write_questions(round, experiment.acquire(round, labels))
-        if not questions:
+        if not questions and (round or not labels):
             experiment.say(f"Round {round}: no candidate is left to ask; the run ends here.")
             break
         work = answered(experiment, folder, round, questions)
