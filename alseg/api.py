@@ -76,7 +76,9 @@ def run(
     while folder is None:
         place = path or free_folder(Path("runs"), resolved.config)
         try:
-            folder = RunFolder.create(place, stored, experiment.fingerprints(), start and start.content)
+            folder = RunFolder.create(
+                place, stored, experiment.fingerprints(), None if start is None else start.content
+            )
         except UserMistake:
             if path is not None or not (place / SETTINGS).exists():
                 raise  # else another run took the free name at the same moment

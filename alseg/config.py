@@ -139,8 +139,8 @@ class RunConfig:
 
     def nested(self) -> dict[str, Any]:
         """As TOML holds it, None as "none"; `flatten` of it gives the same configuration again."""
-        unused = PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap")
-        unused += ("start_from",) if self.start_from is None else ("first_pixels",)
+        unused = [*(PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap"))]
+        unused.append("start_from" if self.start_from is None else "first_pixels")
         return {name: value for name, value in _nested(self).items() if name not in unused}
 
 

@@ -39,7 +39,9 @@ def matched(found: LabelSet, known: Known, ignore_missing: bool, whose: str = "t
 
 
 def checked(found: LabelSet, classes: Classes | None, size: Callable[[str], Size] | None = None) -> LabelSet:
-    """The labels, each pixel once; UserMistake names the first that is outside its image, or of no known class.
+    """The labels in the order they were asked, each pixel once.
+
+    UserMistake names the first that is outside its image, of two classes, or of none that is known.
 
     size: an image's height and width, where a dataset says so.
     """
@@ -64,7 +66,8 @@ def checked(found: LabelSet, classes: Classes | None, size: Callable[[str], Size
     notes = found.notes + (
         (f"{double} labels say what another says of the same pixel; one was kept.",) if double else ()
     )
-    return LabelSet(tuple(once.values()), found.sizes, classes or found.classes, found.files, notes)
+    labels = tuple(sorted(once.values(), key=lambda label: (label.round, label.item)))
+    return LabelSet(labels, found.sizes, classes or found.classes, found.files, notes)
 
 
 def listed(names: Sequence[str]) -> str:

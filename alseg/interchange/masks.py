@@ -102,7 +102,7 @@ def read_masks(path: Path, classes: Classes | None = None, thin: int | None = No
 
 def label_images(path: Path) -> bool:
     """Whether a folder holds pictures."""
-    return any(is_image(file) for file in path.rglob("*"))
+    return any(is_image(file) and file.is_file() for file in path.rglob("*"))
 
 
 def _points(file: Path, stem: str, key: Key, thin: int | None) -> tuple[str, np.ndarray, np.ndarray]:

@@ -82,7 +82,7 @@ def _array(kind: Any, shape: Any, content: Any, order: Any = "C") -> np.ndarray:
     dtype = kind.dtype()
     if math.prod(shape) * dtype.itemsize != len(content):
         raise Refused("it holds an array whose size is not that of its content")
-    return np.frombuffer(content, dtype).reshape(shape, order=order)
+    return np.ndarray(shape, dtype, content, order=order).copy()
 
 
 def _scalar(kind: Any, content: Any) -> Any:
