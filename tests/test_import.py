@@ -276,7 +276,7 @@ HANDMADE = {
     "a type of objects": b"cnumpy\ndtype\n(S'O8'\nI00\nI01\ntR.",
     "an array larger than its content": (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
-        b"(I1\n(I1000000000\ntcnumpy\ndtype\n(S'b1'\ntRI00\nS'x'\ntb."
+        b"(I1\n(I1000000000\ntcnumpy\ndtype\n(S'b1'\ntRI00\nB\x01\x00\x00\x00xtb."
     ),
     "an endless memo": b"\x80\x04r\xff\xff\xff\xff.",
     "a frame beyond the end": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",

@@ -148,9 +148,9 @@ def test_a_hundred_thousand_points_take_seconds(tmp_path, name):
         for i, image in enumerate(sizes)
         for j in range(1000)
     )
-    started = time.perf_counter()
+    started = time.process_time()
     found = checked(read_source(Source(written(LabelSet(labels, sizes, classes), name, tmp_path))), classes)
-    assert time.perf_counter() - started < 20, "it takes 2 s on an idle core"
+    assert time.process_time() - started < 15, "it takes one to four seconds"
     assert len(found.labels) == len(labels)
     assert name == "masks" or found.labels == labels
 
