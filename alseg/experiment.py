@@ -30,9 +30,8 @@ from alseg.engine.device import (
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
-from alseg.interchange.known import Known
 from alseg.interchange.labelset import start_labels
-from alseg.interchange.start import Start, read_start
+from alseg.interchange.start import Start, start_of
 from alseg.models import fresh_model, stored_model
 from alseg.plugins import Registry
 from alseg.progress import Progress
@@ -133,12 +132,7 @@ class Experiment:
 
     def start(self) -> Start | None:
         """The labels that the run is to start from, where it is; UserMistake where they are not of its images."""
-        if self.config.start_from is None:
-            return None
-        start = read_start(self.config.start_from, Known(self.classes, {"train": self._pool}, self._pool.sizes))
-        for note in start.notes:
-            self.say(note)
-        return start
+        return start_of(self.config.start_from, self.classes, self._pool, self.say)
 
     def facts(self) -> dict[str, Any]:
         """What the settings do not say: sizes of the data, device, void policy."""
@@ -173,10 +167,7 @@ class Experiment:
         return self.folder.labels().before(round) if round else start_labels(self.folder)
 
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
-        """The questions of a round: at random in round 0, by acquirer and selector later, or to be picked.
-
-        None in round 0 where the run starts from labels.
-        """
+        """The questions of a round: at random in round 0 unless it has its labels, later by acquirer and selector."""
         if not round and self.config.start_from is not None:
             return []
         started = time.perf_counter()

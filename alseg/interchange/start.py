@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alseg.errors import AlsegError, UserMistake
 from alseg.interchange.checking import checked, matched
@@ -15,7 +15,10 @@ from alseg.interchange.formats import Source, read_source
 from alseg.interchange.known import Known
 from alseg.interchange.tables import write_csv
 from alseg.store import START
-from alseg.values import PixelLabel
+from alseg.values import Classes, PixelLabel
+
+if TYPE_CHECKING:
+    from alseg.engine.images import DecodedImages
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,16 @@ class Start:
     content: bytes
     facts: Mapping[str, Any]
     notes: tuple[str, ...]
+
+
+def start_of(path: Path | None, classes: Classes, pool: DecodedImages, say: Callable[[str], None]) -> Start | None:
+    """The labels that a run on these images is to start from, where it is; what was left out is said."""
+    if path is None:
+        return None
+    start = read_start(path, Known(classes, {"train": pool}, pool.sizes))
+    for note in start.notes:
+        say(note)
+    return start
 
 
 def read_start(path: Path, known: Known) -> Start:
