@@ -59,8 +59,8 @@ class OpenRound:
     """What an oracle or selector with `attend` gets: a round's questions, and the journal that takes the answers.
 
     Methods may be called from any thread. An event is on the disk when the call returns. `asks_class`: whoever
-    attends names classes too; else picks alone are wanted. `labels`: of earlier rounds. `rounds`: how many the
-    run has.
+    attends names classes too; else picks alone are wanted. `labels`: of earlier rounds. `source`: the oracle's
+    name. `rounds`: how many the run has.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class OpenRound:
         sizes: Mapping[str, tuple[int, int]],
         classes: Classes,
         labels: PixelLabels,
+        source: str,
         asks_class: bool,
         looking: Looking,
         rounds: int = 1,
@@ -81,7 +82,8 @@ class OpenRound:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.number, self.folder, self.images, self.classes, self.labels = number, folder, images, classes, labels
-        self.asks_class, self.looking, self.rounds, self.say = asks_class, looking, rounds, say
+        self.source, self.asks_class = source, asks_class
+        self.looking, self.rounds, self.say = looking, rounds, say
         self.attendance = attendance or Attendance()
         self.sizes = {question.image: sizes[question.image] for question in questions}
         self._questions = {question.item: question for question in questions}
@@ -125,11 +127,13 @@ class OpenRound:
         with self._lock:
             return [q for q in self._questions.values() if q.y is None and q.item not in self._places]
 
-    def answered(self, source: str) -> list[PixelLabel]:
+    def answered(self) -> list[PixelLabel]:
         """The round's labels; it must be complete."""
         with self._lock:
             return [
-                PixelLabel(q.item, q.image, int(q.y or 0), int(q.x or 0), a.name, self.number, source, a.who, a.seconds)
+                PixelLabel(
+                    q.item, q.image, int(q.y or 0), int(q.x or 0), a.name, self.number, self.source, a.who, a.seconds
+                )
                 for q, a in ((question, self._answers[question.item]) for question in self.placed())
             ]
 
@@ -181,7 +185,9 @@ class OpenRound:
             mine = [q for q in self.placed(image) if q.item in self._answers]
             found = [(q, self._answers[q.item]) for q in mine]
             return self.labels.of(image) + [
-                PixelLabel(q.item, image, int(q.y or 0), int(q.x or 0), a.name, self.number, "", a.who, a.seconds)
+                PixelLabel(
+                    q.item, image, int(q.y or 0), int(q.x or 0), a.name, self.number, self.source, a.who, a.seconds
+                )
                 for q, a in found
             ]
 
@@ -254,7 +260,7 @@ class OpenRound:
             for answer in answers:
                 if answer.name is not None and answer.name not in self.classes.index:
                     raise AlsegError(
-                        f"The oracle answered {answer.name!r} to {answer.item}; "
+                        f"The oracle {self.source!r} answered {answer.name!r} to {answer.item}; "
                         f"the classes are {', '.join(self.classes.names)}."
                     )
             self._done(as_events([answer for answer in answers if answer.item in wanted]))

@@ -189,6 +189,7 @@ def open_round(
             sizes=sizes,
             classes=classes,
             labels=folder.labels().before(number),
+            source=config.oracle.name,
             asks_class=asks_class,
             looking=Looking(registry, folder, number, images, config.seed),
             rounds=config.total_rounds(),

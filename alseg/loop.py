@@ -26,7 +26,7 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
             experiment.say(f"Round {round}: no candidate is left to ask; the run ends here.")
             break
         work = answered(experiment, folder, round, questions)
-        labels, questions = labels.plus(work.answered(experiment.config.oracle.name)), work.placed()
+        labels, questions = labels.plus(work.answered()), work.placed()
         model, training = experiment.trained(round) if folder.has_model(round) else experiment.train(round, labels)
         folder.write_labels(labels)
         experiment.picture(round, labels, model)

@@ -50,6 +50,7 @@ def open_round(folder: RunFolder, picks: bool = False, asks_class: bool = True, 
         sizes={"a": (5, 6), "b": (5, 6)},
         classes=CLASSES,
         labels=BEFORE,
+        source="human",
         asks_class=asks_class,
         looking=looking,
         **more,
@@ -110,7 +111,7 @@ def test_what_was_done_is_there_again_after_a_restart(tmp_path_factory, acts, pi
     placed = [(q.image, q.y, q.x) for q in round.placed() if q.y is not None]
     assert len(set(placed)) == len(placed) and ("a", 0, 0) not in placed
     if round.complete and asks_class:
-        assert len(round.answered("human")) == 6 and not round.unanswered()
+        assert len(round.answered()) == 6 and not round.unanswered()
     while again.can_undo:
         again.undo("me")
     assert not again.placed()[0].y if picks else again.unanswered() == again.placed()
@@ -176,7 +177,7 @@ def test_an_oracle_that_names_no_class_changes_nothing(folder):
         round.take([Answer("r01-a0", "sky", "x"), Answer("r01-a1", "sea", "x")])
     assert not (folder.path / "journal.jsonl").exists() and not round.complete
     round.take([Answer(q.item, "sky", "x") for q in questions(False)] + [Answer("r00-other", "sky", "x")])
-    assert round.complete and len(round.answered("x")) == 6
+    assert round.complete and len(round.answered()) == 6
 
 
 @pytest.mark.parametrize(
