@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from alseg.config import PassSettings, TrainSettings
 from alseg.engine.acquire import Pool, ask_model
 from alseg.engine.batches import Batch
 from alseg.engine.device import choose_precision, lower_precision
@@ -18,6 +17,7 @@ from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.images import DecodedImages
 from alseg.engine.train import optimizer, point_loss
 from alseg.plugins import load_plugins
+from alseg.settings import PassSettings, TrainSettings
 from alseg.values import PixelLabels
 from benchmarks import reference
 from benchmarks.material import CLASSES, Material, points_of
