@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alseg.looking import Looking
 
 RECENT = 200  # answers whose seconds are averaged
-LEASE = 120.0  # seconds for which what one person is shown is kept from others
+LEASE, LEASED = 120.0, 3  # seconds for which so many next questions of one person are kept from others
 
 
 class NotOpen(AlsegError):
@@ -131,23 +131,23 @@ class OpenRound:
         return self.labels.of(image) + [label for label in mine if label is not None]
 
     def queue(self, count: int, who: str = "") -> list[Question]:
-        """The next questions for a person, in order, skipped ones last; for a while nobody else is shown them.
+        """The next questions for a person, in order, skipped ones last; the first few nobody else is shown for a while.
 
         A showing's name stands for the item. What must not sway whoever answers again, or a second time, or what
         only measures, comes without the model's thoughts.
         """
         with self._changed:
             now, found = self._clock(), list[str]()
-            theirs = {by for by, until in self._leases.values() if by != who and until > now}
-            share = max(1, min(count, len(self._ledger.open) // (1 + len(theirs))))
             for name in self._ledger.open:
                 by, until = self._leases.get(name, (who, 0.0))
                 if (by == who or until <= now) and self._ledger.may(name, who):
                     found.append(name)
-                if len(found) == share:
+                if len(found) == count:
                     break
-            kept = {name: lease for name, lease in self._leases.items() if lease[0] != who and lease[1] > now}
-            self._leases = kept | dict.fromkeys(found, (who, now + LEASE))
+            others = {name: lease for name, lease in self._leases.items() if lease[0] != who and lease[1] > now}
+            people = 1 + len({by for by, _ in others.values()})
+            mine = found[: max(1, min(LEASED, len(self._ledger.open) // people))]
+            self._leases = others | dict.fromkeys(mine, (who, now + LEASE))
             return [self._shown(name) for name in found]
 
     def skips(self, name: str) -> int:

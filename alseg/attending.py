@@ -21,6 +21,8 @@ from alseg.store import SETTINGS, RunFolder
 from alseg.trust import plan_of
 from alseg.values import Classes, Question
 
+NOBODY_WAITS = "Nobody waits for answers any more; what was answered is kept."
+
 
 def attends(piece: Any) -> bool:
     """Whether a selector picks, or an oracle writes its answers itself as they come."""
@@ -133,7 +135,7 @@ def annotate(
                     attended(round, selector, oracle)
                 check_answered(round)
             except Waiting as wait:
-                dismiss(selector, oracle, "Nobody waits for answers any more; what was answered is kept.")
+                dismiss(selector, oracle, NOBODY_WAITS)
                 raise Waiting(f"{wait} What was answered is kept; the same command goes on.") from wait
             dismiss(selector, oracle, f"All questions of this round are answered. {go_on}")
         return len(questions)

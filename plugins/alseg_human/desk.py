@@ -21,8 +21,8 @@ WATCHING = 5.0  # seconds since its last request for which a page counts as open
 class Desk:
     """The state behind the page; its methods are called from the server's threads and from the run's."""
 
-    def __init__(self, round: OpenRound, asks_name: bool) -> None:
-        self._asks_name = asks_name  # whether people are told apart by the name that they give
+    def __init__(self, round: OpenRound, beyond: bool) -> None:
+        self._beyond = beyond  # whether the page is served beyond this machine
         self.run, self._folder = round.folder.path, round.folder
         self._session = secrets.token_hex(8)
         self._index = {round.images.key(i): i for i in range(len(round.images))}
@@ -36,6 +36,12 @@ class Desk:
         self._finished, self._seen = False, 0.0
         self.heard = False  # whether a page has fetched the last word
         self._lock = threading.Lock()
+
+    @property
+    def asks_name(self) -> bool:
+        """Whether people are told apart by the name that they give."""
+        round = self._round
+        return self._beyond or (round is not None and round.several)
 
     def open(self, round: OpenRound) -> None:
         """A round can be answered from now on."""
@@ -72,15 +78,15 @@ class Desk:
         self._seen = time.monotonic()
         self.heard = self.heard or self._finished
         round = self._round
-        queue = round.queue(AHEAD, who) if round else []
+        queue = round.queue(AHEAD, who) if round and who else []
         state: dict[str, Any] = {
             "session": self._session,
             "run": self.run.resolve().name,
             "round": self._number,
             "phase": "finished" if self._finished else "training" if round is None else "labelling",
-            "message": OTHERS if round and not queue and not round.complete else self._message or None,
+            "message": OTHERS if round and who and not queue and not round.complete else self._message or None,
             "who": who,
-            "asks_name": self._asks_name or (round is not None and round.several),
+            "asks_name": self.asks_name,
             "training": None if round is not None or self._finished else self._training(),
             "asks_class": round.asks_class if round else True,
             "has_model": round.looking.there if round else False,

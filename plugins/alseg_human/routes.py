@@ -41,7 +41,7 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
         return asset(files, request.path_params.get("name", "index.html"))
 
     def state(request: Request) -> Response:
-        return JSONResponse(desk.state(person(request)), headers=FRESH)
+        return JSONResponse(desk.state(person(request, desk.asks_name)), headers=FRESH)
 
     def image(request: Request) -> Response:
         content, kind = desk.pictures.image(number(request, desk))
@@ -66,7 +66,10 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
 
     def post(path: str, act: Act) -> Route:
         async def handle(request: Request) -> Response:
-            given, who = await body(request), person(request)
+            given, who = await body(request), person(request, desk.asks_name)
+
+            if not who:
+                raise Unfit("Say who you are first.")
 
             def work() -> dict[str, Any]:
                 act(desk.round, given, who)
@@ -144,12 +147,16 @@ def asset(files: dict[str, bytes], name: str) -> Response:
     return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
 
 
-def person(request: Request) -> str:
-    """Who is at the page: the name that they gave, or the name under which this process runs."""
-    name = unquote(request.headers.get("x-alseg-who", "")).strip()
+def person(request: Request, asks_name: bool = False) -> str:
+    """Who is at the page: the name that they gave, or the name under which this process runs.
+
+    "" is a page that knows no name yet.
+    """
+    given = request.headers.get("x-alseg-who")
+    name = unquote(given or "").strip()
     if len(name) > 60 or not name.isprintable():
         raise Unfit("A name has 60 letters at most.")
-    if name:
+    if name or (given is not None and asks_name):
         return name
     try:
         return getpass.getuser()
