@@ -14,7 +14,7 @@ from alseg.engine.device import seeded
 from alseg.imagefiles import read_mask
 from alseg.plugins import load_plugins
 from alseg.values import Classes, PixelLabel, PixelLabels
-from alseg_datasets.files import FileImages, ImageFile
+from alseg_datasets.files import FileImages, ImageFile, image_files
 from benchmarks.reference import VOID
 
 CPU = torch.device("cpu")
@@ -50,9 +50,14 @@ def generated(folder: Path, count: int, size: tuple[int, int]) -> FileImages:
 
 
 def camvid(data: Path, count: int | None = None, split: str = "train") -> FileImages:
-    """The first images of a split of a CamVid folder, or all."""
-    files = sorted((data / split).glob("*.png"))[:count]
-    return files_of(files, [data / f"{split}annot" / file.name for file in files])
+    """The first images of a split of a CamVid folder, or all; masks are PNGs."""
+    files = image_files(data / split)[:count]
+    return files_of(files, [data / f"{split}annot" / f"{file.stem}.png" for file in files])
+
+
+def is_lossy(data: Path, split: str = "train") -> bool:
+    """Whether a CamVid folder's images are not the published PNGs."""
+    return any(file.suffix.lower() != ".png" for file in image_files(data / split))
 
 
 def known_mask(images: FileImages, i: int) -> np.ndarray:
@@ -83,11 +88,11 @@ def sparse_masks(images: FileImages, labels: PixelLabels) -> np.ndarray:
     return masks
 
 
-def model(encoder: str, seed: int = 0) -> nn.Module:
-    """DeepLabv3+ from untrained weights."""
+def model(encoder: str, seed: int = 0, weights: str = "none", classes: int = len(CLASSES)) -> nn.Module:
+    """DeepLabv3+, its encoder from untrained weights or from a file of them."""
     piece = load_plugins(third_party=False).find("model", "deeplabv3plus")
     with seeded(CPU, seed, 0, "benchmark"):
-        return piece.build(piece.resolve({"encoder": encoder, "weights": "none"}), classes=len(CLASSES))
+        return piece.build(piece.resolve({"encoder": encoder, "weights": weights}), classes=classes)
 
 
 def points_of(masks: np.ndarray) -> tuple[Tensor, Tensor]:
