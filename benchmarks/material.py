@@ -19,6 +19,8 @@ from benchmarks.reference import VOID
 
 CPU = torch.device("cpu")
 CLASSES = Classes(tuple(f"class {i}" for i in range(11)), VOID)
+CITY = Classes(tuple(f"class {i}" for i in range(19)), VOID)  # as many as Cityscapes has
+DISTINCT = 32  # images that stand for a whole pool
 
 
 def files_of(images: list[Path], masks: list[Path]) -> FileImages:
@@ -103,6 +105,35 @@ def points_of(masks: np.ndarray) -> tuple[Tensor, Tensor]:
         points.append((places + 0.5) / np.array(mask.shape))
         classes.append(mask[tuple(places.T)])
     return torch.tensor(np.array(points), dtype=torch.float32), torch.from_numpy(np.array(classes))
+
+
+class Repeated:
+    """`Images` of a pool of any length: DISTINCT of them, made by chance, under as many keys as wanted."""
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        random = np.random.default_rng(0)
+        coarse = (DISTINCT, size[0] // 16 + 1, size[1] // 16 + 1)
+        tones = random.integers(0, 224, (*coarse, 3), np.uint8).repeat(16, 1).repeat(16, 2)[:, : size[0], : size[1]]
+        self._pixels = tones + random.integers(0, 32, tones.shape, np.uint8)
+        classes = random.integers(0, len(CITY), coarse).astype(np.uint8)
+        self._masks = classes.repeat(16, 1).repeat(16, 2)[:, : size[0], : size[1]]
+        self._masks[:, : size[0] // 8] = CITY.void
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def key(self, i: int) -> str:
+        """A name of its own for each."""
+        return f"image {i}"
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return self._pixels[i % DISTINCT]
+
+    def mask(self, i: int) -> np.ndarray:
+        """Class values, uint8 [H, W]; void in the upper eighth."""
+        return self._masks[i % DISTINCT]
 
 
 @dataclass(frozen=True)

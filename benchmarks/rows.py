@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alseg.config import Augmentation, PassSettings, TrainSettings
-from alseg.engine.acquire import Pool, ask_model
+from alseg.engine.acquire import Pool, Proposals, ask_model
 from alseg.engine.augment import draw_geometry, draws_of
 from alseg.engine.batches import Batch, BatchSource
 from alseg.engine.device import choose_precision, lower_precision
@@ -21,8 +21,9 @@ from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.images import DecodedImages
 from alseg.engine.steps import CUDAGraph, Recorded
 from alseg.engine.train import optimizer, point_loss
+from alseg.options import Size
 from alseg.plugins import load_plugins
-from alseg.values import PixelLabels
+from alseg.values import Classes, PixelLabels
 from benchmarks import reference
 from benchmarks.material import CLASSES, Material, points_of
 
@@ -55,7 +56,7 @@ def training_step(material: Material, model: nn.Module) -> Row:
     plain = reference.plain(model).train()
     descent = torch.optim.Adam(plain.parameters(), lr=5e-4, weight_decay=2e-4)
     steps = 10 if material.device.type == "cuda" else 1
-    step, batch = trainer(material, model), first_batch(material)
+    step, batch = trainer(material, copy.deepcopy(model)), first_batch(material)
 
     def our_steps() -> None:
         for _ in range(steps):
@@ -86,12 +87,12 @@ def trainer(
     settings: TrainSettings = TrainSettings(),
     say: Callable[[str], None] = lambda line: None,
 ) -> Callable[[Batch], Tensor]:
-    """A training step of a copy of the model as alseg takes it, which gives the loss.
+    """A training step of the model, in place, as alseg takes it; it gives the loss.
 
     say: told where a step cannot be recorded as a CUDA graph.
     """
     device, precision = material.device, choose_precision(material.precision, material.device)
-    ours: Any = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last).train()
+    ours: Any = model.to(device).to(memory_format=torch.channels_last).train()
     descent = optimizer(ours, settings)
     at_points = settings.decode == "points"
 
@@ -125,6 +126,7 @@ def batches(material: Material, images: DecodedImages) -> BatchSource:
         seed=0,
         round=0,
         device=material.device,
+        workers=TrainSettings().workers,
     )
 
 
@@ -165,35 +167,43 @@ def reference_augmented(
 def acquisition(material: Material, model: nn.Module) -> Row:
     """Margin and topk-then-uniform over the images: from pixels in memory to questions."""
     decoded = DecodedImages(material.images, CLASSES, 2**40)
-    plain, ours = reference.plain(model).eval(), copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
+    plain = reference.plain(model).eval()
     arrays = [decoded.image(i) for i in range(len(decoded))]
     masks = [decoded.mask(i) for i in range(len(decoded))]
     free = [mask != CLASSES.void for mask in masks if mask is not None]
+
+    def reference_asks() -> None:
+        reference.acquire(plain, arrays, free, material.pixels, np.random.default_rng(0))
+
+    return Row("acquisition", "image", len(decoded), reference_asks, asking(material, model, decoded))
+
+
+def asking(
+    material: Material, model: nn.Module, decoded: DecodedImages, classes: Classes = CLASSES, size: Size | None = None
+) -> Callable[[], Proposals]:
+    """Margin and topk-then-uniform over decoded images that the model sees at `size`, as alseg asks."""
+    ours: Any = copy.deepcopy(model).to(material.device).to(memory_format=torch.channels_last).eval()
     registry = load_plugins(third_party=False)
     margin, selector = (registry.find(*piece) for piece in (("acquirer", "margin"), ("selector", "topk-then-uniform")))
     acquirer, chooser = margin.build({}), selector.build(selector.resolve({}))
-    settings = PassSettings()
 
-    def ours_asks() -> None:
+    def ours_asks() -> Proposals:
         pool = Pool(
             decoded,
-            CLASSES,
+            classes,
             PixelLabels(),
             skip_void=True,
             seed=0,
             round=1,
             device=material.device,
-            batch_size=settings.batch_size,
+            batch_size=PassSettings().batch_size,
             workers=2,
         )
         precision = choose_precision(material.precision, material.device)
-        pieces = (ours, acquirer, chooser, CLASSES)
-        ask_model(pool, material.pixels, *pieces, size=None, device=material.device, precision=precision)  # type: ignore[arg-type]
+        pieces = (ours, acquirer, chooser, classes)
+        return ask_model(pool, material.pixels, *pieces, size=size, device=material.device, precision=precision)
 
-    def reference_asks() -> None:
-        reference.acquire(plain, arrays, free, material.pixels, np.random.default_rng(0))
-
-    return Row("acquisition", "image", len(decoded), reference_asks, ours_asks)
+    return ours_asks
 
 
 def evaluation(material: Material, model: nn.Module) -> Row:
