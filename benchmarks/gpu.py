@@ -73,6 +73,8 @@ def main() -> int:
     arguments.state.mkdir(parents=True, exist_ok=True)
     if arguments.piece is not None:
         return alone(next(piece for piece in PIECES if piece.name == arguments.piece), arguments)
+    if not set(arguments.only) <= {piece.name for piece in PIECES}:
+        parser.error(f"--only takes some of {', '.join(piece.name for piece in PIECES)}")
     longest = max(piece.seconds for piece in chosen(arguments)) * arguments.pace + RESERVE
     if 60 * arguments.minutes < longest:
         parser.error(f"--minutes must be {longest / 60:.1f} at least, for a piece takes as long")
@@ -106,7 +108,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--unpack", type=Path)
-    parser.add_argument("--only", help="these pieces, separated by commas")
+    everything = [piece.name for piece in PIECES]
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=everything, help="these pieces, separated by commas"
+    )
     parser.add_argument("--pace", type=float, default=1, help="factor on how long pieces are thought to take")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--encoder", default="mobilenetv2_100")
@@ -126,8 +131,7 @@ def options() -> argparse.ArgumentParser:
 
 def chosen(arguments: argparse.Namespace) -> list[Piece]:
     """The pieces that --only names, or all."""
-    names = None if arguments.only is None else arguments.only.split(",")
-    return [piece for piece in PIECES if names is None or piece.name in names]
+    return [piece for piece in PIECES if piece.name in arguments.only]
 
 
 def left(arguments: argparse.Namespace) -> Iterator[Piece]:
@@ -138,7 +142,7 @@ def left(arguments: argparse.Namespace) -> Iterator[Piece]:
 def follow(piece: Piece, arguments: argparse.Namespace, end: float) -> None:
     """Do a piece's work in a process of its own, so that an error of the GPU ends with it; PieceFailed."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--piece", piece.name, *sys.argv[1:]]
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command, process_group=0)
     try:
         code = process.wait(max(1, end - time.monotonic()))
     except subprocess.TimeoutExpired:

@@ -45,8 +45,8 @@ def rows_of(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def duration(seconds: float) -> str:
     """Such as 12.3 ms, 4.56 s, 7.8 min or 2.3 h."""
-    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= 1.5 * size:
+    for unit, size, least in (("h", 3600, 6000), ("min", 60, 100), ("s", 1, 1)):
+        if seconds >= least:
             return f"{seconds / size:.3g} {unit}"
     return f"{1000 * seconds:.3g} ms"
 
@@ -58,13 +58,15 @@ def checks(figures: Figures, found: Mapping[str, Figures]) -> str:
         f"- bfloat16 beside float32: utilities differ by {precision['mean_difference']:.2g} on average, correlation "
         f"{precision['correlation']:.4f}; same class at {precision['same_class']:.2%} of the pixels, "
         f"{precision['same_candidates']:.1%} of the 5 % most useful in common",
-        f"- loss of the first step {figures['first_loss']:.3f}, of the last {figures['last_loss']:.3f}; "
-        + ("recorded as a CUDA graph" if not figures["not_recorded"] else figures["not_recorded"][0]),
+        f"- loss of the first training step {figures['first_loss']:.3f}, of the last {figures['last_loss']:.3f}",
     ]
     if "graph" in figures:
         graph = figures["graph"]
-        said = "".join(f"; {line}" for line in graph["not_recorded"])
-        lines.append(f"- losses of recorded float32 steps differ from plain ones by {graph['worst']:.2g} at most{said}")
+        said = " ".join([*figures["not_recorded"], *graph["not_recorded"]]) or "all were recorded as CUDA graphs"
+        lines.append(
+            f"- losses of recorded float32 steps differ from plain ones by {graph['worst']:.2g} of them at most"
+        )
+        lines.append(f"- {said}")
     return "\n".join(lines)
 
 

@@ -69,7 +69,11 @@ def go_on(run: Path, words: Sequence[str], end: float) -> int:
         return process.wait(max(1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()  # what is on the disk is whole at any time
+            process.wait()
         return 3
 
 
