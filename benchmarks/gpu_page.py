@@ -64,7 +64,7 @@ def checks(figures: Figures, found: Mapping[str, Figures]) -> str:
         graph = figures["graph"]
         said = " ".join([*figures["not_recorded"], *graph["not_recorded"]]) or "all were recorded as CUDA graphs"
         lines.append(
-            f"- losses of recorded float32 steps differ from plain ones by {graph['worst']:.2g} of them at most"
+            f"- losses of recorded float32 steps differ from plain ones' by {graph['worst']:.2g} of these at most"
         )
         lines.append(f"- {said}")
     return "\n".join(lines)
