@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alseg.config import TrainSettings
 from alseg.engine.batches import Batch
 from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages
@@ -21,6 +20,7 @@ from alseg.engine.predict import predict
 from alseg.engine.steps import CUDAGraph, Recorded, Recorder
 from alseg.engine.train import point_loss
 from alseg.options import Size
+from alseg.settings import TrainSettings
 from benchmarks import together
 from benchmarks.__main__ import measured, timed, whole_round
 from benchmarks.hardware import Traffic, busy_seconds, copy_rate, multiplication_rate, profiled

@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TVF
 
-from alseg.config import Augmentation
 from alseg.engine.augment import Geometry
 from alseg.engine.colour import (
     BLUR,
@@ -34,6 +33,7 @@ from alseg.engine.colour import (
     SATURATION,
     SIGMA,
 )
+from alseg.settings import Augmentation
 
 VOID = 255
 

@@ -13,13 +13,13 @@ import torch
 from conftest import write_camvid
 from PIL import Image
 
-from alseg.config import Augmentation
 from alseg.engine.augment import draws_of
 from alseg.engine.batches import Batch
 from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.images import DecodedImages
 from alseg.engine.predict import predict
 from alseg.engine.train import point_loss
+from alseg.settings import Augmentation
 from alseg_datasets.camvid import CamVid
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from benchmarks import reference
