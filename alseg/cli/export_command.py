@@ -72,8 +72,8 @@ def _model(registry: Registry, run: Path, to: Path, round: int | None, size: str
     from typing import get_type_hints
 
     from alseg import exporting
-    from alseg.config import PassSettings
     from alseg.options import convert
+    from alseg.settings import PassSettings
 
     kinds: dict[str, Any] = get_type_hints(PassSettings, include_extras=True)
     seen_at = None if size is None else convert("--size", size, kinds["size"])

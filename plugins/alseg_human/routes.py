@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -35,13 +36,20 @@ class Unfit(Exception):
 def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
     """The routes over a desk; what they refuse is logged."""
     files = page_files()
-    who = person()
 
     def page(request: Request) -> Response:
         return asset(files, request.path_params.get("name", "index.html"))
 
     def state(request: Request) -> Response:
-        return JSONResponse(desk.state(), headers=FRESH)
+        return JSONResponse(desk.state(person(request, desk.asks_name)), headers=FRESH)
+
+    routes = [Route("/", page), Route("/page/{name}", page), Route("/api/state", state)]
+    routes += [acting(desk, name, act) for name, act in ACTS.items()]
+    return Starlette(routes=routes + pictures(desk), exception_handlers=handlers(log))
+
+
+def pictures(desk: Desk) -> list[Route]:
+    """An image of the pool, the maps over it, and its points."""
 
     def image(request: Request) -> Response:
         content, kind = desk.pictures.image(number(request, desk))
@@ -64,24 +72,25 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
         rows = [{"y": p.y, "x": p.x, "class": p.name, "round": p.round, "item": p.item} for p in labels]
         return JSONResponse(rows, headers=FRESH)
 
-    def post(path: str, act: Act) -> Route:
-        async def handle(request: Request) -> Response:
-            given = await body(request)
+    found = {"image": image, "prediction": prediction, "utility": utility, "points": points}
+    return [Route(f"/api/{name}/{{number}}", function) for name, function in found.items()]
 
-            def work() -> dict[str, Any]:
-                act(desk.round, given, who)
-                return desk.state(whole=False)
 
-            return JSONResponse(await run_in_threadpool(work), headers=FRESH)
+def acting(desk: Desk, name: str, act: Act) -> Route:
+    """What a person does, and the state after it."""
 
-        return Route(path, handle, methods=["POST"])
+    async def handle(request: Request) -> Response:
+        given, who = await body(request), person(request, desk.asks_name)
+        if not who:
+            raise Unfit("Say who you are first.")
 
-    pages = (("/", page), ("/page/{name}", page), ("/api/state", state), ("/api/image/{number}", image))
-    maps = (("prediction", prediction), ("utility", utility), ("points", points))
-    routes = [Route(path, function) for path, function in pages]
-    routes += [Route(f"/api/{name}/{{number}}", function) for name, function in maps]
-    routes += [post(f"/api/{name}", act) for name, act in ACTS.items()]
-    return Starlette(routes=routes, exception_handlers=handlers(log))
+        def work() -> dict[str, Any]:
+            act(desk.round, given, who)
+            return desk.state(who, whole=False)
+
+        return JSONResponse(await run_in_threadpool(work), headers=FRESH)
+
+    return Route(f"/api/{name}", handle, methods=["POST"])
 
 
 def _answer(round: OpenRound, given: dict[str, Any], who: str) -> None:
@@ -144,8 +153,17 @@ def asset(files: dict[str, bytes], name: str) -> Response:
     return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
 
 
-def person() -> str:
-    """Who is at the page: the name under which this process runs."""
+def person(request: Request, asks_name: bool = False) -> str:
+    """Who is at the page: the name that they gave, or the name under which this process runs.
+
+    "" is a page that knows no name yet.
+    """
+    given = request.headers.get("x-alseg-who")
+    name = unquote(given or "").strip()
+    if len(name) > 60 or not name.isprintable():
+        raise Unfit("A name has 60 letters at most.")
+    if name or (given is not None and asks_name):
+        return name
     try:
         return getpass.getuser()
     except (KeyError, OSError):
