@@ -18,7 +18,7 @@ from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.engine.team import join
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
-from alseg.interchange.start import check_start
+from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
@@ -65,7 +65,7 @@ def run(
         refuse_occupied(path)
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
     experiment = Experiment(registry, resolved, progress, team, attendance)
-    start = experiment.start()
+    start = start_of(resolved.config.start_from, experiment.classes, experiment.images.pool, progress.say)
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if registry.files:

@@ -30,8 +30,6 @@ from alseg.engine.device import (
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
-from alseg.interchange.labelset import start_labels
-from alseg.interchange.start import Start, start_of
 from alseg.models import fresh_model, stored_model
 from alseg.plugins import Registry
 from alseg.progress import Progress
@@ -74,8 +72,8 @@ class Experiment:
         if self._device.type == "cpu":
             keep_freed_memory()
         self._precision = choose_precision(self.config.precision, self._device)
-        self._images = open_images(resolved, progress)
-        self.split, self._pool, self._held_out = self._images.split, self._images.pool, self._images.held_out
+        self.images = open_images(resolved, progress)
+        self.split, self._pool, self._held_out = self.images.split, self.images.pool, self.images.held_out
         choice = self.config.oracle
         self.oracle: Oracle = self._pieces["oracle"].build(
             choice.options, images=self._pool, classes=self.classes, seed=self.config.seed
@@ -101,7 +99,7 @@ class Experiment:
             team=team,
         )
         self._scoring = Scoring(
-            self._images,
+            self.images,
             self.classes,
             self.config,
             device=self._device,
@@ -125,15 +123,11 @@ class Experiment:
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """A line an image, which tells it from any other."""
-        return self._images.fingerprints()
+        return self.images.fingerprints()
 
     def check_same_data(self, folder: RunFolder) -> None:
         """UserMistake where the images are no longer those that the run began with."""
         refuse_changed(folder.images(), self.fingerprints())
-
-    def start(self) -> Start | None:
-        """The labels that the run is to start from, where it is; UserMistake where they are not of its images."""
-        return start_of(self.config.start_from, self.classes, self._pool, self.say)
 
     def facts(self) -> dict[str, Any]:
         """What the settings do not say: sizes of the data, device, void policy."""
@@ -163,14 +157,8 @@ class Experiment:
         self._notify("run_finished", records=records)
         return records
 
-    def labels_before(self, round: int) -> PixelLabels:
-        """What is labelled before a round asks; before the first, what the run starts from."""
-        return self.folder.labels().before(round) if round else start_labels(self.folder)
-
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
-        """The questions of a round: at random in round 0 unless it has its labels, later by acquirer and selector."""
-        if not round and self.config.start_from is not None:
-            return []
+        """The questions of a round: at random in round 0, by acquirer and selector later, or to be picked."""
         started = time.perf_counter()
         if round and self._picks:
             questions = self._asking.picks(round, labels)
@@ -284,7 +272,7 @@ class Experiment:
             device=self._device,
             precision=self._precision,
             progress=self._progress,
-            watch=None if self._images.test is None else partial(self._scoring.test_miou, model),
+            watch=None if self.images.test is None else partial(self._scoring.test_miou, model),
             team=self._team,
         )
 
@@ -312,7 +300,7 @@ class Experiment:
             **asked,
             **score_statistics(self.split, scored.matrix, self.classes),
             **({"audit": scored.audit} if scored.audit is not None else {}),
-            **paper_statistics(training.watched if self._images.test is not None else None),
+            **paper_statistics(training.watched if self.images.test is not None else None),
             "loss": training.loss,
             "train_seconds": training.seconds,
             "acquire_seconds": self._acquire_seconds,
