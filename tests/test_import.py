@@ -373,7 +373,7 @@ def test_labels_go_out_and_come_back(cli, run, tmp_path):
     assert "train/train00.png" in (tmp_path / "coco").read_text()
     labels = [json.loads(line) for line in (run / "labels.jsonl").read_text().splitlines()]
     assert [p._asdict() | {"class": p.name} for p in read_csv(tmp_path / "csv").labels] == [
-        label | {"name": label["class"]} for label in labels
+        {"audit": False, **label, "name": label["class"]} for label in labels
     ]
     out = cli("export", run, "--format", "masks", "--out", tmp_path / "masks")
     assert "does not hold rounds" in out.err and out.err.count("\n") == 1
@@ -402,7 +402,7 @@ def test_answers_of_an_open_round_go_out_too(cli, tmp_path):
         ("r00-0000000", "sky", 0, "human", "me", 1.5),
         ("r00-0000003", None, 0, "human", "me", 2.0),
     ]
-    assert "(1 here)" in cli("export", tmp_path / "run", "--format", "masks").err
+    assert ": 1 here." in cli("export", tmp_path / "run", "--format", "masks").err
 
 
 def table(path: Path, *rows: str) -> Path:

@@ -127,7 +127,7 @@ REFUSED = {
     "an image of val": (["val00,0,0,sky"], (), "none of the training images"),
     "another class": (["train00,0,0,moon"], (), "'moon', at (y 0, x 0) of 'train00', is no class"),
     "outside": (["train00,0,64,sky"], (), "outside the image of 64x64"),
-    "nothing known": (["train00,0,0,"], (), "no label with a class"),
+    "nothing known": (["train00,0,0,"], (), "no label to train on"),
     "first pixels too": (["train00,0,0,sky"], ("--first-pixels", 3), "start_from replaces"),
     "all labels": (["train00,0,0,sky"], ("--labels", "all"), "labels = all"),
     "another table": (["a"], (), "has 1 fields"),
@@ -147,6 +147,15 @@ def test_over_the_pool_too(cli, started, tmp_path):
     outcome = cli(*given, "--rounds", 2, "--start-from", started / "labels.csv", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     assert [row["asked_pixels"] for row in lines(tmp_path / "run/rounds.jsonl")] == [0, 5]
+
+
+def test_what_only_measured_is_not_trained_on(cli, started, tmp_path):
+    source = tmp_path / "labels.csv"
+    source.write_text("image,y,x,class,audit\ntrain00,5,5,sky,\ntrain01,6,6,road,yes\n")
+    outcome = cli(*words(started / "camvid", tmp_path / "run", "--start-from", source, "--rounds", 2))
+    assert outcome.code == 0, outcome.err
+    assert [row["labelled_pixels"] for row in lines(tmp_path / "run/rounds.jsonl")] == [1, 13]
+    assert [label.get("audit", False) for label in lines(tmp_path / "run/labels.jsonl")][:3] == [False, True, False]
 
 
 def test_a_person_is_asked_from_the_second_round_on(cli, started, tmp_path):

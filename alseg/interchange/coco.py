@@ -22,12 +22,12 @@ KEYPOINT = "pixel"
 
 
 def write_coco(labels: LabelSet) -> bytes:
-    """Images, categories from 1, annotations; what has no class is under "alseg", where no trainer looks."""
+    """Images, categories from 1, annotations; what is never trained on is under "alseg", where no trainer looks."""
     assert labels.classes is not None
     categories = {name: number for number, name in enumerate(labels.classes.names, 1)}
     images = {image: number for number, image in enumerate(labels.sizes, 1)}
-    known = [found for found in labels.labels if found.name is not None]
-    unsure = [found for found in labels.labels if found.name is None]
+    known = [found for found in labels.labels if found.name is not None and not found.audit]
+    others = [found for found in labels.labels if found.name is None or found.audit]
     content = {
         "info": {"description": "Labelled pixels, exported by alseg", "version": "1.0"},
         "licenses": [],
@@ -44,8 +44,8 @@ def write_coco(labels: LabelSet) -> bytes:
             for number, found in enumerate(known, 1)
         ],
         "alseg": {
-            "unsure": [
-                {"image_id": images[found.image], "y": found.y, "x": found.x, **details(found)} for found in unsure
+            "untrained": [
+                {"image_id": images[p.image], "y": p.y, "x": p.x, "class": p.name, **details(p)} for p in others
             ]
         },
     }
@@ -88,10 +88,11 @@ def read_coco(path: Path) -> LabelSet:
             without += not places
         except UserMistake as error:
             raise UserMistake(f"Annotation {shown(annotation.get('id'))} of {path}: {error}") from error
-    for entry in items(table(content.get("alseg") or {}, "alseg").get("unsure") or [], "unsure"):
-        pixel = table(entry, "an entry of unsure")
+    for entry in items(table(content.get("alseg") or {}, "alseg").get("untrained") or [], "untrained"):
+        pixel = table(entry, "an entry of untrained")
         image, y, x = _named(images, pixel, "image_id"), whole(pixel.get("y"), "y"), whole(pixel.get("x"), "x")
-        labels.append(label(image, y, x, None, pixel, len(labels)))
+        told = None if pixel.get("class") is None else text(pixel["class"], "class")
+        labels.append(label(image, y, x, told, pixel, len(labels)))
     notes = (f"{without} annotations have no keypoint and were left out.",) if without else ()
     return LabelSet(tuple(labels), sizes, Classes(tuple(categories.values()), -1), notes=notes)
 

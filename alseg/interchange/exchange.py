@@ -49,8 +49,8 @@ def export_labels(
     _write(path, chosen.write(found))
     notes = found.notes if format != "csv" else ()
     if chosen.lost:
-        unsure = sum(label.name is None for label in found.labels)
-        notes += (f"The format {format} does not hold {chosen.lost}" + (f" ({unsure} here)." if unsure else "."),)
+        untrained = sum(label.name is None or label.audit for label in found.labels)
+        notes += (f"The format {format} does not hold {chosen.lost}" + (f": {untrained} here." if untrained else "."),)
     return _transfer(path, found, notes)
 
 

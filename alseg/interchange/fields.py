@@ -10,8 +10,8 @@ from typing import Any
 from alseg.errors import UserMistake
 from alseg.values import PixelLabel
 
-COLUMNS = ("item", "image", "y", "x", "class", "round", "source", "who", "seconds")
-DETAILS = ("item", "round", "source", "who", "seconds")  # what other programs pass through, if at all
+COLUMNS = ("item", "image", "y", "x", "class", "round", "source", "who", "seconds", "audit")
+DETAILS = ("item", "round", "source", "who", "seconds", "audit")  # what other programs pass through, if at all
 IMPORTED = "imported"  # the source of a label that does not say its own
 MOST = 2**31 - 1
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
@@ -69,6 +69,14 @@ def items(value: Any, what: str) -> Sequence[Any]:
     return value
 
 
+def yes(value: Any, what: str) -> bool:
+    """A truth value, as JSON has it or as people write it; UserMistake says what is none."""
+    word = str(value).strip().lower()
+    if word not in ("", "0", "1", "none", "false", "true", "no", "yes"):
+        raise UserMistake(f"{what} is {shown(value)}, neither yes nor no.")
+    return word in ("1", "true", "yes")
+
+
 def details(label: PixelLabel) -> dict[str, Any]:
     """What a label has besides its place and class."""
     return {name: getattr(label, name) for name in DETAILS}
@@ -90,4 +98,5 @@ def label(image: str, y: int, x: int, name: str | None, more: Mapping[str, Any],
         source=text(more.get("source", IMPORTED), "source"),
         who=text(more.get("who", ""), "who"),
         seconds=None if seconds in (None, "") else real(seconds, "seconds"),
+        audit=yes(more.get("audit", ""), "audit"),
     )

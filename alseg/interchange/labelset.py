@@ -80,9 +80,8 @@ def _open_answers(folder: RunFolder, settings: Mapping[str, Any]) -> Iterable[Pi
         answer = answers.get(question.item)
         y, x = picked.get(question.item, (question.y, question.x))
         if answer is not None and y is not None and x is not None:
-            yield PixelLabel(
-                question.item, question.image, y, x, answer.name, number, source, answer.who, answer.seconds
-            )
+            facts = (question.item, question.image, y, x, answer.name, number, source, answer.who, answer.seconds)
+            yield PixelLabel(*facts, question.audit)
 
 
 def _classes(path: Path, record: Any) -> Classes:

@@ -26,7 +26,7 @@ from alseg.values import Classes, PixelLabel
 CLASSES = "classes.toml"
 NAME = "alseg-image"  # a PNG's text of this name says which image it belongs to, as JSON
 MOST = 2_000_000  # points of one import; a label takes some 200 bytes
-LOST = 'rounds, sources, who answered and in what time, and pixels answered "can\'t tell"'
+LOST = 'rounds, sources, who answered in what time, and pixels that are never trained on ("can\'t tell", audits)'
 
 
 def write_masks(labels: LabelSet) -> dict[str, bytes]:
@@ -42,7 +42,7 @@ def write_masks(labels: LabelSet) -> dict[str, bytes]:
     for image, own in found.items():
         mask = np.full(labels.sizes[image], void, np.uint8 if void <= 255 else np.uint16)
         for pixel in own:
-            if pixel.name is not None:
+            if pixel.name is not None and not pixel.audit:
                 mask[pixel.y, pixel.x] = classes.index[pixel.name]
         picture = Image.fromarray(mask)
         if mask.dtype == np.uint8:

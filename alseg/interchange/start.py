@@ -47,8 +47,8 @@ def read_start(path: Path, known: Known) -> Start:
     """
     found = read_source(Source(path, known, known.classes))
     found = checked(matched(found, known, False, "the training images"), known.classes, known.size)
-    if all(label.name is None for label in found.labels):
-        raise UserMistake(f"{path} holds no label with a class: there is nothing to start from.")
+    if all(label.name is None or label.audit for label in found.labels):
+        raise UserMistake(f"{path} holds no label to train on: there is nothing to start from.")
     content = write_csv(found)
     facts = {
         "path": str(path),

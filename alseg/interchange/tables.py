@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from alseg.errors import UserMistake
-from alseg.interchange.fields import COLUMNS, MOST, label, real, shown, text, whole
+from alseg.interchange.fields import COLUMNS, DETAILS, MOST, label, real, shown, text, whole
 from alseg.interchange.filenames import file_names
 from alseg.interchange.labelset import LabelSet
 from alseg.values import PixelLabel
 
 NEEDED = ("image", "y", "x", "class")
 AXES = ("axis-0", "axis-1")
-NAPARI = ("index", *AXES, "class", "image", "item", "round", "source", "who", "seconds")
+NAPARI = ("index", *AXES, "class", "image", *DETAILS)
 Row = Mapping[str, str]
 
 
@@ -32,8 +32,7 @@ class _Lines:
 
 def write_csv(labels: LabelSet) -> bytes:
     """All columns of all labels; an empty class is "can't tell"."""
-    rows = ({**found._asdict(), "class": _class(found)} for found in labels.labels)
-    return _encoded(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+    return _encoded(COLUMNS, ([row[name] for name in COLUMNS] for row in map(_row, labels.labels)))
 
 
 def write_napari(labels: LabelSet) -> dict[str, bytes]:
@@ -43,16 +42,16 @@ def write_napari(labels: LabelSet) -> dict[str, bytes]:
     return {
         files[image]: _encoded(
             NAPARI,
-            ([i, p.y, p.x, _class(p), p.image, p.item, p.round, p.source, p.who, p.seconds] for i, p in enumerate(own)),
+            ([i, row["y"], row["x"], *(row[name] for name in NAPARI[3:])] for i, row in enumerate(map(_row, own))),
         )
         for image, own in found.items()
     }
 
 
-def _class(found: PixelLabel) -> str:
+def _row(found: PixelLabel) -> dict[str, object]:
     if found.name == "":
         raise UserMistake('A class has an empty name, which in a table means "can\'t tell": export to coco instead.')
-    return found.name or ""
+    return {**found._asdict(), "class": found.name or "", "audit": "yes" if found.audit else ""}
 
 
 def _encoded(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
