@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from alseg.errors import AlsegError
+from alseg.report.agreement import Answered, answered
+from alseg.report.effort import Act, read_acts, up_to_each_round
 from alseg.store import RunFolder
 from alseg.values import PixelLabel, Question
 
@@ -47,10 +49,15 @@ class RunView:
     @property
     def title(self) -> str:
         """Its pieces and seed in a line."""
-        names = (self._piece(kind) for kind in ("dataset", "acquirer", "selector"))
-        return f"{', '.join(names)}, seed {self.settings.get('seed', '?')}"
+        return f"{self.pieces}, seed {self.settings.get('seed', '?')}"
 
-    def _piece(self, kind: str) -> str:
+    @property
+    def pieces(self) -> str:
+        """Dataset, acquirer and selector in a line."""
+        return ", ".join(self.piece(kind) for kind in ("dataset", "acquirer", "selector"))
+
+    def piece(self, kind: str) -> str:
+        """The name of the piece of a kind."""
         piece = self.settings.get(kind, {})
         return str(piece.get("name", "?") if isinstance(piece, Mapping) else piece)
 
@@ -82,6 +89,28 @@ class RunView:
             [q if q.y is not None else q._replace(y=places[q.item][0], x=places[q.item][1]) for q in questions]
             for questions in (self.folder.questions(record["round"]) or [] for record in self.records)
         ]
+
+    @cached_property
+    def answered(self) -> list[Answered]:
+        """The questions of all finished rounds with their labels."""
+        return answered((question for questions in self.asked for question in questions), self.labels)
+
+    @cached_property
+    def acts(self) -> list[Act]:
+        """The key presses and clicks of people in the finished rounds; none where a program answered."""
+        rounds = {question.item: number for number, asked in enumerate(self.asked) for question in asked}
+        following = len(self.records)  # a round that may be open
+        rounds |= {question.item: following for question in self.folder.questions(following) or ()}
+        return [act for act in read_acts(self.folder.journal.events(), rounds) if act.round < following]
+
+    def labelling_minutes(self) -> list[float] | None:
+        """Time spent on answers up to the end of each round; None where nobody measured any."""
+        timed = [(act.round, act.seconds / 60) for act in self.acts if act.seconds is not None]
+        return up_to_each_round(timed, len(self.records)) if timed else None
+
+    def acts_so_far(self) -> list[float] | None:
+        """Key presses and clicks up to the end of each round; None where a program answered."""
+        return up_to_each_round([(act.round, 1) for act in self.acts], len(self.records)) if self.acts else None
 
     @cached_property
     def labels(self) -> list[PixelLabel]:
