@@ -27,7 +27,7 @@ def draw_answers(run: RunView) -> Iterator[Drawn]:
         yield Drawn("acts", ACTS, over_acts([run]))
     times = seconds_by_class(run.acts, run.classes)
     if times:
-        caption = "Seconds an answer took: median, half of them (bar), 95 % of them (line)."
+        caption = "Seconds an answer took: median (dot), the middle half (bar), 95 % are within the line."
         yield Drawn("seconds", caption, seconds_of_classes(times))
     rounds = agreement_by_round(run.answered)
     if rounds:
@@ -80,12 +80,13 @@ def agreement(rounds: Sequence[Agreed]) -> Figure:
     shares = np.array([one.share for one in rounds])
     bounds = np.array([one.interval for one in rounds]).T
     errors = 100 * np.abs(bounds - shares)
-    axes.errorbar(x, 100 * shares, errors, color=COLOURS[0], marker="o", lw=2, elinewidth=1.2, capsize=4)
+    # no line between the points: it would run through their numbers
+    axes.errorbar(x, 100 * shares, errors, color=COLOURS[0], ls="", marker="o", ms=7, elinewidth=1.5, capsize=4)
     for one in some(list(rounds)):
-        axes.annotate(
-            f"{100 * one.share:.0f}", (one.round, 100 * one.share), (9, 5), textcoords="offset points", color=INK
-        )
+        y = 100 * one.share
+        axes.annotate(f"{y:.0f}", (one.round, y), (8, 0), textcoords="offset points", va="center", color=INK)
     axes.set(xlabel="round", ylabel="answers guessed by the model (%)")
     axes.set_xticks(some(x))
+    axes.set_xlim(min(x) - 0.5, max(x) + 0.5)
     axes.set_ylim(0, 100)
     return figure

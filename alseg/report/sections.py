@@ -131,7 +131,7 @@ def _minutes(seconds: float | None) -> str:
 def _mistakes(view: RunView, found: Iterable[Answered]) -> list[dict[str, Any]]:
     rows = []
     for question, label in found:
-        cells = [label.image, f"{label.y}, {label.x}", label.name, question.guess, _percent(question.probability)]
+        cells = [label.name, question.guess, _percent(question.probability), label.image, f"{label.y}, {label.x}"]
         crop = _crop(view, Answered(question, label))
         rows.append({"crop": crop, "cells": [*cells, str(label.round), label.who or "-"]})
     return rows
@@ -140,9 +140,9 @@ def _mistakes(view: RunView, found: Iterable[Answered]) -> list[dict[str, Any]]:
 def _why(view: RunView, found: Iterable[Answered]) -> list[dict[str, Any]]:
     rows = []
     for q, label in found:
-        cells = [label.image, f"{label.y}, {label.x}", f"{q.utility:.4g}", "-" if q.rank is None else str(q.rank + 1)]
-        cells += [q.guess or "-", _percent(q.probability), q.rival or "-"]
-        cells += ["-" if q.entropy is None else f"{q.entropy:.2f}", label.name or "can't tell"]
+        cells = [q.guess or "-", _percent(q.probability), q.rival or "-", label.name or "can't tell"]
+        cells += [f"{q.utility:.3g}", "-" if q.rank is None else str(q.rank + 1)]
+        cells += ["-" if q.entropy is None else f"{q.entropy:.2f}", label.image, f"{label.y}, {label.x}"]
         rows.append({"crop": _crop(view, Answered(q, label)), "cells": cells})
     return rows
 

@@ -133,28 +133,28 @@ def _on_gains(records: Sequence[Record], images: int) -> Iterable[str]:
     if not steps:
         return
     listed = ", ".join(points(gain) for _, gain in steps[1 - WINDOW :])
-    yield f"From one round to the next mIoU went {listed} points."
+    yield f"From one round to the next mIoU changed by {listed} points."
     if line is None:
         yield "That is too little for a trend: it takes three evaluated rounds with new labels in them."
         return
-    gained = f"Over the last {line.rounds - 1} steps its trend is {points(line.gain)} points"
+    gained = f"Over the last {line.rounds - 1} of these steps the trend is {points(line.gain)} points in all"
     yield f"{gained}{_bounds(line.gain_interval)}: {verdict(line.gain_interval)}"
     if line.next_gain is not None:
         per_image = line.next_pixels / max(1, images)
         asked = f"{per_image:.3g} pixels an image" if per_image >= 1 else f"{line.next_pixels:.0f} pixels"
-        more = f"As many labels again ({asked}) would change it by {points(line.next_gain)} points on this trend"
+        more = f"Another round of {asked} would change it by {points(line.next_gain)} points on this trend"
         yield f"{more}{_bounds(line.next_gain_interval)}{_foreseen(line.next_miou)}."
 
 
-def verdict(gain: Interval | None) -> str:
-    """What an interval of a gain says, and no more."""
+def verdict(gain: Interval | None, over: str = "rounds") -> str:
+    """What an interval of a gain over rounds or seeds says, and no more."""
     if gain is None:
         return "there is no scatter to judge it by."
     if gain.low > 0:
         return "it still rises, more labels help."
     if gain.high < 0:
         return "it falls. Look for wrong labels before adding more."
-    return "it cannot be told apart from no gain. Either the labels are enough, or the rounds too few to tell."
+    return f"it cannot be told apart from no gain. Either the labels are enough, or the {over} too few to tell."
 
 
 def on_agreement(rounds: Sequence[Agreed], slope: Slope | None) -> Iterable[str]:
@@ -179,9 +179,9 @@ def on_agreement(rounds: Sequence[Agreed], slope: Slope | None) -> Iterable[str]
 
 def on_seeds(name: str, found: PairedGain) -> str:
     """The gain over seeds in a sentence."""
-    rounds = f"from round {found.first} to {found.last}"
-    said = f"{name}: over {found.seeds} seeds mIoU went {points(found.gain)} points {rounds}{_bounds(found.interval)}"
-    return f"{said}: {verdict(found.interval)}"
+    said = f"{name}: over {found.seeds} seeds mIoU changed by {points(found.gain)} points"
+    said += f" from round {found.first} to {found.last}{_bounds(found.interval)}"
+    return f"{said}: {verdict(found.interval, 'seeds')}"
 
 
 def points(fraction: float) -> str:
