@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -72,9 +73,8 @@ def rewrite(path: Path, change: Any) -> None:
 
 def text_of(runs: Path | Iterable[Path], out: Path) -> str:
     page = write_report([runs] if isinstance(runs, Path) else list(runs), out).read_text()
-    return re.sub(
-        r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>|<style.*?</style>", "", page, flags=re.S))
-    )
+    page = re.sub(r"<svg.*?</svg>|<style.*?</style>", "", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 def test_what_labelling_cost(run, tmp_path):
