@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alseg.errors import AlsegError
 from alseg.journal import Event, as_events, fold, places
+from alseg.ledger import NOTHING_TWICE, Ledger, Plan
 from alseg.protocols import Images
 from alseg.store import RunFolder
 from alseg.values import Answer, Classes, PixelLabel, PixelLabels, Question
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from alseg.looking import Looking
 
 RECENT = 200  # answers whose seconds are averaged
+LEASE, LEASED = 120.0, 3  # seconds for which so many next questions of one person are kept from others
 
 
 class NotOpen(AlsegError):
@@ -59,8 +61,8 @@ class OpenRound:
     """What an oracle or selector with `attend` gets: a round's questions, and the journal that takes the answers.
 
     Methods may be called from any thread. An event is on the disk when the call returns. `asks_class`: whoever
-    attends names classes too; else picks alone are wanted. `labels`: of earlier rounds. `rounds`: how many the
-    run has.
+    attends names classes too; else picks alone are wanted. `labels`: of earlier rounds. `source`: the oracle's
+    name. `plan`: what is asked more than once; each showing has a name of its own. `rounds`: how many the run has.
     """
 
     def __init__(
@@ -73,85 +75,93 @@ class OpenRound:
         sizes: Mapping[str, tuple[int, int]],
         classes: Classes,
         labels: PixelLabels,
+        source: str,
         asks_class: bool,
         looking: Looking,
+        plan: Plan = NOTHING_TWICE,
         rounds: int = 1,
         attendance: Attendance | None = None,
         advance: Callable[[int], None] = lambda n: None,
         say: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number, self.folder, self.images, self.classes, self.labels = number, folder, images, classes, labels
-        self.asks_class, self.looking, self.rounds, self.say = asks_class, looking, rounds, say
+        self.source, self.asks_class, self.several = source, asks_class, bool(plan.people)
+        self.looking, self.rounds, self.say = looking, rounds, say
         self.attendance = attendance or Attendance()
         self.sizes = {question.image: sizes[question.image] for question in questions}
-        self._questions = {question.item: question for question in questions}
-        self._by_image: dict[str, list[Question]] = {}
+        self._by_image: dict[str, list[str]] = {}
         for question in questions:
-            self._by_image.setdefault(question.image, []).append(question)
-        self._journal, self._advance = folder.journal, advance
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        events = [event for event in self._journal.events() if event["item"] in self._questions]
-        self._answers, self._places = fold(events), places(events)
-        for item, answer in self._answers.items():
+            self._by_image.setdefault(question.image, []).append(question.item)
+        self._advance, self._clock = advance, clock
+        self._changed = threading.Condition(threading.RLock())
+        self._leases: dict[str, tuple[str, float]] = {}  # ask -> who sees it, and until when
+        items = {question.item for question in questions}
+        events = [event for event in folder.journal.events() if event["item"] in items]
+        fold(events), places(events)  # what makes no sense is refused
+        self._ledger = Ledger(questions, plan, asks_class, events)
+        for name, answer in self._ledger.answers.items():
             if answer.name is not None and answer.name not in classes.index:
-                raise AlsegError(f"The journal answers {answer.name!r} to {item}, which is no class of the dataset.")
-        self._taken = {(q.image, q.y, q.x) for q in self.placed() if q.y is not None}
-        self._open = OrderedDict((item, None) for item in self._questions)
-        self._history: list[tuple[str, str]] = []  # what was done, in order, and with which item
-        self._skips: dict[str, int] = {}
-        for event in events:
-            self._follow(event)
-        for item in list(self._open):
-            if not self._is_open(item):
-                del self._open[item]
-        self._advance(len(self._questions) - len(self._open))
+                raise AlsegError(f"The journal answers {answer.name!r} to {name}, which is no class of the dataset.")
+        self._advance(len(self._ledger.asks) - len(self._ledger.open))
 
     # What is asked
 
     def placed(self, image: str | None = None) -> list[Question]:
         """All questions, or those of an image; those that were picked with their pixel."""
-        with self._lock:
-            asked = self._questions.values() if image is None else self._by_image.get(image, ())
-            return [self._with_place(question) for question in asked]
+        with self._changed:
+            items = self._ledger.questions if image is None else self._by_image.get(image, ())
+            return [self._ledger.placed(item) for item in items]
 
     def unanswered(self) -> list[Question]:
-        """Questions with a pixel and without an answer."""
-        with self._lock:
-            return [q for q in self.placed() if q.y is not None and q.item not in self._answers]
+        """Questions with a pixel and without all their answers."""
+        return [q for q in self.placed() if q.y is not None and self._ledger.answer(q.item) is None]
 
     def unplaced(self) -> list[Question]:
         """Questions whose pixel nobody has picked yet."""
-        with self._lock:
-            return [q for q in self._questions.values() if q.y is None and q.item not in self._places]
+        return [question for question in self.placed() if question.y is None]
 
-    def answered(self, source: str) -> list[PixelLabel]:
-        """The round's labels; it must be complete."""
-        with self._lock:
-            return [
-                PixelLabel(q.item, q.image, int(q.y or 0), int(q.x or 0), a.name, self.number, source, a.who, a.seconds)
-                for q, a in ((question, self._answers[question.item]) for question in self.placed())
-            ]
+    def answered(self) -> list[PixelLabel]:
+        """The labels of all questions that have their answers, in order."""
+        return [label for question in self.placed() if (label := self._label(question)) is not None]
 
-    def queue(self, count: int) -> list[Question]:
-        """The next questions for whoever attends: in order, skipped ones last."""
-        with self._lock:
-            first = [item for item, _ in zip(self._open, range(count), strict=False)]
-            return [self._with_place(self._questions[item]) for item in first]
+    def points(self, image: str) -> list[PixelLabel]:
+        """What is labelled in an image so far, this round's included."""
+        mine = [self._label(question) for question in self.placed(image)]
+        return self.labels.of(image) + [label for label in mine if label is not None]
 
-    def skips(self, item: str) -> int:
+    def queue(self, count: int, who: str = "") -> list[Question]:
+        """The next questions for a person, in order, skipped ones last; the first few nobody else is shown for a while.
+
+        A showing's name stands for the item. What must not sway whoever answers again, or a second time, or what
+        only measures, comes without the model's thoughts.
+        """
+        with self._changed:
+            now, found = self._clock(), list[str]()
+            for name in self._ledger.open:
+                by, until = self._leases.get(name, (who, 0.0))
+                if (by == who or until <= now) and self._ledger.may(name, who):
+                    found.append(name)
+                if len(found) == count:
+                    break
+            others = {name: lease for name, lease in self._leases.items() if lease[0] != who and lease[1] > now}
+            people = 1 + len({by for by, _ in others.values()})
+            mine = found[: max(1, min(LEASED, len(self._ledger.open) // people))]
+            self._leases = others | dict.fromkeys(mine, (who, now + LEASE))
+            return [self._shown(name) for name in found]
+
+    def skips(self, name: str) -> int:
         """How often a question was put off."""
-        return self._skips.get(item, 0)
+        return self._ledger.skips.get(name, 0)
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left for whoever attends."""
-        return not self._open
+        return not self._ledger.open
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether anything was done in this round."""
-        return bool(self._history)
+    def can_undo(self, who: str) -> bool:
+        """Whether a person did anything in this round."""
+        return self._ledger.last_of(who) is not None
 
     def wait(self, seconds: float | None = None) -> bool:
         """Until the round is complete, or so long; whether it is."""
@@ -160,45 +170,41 @@ class OpenRound:
 
     def tally(self) -> Tally:
         """How far the round is."""
-        with self._lock:
-            known = [(a, self._questions[a.item].guess) for a in self._answers.values()]
-            guessed = [a.name == guess for a, guess in known if guess is not None and a.name is not None]
-            spent = [a.seconds for a, _ in known[-RECENT:] if a.seconds is not None]
-            total = len(self._questions)
+        with self._changed:
+            ledger = self._ledger
+            known = list(ledger.answers.values())
+            guesses = [(a.name, ledger.questions[a.item].guess) for a in known if a.item in ledger.questions]
+            guessed = [name == guess for name, guess in guesses if guess is not None and name is not None]
+            spent = [a.seconds for a in known[-RECENT:] if a.seconds is not None]
             return Tally(
-                done=total - len(self._open),
-                total=total,
-                skipped=sum(count > 0 and item in self._open for item, count in self._skips.items()),
-                unsure=sum(a.name is None for a, _ in known),
+                done=len(ledger.asks) - len(ledger.open),
+                total=len(ledger.asks),
+                skipped=sum(count > 0 and name in ledger.open for name, count in ledger.skips.items()),
+                unsure=sum(a.name is None for a in known),
                 agreed=sum(guessed),
                 guessed=len(guessed),
                 seconds=statistics.median(spent) if spent else None,
             )
 
-    def points(self, image: str) -> list[PixelLabel]:
-        """What is labelled in an image so far, this round's included."""
-        with self._lock:
-            mine = [q for q in self.placed(image) if q.item in self._answers]
-            found = [(q, self._answers[q.item]) for q in mine]
-            return self.labels.of(image) + [
-                PixelLabel(q.item, image, int(q.y or 0), int(q.x or 0), a.name, self.number, "", a.who, a.seconds)
-                for q, a in found
-            ]
-
     # What is answered
 
-    def answer(self, item: str, name: str | None, who: str, seconds: float | None = None) -> None:
+    def answer(self, name: str, class_: str | None, who: str, seconds: float | None = None) -> None:
         """The class of a pixel, None for "can't tell"; the same answer again changes nothing."""
         with self._changed:
-            given = Answer(item, name, who, seconds)
-            if name is not None and name not in self.classes.index:
-                raise NotOpen(f"{name!r} is no class; there are {', '.join(self.classes.names)}.")
-            before = self._answers.get(item)
-            if before is not None and (before.name, before.who) == (name, who):
+            if class_ is not None and class_ not in self.classes.index:
+                raise NotOpen(f"{class_!r} is no class; there are {', '.join(self.classes.names)}.")
+            before = self._ledger.answers.get(name)
+            if before is not None and (before.name, before.who) == (class_, who):
                 return
-            if item not in self._open or self._with_place(self._questions[item]).y is None:
-                raise NotOpen(f"The item {item} does not wait for an answer.")
-            self._done(as_events([given]))
+            ask = self._open_ask(name)
+            if self._ledger.placed(ask.item).y is None:
+                raise NotOpen(f"The item {name} waits for a pick first.")
+            if not self._ledger.may(name, who):
+                raise NotOpen(
+                    f"The item {name} is not for {who}, who has answered it before or is to be checked by it."
+                )
+            (event,) = as_events([Answer(ask.item, class_, who, seconds)])
+            self._done([event if name == ask.item else event | {"event": "vote", "ask": name}])
 
     def pick(self, item: str, y: int, x: int, who: str) -> None:
         """The pixel of a question that has none yet."""
@@ -207,45 +213,38 @@ class OpenRound:
     def pick_all(self, picks: Iterable[tuple[str, int, int]], who: str) -> None:
         """Several picks, written together."""
         with self._changed:
-            picks, taken = list(picks), set(self._taken)
-            for item, y, x in picks:
-                if item in self._places and self._places[item] == (y, x):
-                    continue
-                question = self._questions.get(item)
-                if question is None or question.y is not None or item in self._places:
+            ledger = self._ledger
+            new = [pick for pick in picks if ledger.places.get(pick[0]) != pick[1:]]  # a lost reply changes nothing
+            taken: set[tuple[str, int, int]] = set()
+            for item, y, x in new:
+                question = ledger.questions.get(item)
+                if question is None or question.y is not None or item in ledger.places:
                     raise NotOpen(f"The item {item} does not wait for a pick.")
-                height, width = self.sizes[question.image]
+                image, (height, width) = question.image, self.sizes[question.image]
                 if not (0 <= y < height and 0 <= x < width):
                     raise NotOpen(f"(y {y}, x {x}) lies outside the image of {height}x{width}.")
-                if (question.image, y, x) in taken or any((p.y, p.x) == (y, x) for p in self.labels.of(question.image)):
-                    raise NotOpen(f"The pixel (y {y}, x {x}) of {question.image} was asked already.")
-                taken.add((question.image, y, x))
-            new = [pick for pick in picks if pick[0] not in self._places]
+                asked = {(p.y, p.x) for p in self.labels.of(image)} | {(q.y, q.x) for q in self.placed(image)}
+                if (y, x) in asked or (image, y, x) in taken:
+                    raise NotOpen(f"The pixel (y {y}, x {x}) of {image} was asked already.")
+                taken.add((image, y, x))
             self._done([{**_event("picked", item, who), "y": y, "x": x} for item, y, x in new])
-            self._taken = taken
 
-    def skip(self, item: str, who: str) -> None:
+    def skip(self, name: str, who: str) -> None:
         """Ask it later."""
         with self._changed:
-            if item not in self._open:
-                raise NotOpen(f"The item {item} does not wait for an answer.")
-            self._done([_event("skipped", item, who)])
+            ask = self._open_ask(name)
+            self._done([{**_event("skipped", ask.item, who), "ask": name}])
 
     def undo(self, who: str) -> None:
-        """Take back what was done last in this round; its question is the next one."""
+        """Take back what a person did last in this round; its question is their next one."""
         with self._changed:
-            if not self._history:
+            last = self._ledger.last_of(who)
+            if last is None:
                 raise NotOpen("There is nothing to take back in this round.")
-            what, item = self._history[-1]
-            event = {**_event("retracted", item, who), "what": what}
-            self._write([event])
-            if what == "answered":
-                del self._answers[item]
-            elif what == "picked":
-                self._taken.discard((self._questions[item].image, *self._places.pop(item)))
-            was_open = item in self._open
-            self._follow(event)
-            self._advance(0 if was_open else -1)
+            what, name = last
+            event = {**_event("retracted", self._ledger.asks[name].item, who), "what": what, "ask": name}
+            self._done([event])
+            self._leases[name] = who, self._clock() + LEASE
 
     def take(self, answers: Sequence[Answer]) -> None:
         """Answers of an oracle that does not attend, written together; AlsegError where one names no class."""
@@ -254,7 +253,7 @@ class OpenRound:
             for answer in answers:
                 if answer.name is not None and answer.name not in self.classes.index:
                     raise AlsegError(
-                        f"The oracle answered {answer.name!r} to {answer.item}; "
+                        f"The oracle {self.source!r} answered {answer.name!r} to {answer.item}; "
                         f"the classes are {', '.join(self.classes.names)}."
                     )
             self._done(as_events([answer for answer in answers if answer.item in wanted]))
@@ -273,49 +272,35 @@ class OpenRound:
         """Uniform numbers in [0, 1), float64 [H, W], keyed by seed, round, purpose and image."""
         return self.looking.noise(purpose, image, self.sizes[image])
 
-    def _with_place(self, question: Question) -> Question:
-        if question.y is not None or question.item not in self._places:
-            return question
-        y, x = self._places[question.item]
-        return question._replace(y=y, x=x)
+    def _open_ask(self, name: str) -> Any:
+        if name not in self._ledger.open:
+            raise NotOpen(f"The item {name} does not wait for an answer.")
+        return self._ledger.asks[name]
 
-    def _is_open(self, item: str) -> bool:
-        placed = self._questions[item].y is not None or item in self._places
-        return not placed or (self.asks_class and item not in self._answers)
+    def _shown(self, name: str) -> Question:
+        ask = self._ledger.asks[name]
+        question = self._ledger.placed(ask.item)
+        if ask.kind == "first" and not question.audit:
+            return question
+        return Question(name, question.image, question.y, question.x, audit=question.audit)
+
+    def _label(self, question: Question) -> PixelLabel | None:
+        answer = self._ledger.answer(question.item)
+        if answer is None or question.y is None or question.x is None:
+            return None
+        facts = (question.item, question.image, question.y, question.x, answer.name, self.number)
+        return PixelLabel(*facts, self.source, answer.who, answer.seconds, question.audit)
 
     def _done(self, events: Sequence[Event]) -> None:
         """Write what was done, and only then hold it for done."""
-        self._write(events)
-        self._answers |= fold(events)
-        self._places |= places(events)
-        for event in events:
-            item, was_open = event["item"], event["item"] in self._open
-            self._follow(event)
-            if was_open and not self._is_open(item):
-                del self._open[item]
-                self._advance(1)
-        self._changed.notify_all()
-
-    def _follow(self, event: Event) -> None:
-        """The order of what is open and of what can be undone, after an event."""
-        kind, item = event["event"], event["item"]
-        if kind == "retracted":
-            done = (event.get("what", "answered"), item)
-            if done in self._history:
-                del self._history[len(self._history) - 1 - self._history[::-1].index(done)]
-            if done[0] == "skipped":
-                self._skips[item] -= 1
-            self._open[item] = None
-            self._open.move_to_end(item, last=False)
-            return
-        self._history.append(("answered" if kind == "unsure" else kind, item))
-        if kind == "skipped":
-            self._skips[item] = self._skips.get(item, 0) + 1
-            self._open.move_to_end(item)
-
-    def _write(self, events: Sequence[Event]) -> None:
         if events:
-            self._journal.append(events)
+            self.folder.journal.append(events)
+        before = len(self._ledger.open)
+        for event in events:
+            self._ledger.follow(event)
+            self._leases.pop(str(event.get("ask", event["item"])), None)
+        self._advance(before - len(self._ledger.open))
+        self._changed.notify_all()
 
 
 def _event(kind: str, item: str, who: str) -> dict[str, Any]:

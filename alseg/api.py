@@ -13,6 +13,7 @@ from typing import Any
 
 import alseg
 from alseg.answering import Attendance
+from alseg.attending import dismiss
 from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.engine.team import join
 from alseg.errors import Interrupted, UserMistake, Waiting
@@ -194,10 +195,13 @@ def _carried_on(experiment: Experiment, folder: RunFolder, settings: Mapping[str
             records = run_rounds(experiment, folder)
         except Waiting:
             experiment.dismiss()
-            experiment.dismiss_people("Nobody waits for answers any more; what was answered is kept.")
+            dismiss(
+                experiment.selector, experiment.oracle, "Nobody waits for answers any more; what was answered is kept."
+            )
             raise
         experiment.dismiss()
-        experiment.dismiss_people(f"The run is complete. Its results are in {folder.path.resolve()}.")
+        last_word = f"The run is complete. Its results are in {folder.path.resolve()}."
+        dismiss(experiment.selector, experiment.oracle, last_word)
         return _result(folder, records)
 
 

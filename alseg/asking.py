@@ -13,6 +13,7 @@ from alseg.engine.images import DecodedImages
 from alseg.engine.team import ALONE, Team
 from alseg.progress import Progress
 from alseg.protocols import Acquirer, Model, Selector
+from alseg.trust import audit_questions
 from alseg.values import Classes, PixelLabels, Question
 
 
@@ -95,6 +96,21 @@ class Asking:
             for key, count in zip(self._images.keys, free, strict=True)
             for _ in range(min(n, count - len(labels.of(key))))
         ]
+
+    def audited(self, round: int, labels: PixelLabels, questions: list[Question]) -> list[Question]:
+        """A round's questions with the random pixels among them that measure the model."""
+        count, images = self._config.trust.audit, self._images
+        if not count or not questions:
+            return questions
+
+        def known(i: int, y: int, x: int) -> bool:
+            mask = images.mask(i) if self._skip_void else None
+            return mask is None or bool(mask[y, x] != self._classes.void)
+
+        taken = [(p.image, p.y, p.x) for p in (*labels, *questions)]
+        seed, order = self._config.seed, {key: i for i, key in enumerate(images.keys)}
+        audit = audit_questions(images.keys, images.sizes, taken, count, known, seed=seed, round=round)
+        return sorted([*questions, *audit], key=lambda question: order[question.image])
 
     def rehearse(self, model: Model) -> None:
         """Let acquirer and selector choose in the first image, so that what cannot work fails before training."""

@@ -12,12 +12,16 @@ from alseg.answering import Attendance, OpenRound
 from alseg.config import RunConfig, stored_config
 from alseg.engine.images import digest
 from alseg.errors import UserMistake, Waiting
+from alseg.ledger import NOTHING_TWICE
 from alseg.looking import Looking
 from alseg.plugins import Registry, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Images
 from alseg.store import SETTINGS, RunFolder
+from alseg.trust import plan_of
 from alseg.values import Classes, Question
+
+NOBODY_WAITS = "Nobody waits for answers any more; what was answered is kept."
 
 
 def attends(piece: Any) -> bool:
@@ -45,6 +49,9 @@ def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Atte
             "--wait, --browser, --host and --port are for runs that a person answers; this one's oracle is "
             f"{config.oracle.name!r}."
         )
+    twice = next((name for name in ("overlap", "again") if getattr(config.trust, name)), None)
+    if twice is not None and not attends(oracle):
+        raise UserMistake(f"trust.{twice} asks people twice; the oracle {config.oracle.name!r} is none.")
     if attends(selector) and config.pool_pixels_per_round is not None:
         raise UserMistake(
             f"The selector {config.selector.name!r} picks in each image: give --pixels-per-round instead of "
@@ -128,7 +135,7 @@ def annotate(
                     attended(round, selector, oracle)
                 check_answered(round)
             except Waiting as wait:
-                dismiss(selector, oracle, "Nobody waits for answers any more; what was answered is kept.")
+                dismiss(selector, oracle, NOBODY_WAITS)
                 raise Waiting(f"{wait} What was answered is kept; the same command goes on.") from wait
             dismiss(selector, oracle, f"All questions of this round are answered. {go_on}")
         return len(questions)
@@ -189,7 +196,9 @@ def open_round(
             sizes=sizes,
             classes=classes,
             labels=folder.labels().before(number),
+            source=config.oracle.name,
             asks_class=asks_class,
+            plan=plan_of(questions, config.trust, config.seed, number) if asks_class else NOTHING_TWICE,
             looking=Looking(registry, folder, number, images, config.seed),
             rounds=config.total_rounds(),
             attendance=attendance,

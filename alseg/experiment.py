@@ -14,7 +14,7 @@ from torch import nn
 
 from alseg.answering import Attendance, OpenRound
 from alseg.asking import Asking
-from alseg.attending import attends, check_people, dismiss, open_round
+from alseg.attending import attends, check_people, open_round
 from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
 from alseg.data import check_data, open_images, refuse_changed
@@ -45,9 +45,10 @@ from alseg.values import PixelLabel, PixelLabels, Question
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A round's confusion matrix, or None where no mask exists, and how long it took."""
+    """A round's confusion matrix, or None where no mask exists, the accuracy at audited pixels, and seconds."""
 
     matrix: np.ndarray | None
+    audit: dict[str, Any] | None
     seconds: float
 
 
@@ -160,12 +161,13 @@ class Experiment:
         """The questions of a round: at random in round 0, by acquirer and selector later, or to be picked."""
         started = time.perf_counter()
         if round and self._picks:
-            return self._asking.picks(round, labels)
-        model = self.trained(round - 1)[0] if round else None
-        self._team.tell("ask", round, list(labels), model is not None)
-        questions = self._questions(round, labels, model)
+            questions = self._asking.picks(round, labels)
+        else:
+            model = self.trained(round - 1)[0] if round else None
+            self._team.tell("ask", round, list(labels), model is not None)
+            questions = self._questions(round, labels, model)
         self._acquire_seconds = time.perf_counter() - started
-        return questions
+        return self._asking.audited(round, labels, questions)
 
     def answering(self, round: int, questions: list[Question]) -> AbstractContextManager[OpenRound]:
         """A round that is to be answered."""
@@ -181,10 +183,6 @@ class Experiment:
             attendance=self._attendance,
             progress=self._progress,
         )
-
-    def dismiss_people(self, message: str) -> None:
-        """This process will ask nobody any more."""
-        dismiss(self.selector, self.oracle, message)
 
     def train(self, round: int, labels: PixelLabels | None) -> tuple[Model, TrainResult]:
         """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
@@ -232,15 +230,16 @@ class Experiment:
             except Exception as error:  # the run's results are worth more than a page on them
                 self.say(f"There is no new report: {type(error).__name__}: {error}")
 
-    def evaluate(self, round: int, model: Model) -> Evaluation:
-        """The model's confusion matrix on the evaluation split."""
+    def evaluate(self, round: int, model: Model, labels: PixelLabels) -> Evaluation:
+        """The model's confusion matrix on the evaluation split, and its accuracy where `labels` audit it."""
         started = time.perf_counter()
+        audit = self._scoring.audited(model, labels)
         if self._held_out is None:
-            return Evaluation(None, 0.0)
+            return Evaluation(None, audit, time.perf_counter() - started)
         self._team.tell("score")
         matrix = self._scoring.matrix(model, f"round {round}: evaluating")
         self.folder.write_confusion(round, matrix, self.classes)
-        return Evaluation(matrix, time.perf_counter() - started)
+        return Evaluation(matrix, audit, time.perf_counter() - started)
 
     def follow(self) -> None:
         """Another process leads: do this one's share of what it orders, until it is done."""
@@ -290,17 +289,17 @@ class Experiment:
         training: TrainResult,
         scored: Evaluation,
     ) -> None:
-        """Add the round to rounds.jsonl."""
+        """Add the round to rounds.jsonl; pixels that only measure are counted apart."""
+        questions, labels = [question for question in questions if not question.audit], labels.audits(False)
+        asked = asked_statistics(round, questions, labels, len(self._pool))
         if self.config.labels == "all":
             known = self._known_pixels()
-            asked = asked_statistics(round, questions, labels, len(self._pool))
             asked |= {"labelled_pixels": known, "pixels_per_image": known / len(self._pool)}
-        else:
-            asked = asked_statistics(round, questions, labels, len(self._pool))
         record = {
             "round": round,
             **asked,
             **score_statistics(self.split, scored.matrix, self.classes),
+            **({"audit": scored.audit} if scored.audit is not None else {}),
             **paper_statistics(training.watched if self._images.test is not None else None),
             "loss": training.loss,
             "train_seconds": training.seconds,

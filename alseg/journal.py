@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,19 +80,54 @@ def as_events(answers: Sequence[Answer]) -> list[Event]:
     return events
 
 
-def fold(events: Iterable[Event]) -> dict[str, Answer]:
-    """The answer of each item: its last event counts, and `retracted` reopens it."""
+def answer_of(event: Event) -> Answer:
+    """What an `answered`, `unsure` or `vote` event says."""
+    name = str(event.get("ask", event["item"]))
+    return Answer(name, event.get("class"), event.get("who", ""), event.get("seconds"))
+
+
+def resolved(votes: Sequence[Answer]) -> Answer:
+    """What several people's answers to one question come to: the class with most votes.
+
+    "Can't tell" counts as a class; where two have most, nobody can tell. Seconds are all voters' together.
+    """
+    if len(votes) == 1:
+        return votes[0]
+    counts = Counter(vote.name for vote in votes).most_common(2)
+    tied = len(counts) > 1 and counts[0][1] == counts[1][1]
+    seconds = [vote.seconds for vote in votes if vote.seconds is not None]
+    who = ", ".join(dict.fromkeys(vote.who for vote in votes))
+    return Answer(votes[0].item, None if tied else counts[0][0], who, sum(seconds) if seconds else None)
+
+
+def final_asks(events: Iterable[Event]) -> dict[str, Answer]:
+    """The last answer to each showing of each item that was not taken back; AlsegError where an event is unknown."""
     state: dict[str, Answer] = {}
     for event in events:
-        item, kind = event["item"], event["event"]
-        if kind in ("answered", "unsure"):
-            state[item] = Answer(item, event.get("class"), event.get("who", ""), event.get("seconds"))
+        kind = event["event"]
+        if kind in ("answered", "unsure", "vote"):
+            state[str(event.get("ask", event["item"]))] = answer_of(event)
         elif kind == "retracted":
             if event.get("what", "answered") == "answered":
-                state.pop(item, None)
+                state.pop(str(event.get("ask", event["item"])), None)
         elif kind not in ("picked", "skipped"):
-            raise AlsegError(f"The journal holds an unknown event {kind!r} of item {item}.")
+            raise AlsegError(f"The journal holds an unknown event {kind!r} of item {event['item']}.")
     return state
+
+
+def fold(events: Iterable[Event]) -> dict[str, Answer]:
+    """The answer of each item: its last event counts, and `retracted` reopens it; votes are resolved by `resolved`.
+
+    Answers that were asked for again, blind, change nothing.
+    """
+    asks = final_asks(events)
+    state = {item: answer for item, answer in asks.items() if "/" not in item}
+    votes: dict[str, list[Answer]] = {}
+    for ask, answer in asks.items():
+        item, turn, _ = ask.partition("/")
+        if turn and item in state and not ask.endswith("/again"):
+            votes.setdefault(item, [state[item]]).append(answer)
+    return state | {item: resolved(given) for item, given in votes.items()}
 
 
 def places(events: Iterable[Event]) -> dict[str, tuple[int, int]]:

@@ -26,11 +26,11 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
             experiment.say(f"Round {round}: no candidate is left to ask; the run ends here.")
             break
         work = answered(experiment, folder, round, questions)
-        labels, questions = labels.plus(work.answered(experiment.config.oracle.name)), work.placed()
+        labels, questions = labels.plus(work.answered()), work.placed()
         model, training = experiment.trained(round) if folder.has_model(round) else experiment.train(round, labels)
         folder.write_labels(labels)
         experiment.picture(round, labels, model)
-        experiment.record(round, questions, labels, training, experiment.evaluate(round, model))
+        experiment.record(round, questions, labels, training, experiment.evaluate(round, model, labels))
     return experiment.finished()
 
 
@@ -38,7 +38,7 @@ def supervise_fully(experiment: Experiment, folder: RunFolder) -> None:
     """One training on every pixel of the masks: the upper line. Nothing is asked and no label is written."""
     if not folder.rounds():
         model, training = experiment.trained(0) if folder.has_model(0) else experiment.train(0, None)
-        experiment.record(0, [], PixelLabels(), training, experiment.evaluate(0, model))
+        experiment.record(0, [], PixelLabels(), training, experiment.evaluate(0, model, PixelLabels()))
 
 
 def answered(experiment: Experiment, folder: RunFolder, round: int, questions: list[Question]) -> OpenRound:

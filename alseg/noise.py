@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
@@ -25,15 +27,22 @@ def stream(seed: int, round: int, purpose: str, key: str = "") -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
+def chance(seed: int, round: int, purpose: str, key: str) -> float:
+    """One number in [0, 1) of its own, without torch."""
+    return (stream(seed, round, purpose, key) & (2**64 - 1)) / 2**64
+
+
 def uniforms(starts: Sequence[int], count: int, device: torch.device | str = "cpu") -> Tensor:
     """The first `count` numbers of each stream: float64 [len(starts), count] in [0, 1)."""
+    import torch
+
     start = torch.tensor(starts, dtype=torch.int64, device=device).unsqueeze(1)
     index = torch.arange(1, count + 1, dtype=torch.int64, device=device)
     z = start + index * _signed(_GOLDEN)
     z = (z ^ _shifted(z, 30)) * _signed(_FIRST)
     z = (z ^ _shifted(z, 27)) * _signed(_SECOND)
     z = z ^ _shifted(z, 31)
-    return _shifted(z, 11).to(torch.float64) * 2.0**-53
+    return _shifted(z, 11).double() * 2.0**-53
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from typing import Any
+
 import numpy as np
 import torch
 
 from alseg.config import RunConfig
 from alseg.data import RunImages
-from alseg.engine.device import deterministic, in_smaller_batches
+from alseg.engine.device import deterministic, in_smaller_batches, inferring
 from alseg.engine.evaluate import confusion_matrix, scores
 from alseg.engine.images import DecodedImages
+from alseg.engine.predict import predict
 from alseg.engine.team import ALONE, Team
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Model
-from alseg.values import Classes
+from alseg.trust import accuracy
+from alseg.values import Classes, PixelLabel, PixelLabels
 
 
 class Scoring:
@@ -44,6 +49,19 @@ class Scoring:
         assert self._images.test is not None
         return scores(self._confusion(model, self._images.test), self._classes).miou or 0.0
 
+    def audited(self, model: Model, labels: PixelLabels) -> dict[str, Any] | None:
+        """The model's accuracy at the pool's audited pixels, with its interval; None where there are none."""
+        found = [label for label in labels.audits() if label.name is not None]
+        pool, config = self._images.pool, self._config
+        numbers = {pool.key(i): i for i in range(len(pool))}
+        names: dict[str, str] = {}
+        with inferring(model, self._precision) as quick, torch.no_grad():
+            for image, asked in groupby(sorted(found, key=_image), key=_image):
+                size = config.evaluate.size or config.query.size
+                seen = predict(quick, [pool.image(numbers[image])], size, self._device, self._precision).predicted()[0]
+                names |= {label.item: self._classes.names[int(seen[label.y, label.x])] for label in asked}
+        return accuracy(found, [names[label.item] for label in found])
+
     def _confusion(self, model: Model, images: DecodedImages, phase: str | None = None) -> np.ndarray:
         config, progress = self._config, Quiet() if phase is None else self._progress
 
@@ -66,3 +84,7 @@ class Scoring:
             # members' shares come from the same batches: one of them cannot go on with smaller ones
             size, least = config.evaluate.batch_size, 1 if self._team.size == 1 else config.evaluate.batch_size
             return in_smaller_batches(matrix, size, "evaluating in batches", self._progress.say, least)
+
+
+def _image(label: PixelLabel) -> str:
+    return label.image

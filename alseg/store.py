@@ -178,7 +178,9 @@ class RunFolder:
         """One label a line, the file whole."""
         order = ("item", "image", "y", "x", "class", "round", "source", "who", "seconds")
         rows = ({**label._asdict(), "class": label.name} for label in labels)
-        write_lines(self.path / "labels.jsonl", ({name: row[name] for name in order} for row in rows))
+        kept = ((*order, "audit") if label.audit else order for label in labels)
+        lines = ({name: row[name] for name in names} for row, names in zip(rows, kept, strict=True))
+        write_lines(self.path / "labels.jsonl", lines)
 
     def rounds(self) -> list[dict[str, Any]]:
         """The finished rounds, each with its number."""

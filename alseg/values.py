@@ -37,7 +37,7 @@ class Classes:
 class Question(NamedTuple):
     """One pixel to be labelled, and what the model thought of it (null in a random round).
 
-    y, x: None where somebody is to pick the pixel.
+    y, x: None where somebody is to pick the pixel. audit: drawn at random to measure, never trained on.
     """
 
     item: str
@@ -50,6 +50,7 @@ class Question(NamedTuple):
     probability: float | None = None
     rival: str | None = None
     entropy: float | None = None
+    audit: bool = False
 
 
 class Answer(NamedTuple):
@@ -70,7 +71,10 @@ class Answers:
 
 
 class PixelLabel(NamedTuple):
-    """One labelled pixel; `name` None is a pixel that was asked and cannot be labelled."""
+    """One labelled pixel; `name` None is a pixel that was asked and cannot be labelled.
+
+    audit: it measures the model and is never trained on.
+    """
 
     item: str
     image: str
@@ -81,6 +85,7 @@ class PixelLabel(NamedTuple):
     source: str
     who: str
     seconds: float | None = None
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,13 @@ class PixelLabels:
 
     def trained(self, image: str, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
         """What an image teaches: points int64 [n, 2] as (y, x) and class values int64 [n]."""
-        known = [p for p in self.of(image) if p.name is not None]
+        known = [p for p in self.of(image) if p.name is not None and not p.audit]
         points = np.array([(p.y, p.x) for p in known], np.int64).reshape(-1, 2)
         return points, np.array([classes.index[p.name] for p in known if p.name is not None], np.int64)
+
+    def audits(self, measuring: bool = True) -> PixelLabels:
+        """Those that measure; or, where `measuring` is False, all others."""
+        return PixelLabels(tuple(label for label in self.labels if label.audit == measuring))
 
     def before(self, round: int) -> PixelLabels:
         """Those of earlier rounds."""

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ def main() -> None:
         if arguments.peak is not None:
             print(peak_of(arguments.peak, material, network))
             return
-        found = [measured(row, arguments.repeats) for row in rows(material, network)]
+        found = [measured(row, arguments.repeats, material.device) for row in rows(material, network)]
     found.append(whole_round(found, arguments.batch))
-    for row in found[:-1]:
+    for row in found[:-1] if material.device.type == "cpu" else ():
         row |= {f"{side}_peak_mb": peak(row["name"], side) for side in ("reference", "alseg")}
     show(found, material)
     if arguments.json is not None:
@@ -103,20 +103,22 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def measured(row: Row, repeats: int) -> dict[str, Any]:
-    """Seconds a unit of both sides, taken in turns after one call of each that is not counted."""
-    row.reference()
-    row.alseg()
+def measured(row: Row, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Seconds a unit of both sides, taken in turns after one call of each that is not counted; on a GPU its peak MB."""
+    found: dict[str, Any] = {"name": row.name, "unit": row.unit}
     times: dict[str, list[float]] = {"reference": [], "alseg": []}
+    for side, call in (("reference", row.reference), ("alseg", row.alseg)):
+        if device.type == "cuda":
+            found[f"{side}_peak_mb"] = device_peak(call, device)
+        else:
+            call()
     for turn in range(repeats):
         sides = [("reference", row.reference), ("alseg", row.alseg)]
         for side, call in sides if turn % 2 == 0 else sides[::-1]:
-            times[side].append(timed(call) / row.per)
+            times[side].append(timed(call, device) / row.per)
     before, now = (statistics.median(times[side]) for side in ("reference", "alseg"))
     ratios = [a / b for a, b in zip(times["reference"], times["alseg"], strict=True)]
-    return {
-        "name": row.name,
-        "unit": row.unit,
+    return found | {
         "reference_seconds": before,
         "alseg_seconds": now,
         "ratio": before / now,
@@ -125,23 +127,36 @@ def measured(row: Row, repeats: int) -> dict[str, Any]:
     }
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of a call."""
+def device_peak(call: Callable[[], object], device: torch.device) -> float:
+    """By how many MB a GPU's allocated memory rises during one call."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call and of all that it leaves a GPU to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     started = time.perf_counter()
     call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - started
 
 
-def whole_round(found: list[dict[str, Any]], batch: int) -> dict[str, Any]:
+def whole_round(found: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:
     """A round of the CamVid recipe, extrapolated from the rows; the reference evaluates after each epoch."""
     by_name = {row["name"]: row for row in found}
     steps = EPOCHS * (IMAGES // batch)
 
     def seconds(side: str, evaluations: int) -> float:
-        step, ask, look = (by_name[n][f"{side}_seconds"] for n in ("training-step", "acquisition", "evaluation"))
-        return float(steps * step + IMAGES * ask + evaluations * VAL * look)
+        names = ("training-step", "augmentation", "acquisition", "evaluation")
+        step, change, ask, look = (by_name[name][f"{side}_seconds"] for name in names)
+        return float(steps * (step + change) + IMAGES * ask + evaluations * VAL * look)
 
     before, now = seconds("reference", EPOCHS), seconds("alseg", 1)
     row = {"name": "round, extrapolated", "unit": "round", "reference_seconds": before, "alseg_seconds": now}

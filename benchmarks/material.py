@@ -14,11 +14,13 @@ from alseg.engine.device import seeded
 from alseg.imagefiles import read_mask
 from alseg.plugins import load_plugins
 from alseg.values import Classes, PixelLabel, PixelLabels
-from alseg_datasets.files import FileImages, ImageFile
+from alseg_datasets.files import FileImages, ImageFile, image_files
 from benchmarks.reference import VOID
 
 CPU = torch.device("cpu")
 CLASSES = Classes(tuple(f"class {i}" for i in range(11)), VOID)
+CITY = Classes(tuple(f"class {i}" for i in range(19)), VOID)  # as many as Cityscapes has
+DISTINCT = 32  # images that stand for a whole pool
 
 
 def files_of(images: list[Path], masks: list[Path]) -> FileImages:
@@ -50,9 +52,14 @@ def generated(folder: Path, count: int, size: tuple[int, int]) -> FileImages:
 
 
 def camvid(data: Path, count: int | None = None, split: str = "train") -> FileImages:
-    """The first images of a split of a CamVid folder, or all."""
-    files = sorted((data / split).glob("*.png"))[:count]
-    return files_of(files, [data / f"{split}annot" / file.name for file in files])
+    """The first images of a split of a CamVid folder, or all; masks are PNGs."""
+    files = image_files(data / split)[:count]
+    return files_of(files, [data / f"{split}annot" / f"{file.stem}.png" for file in files])
+
+
+def is_lossy(data: Path, split: str = "train") -> bool:
+    """Whether a CamVid folder's images are not the published PNGs."""
+    return any(file.suffix.lower() != ".png" for file in image_files(data / split))
 
 
 def known_mask(images: FileImages, i: int) -> np.ndarray:
@@ -83,11 +90,11 @@ def sparse_masks(images: FileImages, labels: PixelLabels) -> np.ndarray:
     return masks
 
 
-def model(encoder: str, seed: int = 0) -> nn.Module:
-    """DeepLabv3+ from untrained weights."""
+def model(encoder: str, seed: int = 0, weights: str = "none", classes: int = len(CLASSES)) -> nn.Module:
+    """DeepLabv3+, its encoder from untrained weights or from a file of them."""
     piece = load_plugins(third_party=False).find("model", "deeplabv3plus")
     with seeded(CPU, seed, 0, "benchmark"):
-        return piece.build(piece.resolve({"encoder": encoder, "weights": "none"}), classes=len(CLASSES))
+        return piece.build(piece.resolve({"encoder": encoder, "weights": weights}), classes=classes)
 
 
 def points_of(masks: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -98,6 +105,35 @@ def points_of(masks: np.ndarray) -> tuple[Tensor, Tensor]:
         points.append((places + 0.5) / np.array(mask.shape))
         classes.append(mask[tuple(places.T)])
     return torch.tensor(np.array(points), dtype=torch.float32), torch.from_numpy(np.array(classes))
+
+
+class Repeated:
+    """`Images` of a pool of any length: DISTINCT of them, made by chance, under as many keys as wanted."""
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        random = np.random.default_rng(0)
+        coarse = (DISTINCT, size[0] // 16 + 1, size[1] // 16 + 1)
+        tones = random.integers(0, 224, (*coarse, 3), np.uint8).repeat(16, 1).repeat(16, 2)[:, : size[0], : size[1]]
+        self._pixels = tones + random.integers(0, 32, tones.shape, np.uint8)
+        classes = random.integers(0, len(CITY), coarse).astype(np.uint8)
+        self._masks = classes.repeat(16, 1).repeat(16, 2)[:, : size[0], : size[1]]
+        self._masks[:, : size[0] // 8] = CITY.void
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def key(self, i: int) -> str:
+        """A name of its own for each."""
+        return f"image {i}"
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return self._pixels[i % DISTINCT]
+
+    def mask(self, i: int) -> np.ndarray:
+        """Class values, uint8 [H, W]; void in the upper eighth."""
+        return self._masks[i % DISTINCT]
 
 
 @dataclass(frozen=True)

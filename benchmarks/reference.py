@@ -1,9 +1,9 @@
 """The paper's way, written plainly: dense masks, full-size logits, one image at a time.
 
-It computes the same loss and the same utilities as alseg (a test compares them). Contiguous float32; masks of
-void with ten known pixels; logits upsampled to the image's size; cross-entropy over the whole map; a confusion
-matrix on the CPU at each training step; acquisition and evaluation at batch 1; a PNG is decoded whenever its
-image is used.
+It computes the same loss, the same utilities and the same augmented images as alseg (a test compares them).
+Contiguous float32; masks of void with ten known pixels; logits upsampled to the image's size; cross-entropy over the
+whole map; a confusion matrix on the CPU at each training step; images augmented one after the other by torchvision's
+functions; acquisition and evaluation at batch 1; an image file is decoded whenever its image is used.
 """
 
 from __future__ import annotations
@@ -18,6 +18,22 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as TVF
+
+from alseg.engine.augment import Geometry
+from alseg.engine.colour import (
+    BLUR,
+    BRIGHTNESS,
+    CONTRAST,
+    GRAY,
+    HUE,
+    JITTER,
+    ORDER,
+    ORDERS,
+    SATURATION,
+    SIGMA,
+)
+from alseg.settings import Augmentation
 
 VOID = 255
 
@@ -65,7 +81,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
 
 
 def decode(path: Path) -> np.ndarray:
-    """A PNG, uint8 [H, W, 3]."""
+    """An image file, uint8 [H, W, 3]."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -108,3 +124,36 @@ def evaluate(model: nn.Module, images: Sequence[np.ndarray], masks: Sequence[np.
         predicted = full_size_logits(model, on_device_of(model, as_tensor(image))).argmax(1)[0].cpu().numpy()
         total += confusion(mask, predicted, classes)
     return total
+
+
+def augmented(image: Tensor, geometry: Geometry, draws: Sequence[float], change: Augmentation) -> Tensor:
+    """An image uint8 [3, H, W], scaled, padded, cropped, flipped and coloured as drawn, float32 in [0, 1]."""
+    x = TVF.resize(image.float() / 255, list(geometry.scaled), antialias=True)
+    height, width = geometry.crop
+    missing = [0, 0, max(0, width - x.shape[2]), max(0, height - x.shape[1])]  # left, top, right, bottom
+    x = TVF.pad(x, missing, fill=list(change.fill))
+    x = TVF.crop(x, geometry.top, geometry.left, height, width)
+    if geometry.flip:
+        x = TVF.horizontal_flip(x)
+    if draws[JITTER] < change.jitter:
+        x = jittered(x, draws, change)
+    if draws[GRAY] < change.grayscale:
+        x = TVF.rgb_to_grayscale(x, num_output_channels=3)
+    if draws[BLUR] < change.blur:
+        low, high = change.blur_sigma
+        side = 2 * (int(0.1 * min(height, width)) // 2) + 1
+        x = TVF.gaussian_blur(x, [side, side], [low + draws[SIGMA] * (high - low)])
+    return x
+
+
+def jittered(x: Tensor, draws: Sequence[float], change: Augmentation) -> Tensor:
+    """Brightness, contrast, saturation and hue of [3, H, W] in the drawn order."""
+    adjusters = (TVF.adjust_brightness, TVF.adjust_contrast, TVF.adjust_saturation)
+    strengths = (change.brightness, change.contrast, change.saturation)
+    for which in ORDERS[int(draws[ORDER] * len(ORDERS))]:
+        if which == 3:
+            x = TVF.adjust_hue(x, (2 * draws[HUE] - 1) * change.hue)
+        else:
+            low, draw = max(0.0, 1 - strengths[which]), draws[(BRIGHTNESS, CONTRAST, SATURATION)[which]]
+            x = adjusters[which](x, low + draw * (1 + strengths[which] - low))
+    return x

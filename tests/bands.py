@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from alseg.config import Augmentation
 from alseg.engine.batches import BatchSource
+from alseg.settings import Augmentation
 from alseg.values import Classes, PixelLabel, PixelLabels
 
 CPU = torch.device("cpu")

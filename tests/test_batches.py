@@ -10,8 +10,8 @@ import torch
 from bands import COLOURS, PLAIN, Bands, source_of
 from torch import Tensor
 
-from alseg.config import Augmentation
 from alseg.engine.batches import PADDING, Batch, batch_plan
+from alseg.settings import Augmentation
 from alseg.values import PixelLabels
 
 

@@ -11,16 +11,31 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_camvid
+from PIL import Image
 
+from alseg.engine.augment import draws_of
 from alseg.engine.batches import Batch
 from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.images import DecodedImages
 from alseg.engine.predict import predict
 from alseg.engine.train import point_loss
+from alseg.settings import Augmentation
+from alseg_datasets.camvid import CamVid
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from benchmarks import reference
 from benchmarks.equivalence import MARGIN, both_ways, interval, seeds_needed, verdict
-from benchmarks.material import CLASSES, generated, labels_of, model, points_of, sparse_masks
+from benchmarks.material import (
+    CLASSES,
+    Material,
+    camvid,
+    generated,
+    is_lossy,
+    labels_of,
+    model,
+    points_of,
+    sparse_masks,
+)
+from benchmarks.rows import batches, reference_augmented
 
 CPU, SMALL = torch.device("cpu"), "test_resnet.r160_in1k"
 
@@ -64,6 +79,32 @@ def test_the_confusion_matrix_is_the_reference_s(images, network):
     assert abs(ours - wanted).sum() <= 4, "all but ties"
 
 
+@pytest.mark.parametrize("epoch", range(8))
+def test_the_augmented_images_are_the_reference_s(images, epoch):
+    """A batch of all images, in another order: each is one of the reference's."""
+    labels, decoded = labels_of(images, 7), DecodedImages(images, CLASSES, 10**8, workers=0)
+    material = Material(images, labels, sparse_masks(images, labels), batch_size=4, pixels=7)
+    (ours,) = batches(material, decoded).epoch(epoch)
+    draws = draws_of(0, 0, epoch, decoded.keys)
+    arrays = [decoded.image(i) for i in range(4)]
+    (wanted,) = reference_augmented(arrays, draws, decoded.sizes[0], Augmentation(), material)
+    differences = (ours.images[:, None] - wanted).abs().amax((2, 3, 4))  # [ours, theirs]
+    assert sorted(differences.argmin(1).tolist()) == [0, 1, 2, 3]
+    assert differences.amin(1).max() < 1e-4
+
+
+def test_a_lossy_copy_of_camvid_is_read_and_told(tmp_path):
+    data = write_camvid(tmp_path / "camvid", train=3)
+    assert not is_lossy(data)
+    for file in sorted((data / "train").iterdir()):
+        Image.open(file).save(file.with_suffix(".webp"), quality=90)
+        file.unlink()
+    assert is_lossy(data)
+    found = camvid(data, 2)
+    assert len(found) == 2 and found.image(0).shape == (64, 64, 3) and found.mask(1) is not None
+    assert len(CamVid(data).images("train")) == 3 and CamVid(data).images("train").mask(0) is not None
+
+
 def test_the_reference_picks_among_the_most_uncertain(network, images):
     free = [np.ones((66, 98), bool)]
     (picked,) = reference.acquire(network, [images.image(0)], free, 5, np.random.default_rng(0))
@@ -80,7 +121,7 @@ def test_the_benchmarks_print_a_table_and_write_a_list(tmp_path):
     command = [sys.executable, "-m", "benchmarks", *words]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     rows = json.loads((tmp_path / "out.json").read_text())
-    assert {"training-step", "acquisition", "evaluation"} <= {row["name"] for row in rows}
+    assert {"training-step", "augmentation", "acquisition", "evaluation"} <= {row["name"] for row in rows}
     for row in rows:
         assert row["ratio"] == pytest.approx(row["reference_seconds"] / row["alseg_seconds"])
         assert row["name"] in done.stdout

@@ -281,3 +281,33 @@ def test_a_person_at_the_browser_and_a_program_give_the_same(page, tmp_path):
         work.done()
     alseg.run(given | {"oracle": "ground-truth", "void": "ask"}, out=tmp_path / "truth")
     assert labels(tmp_path / "run") == labels(tmp_path / "truth")
+
+
+def test_two_people_at_two_browsers(chromium, tmp_path):
+    """Each gives a name, is shown questions of their own, and one question goes to both."""
+    given = settings(tmp_path) | {"trust.overlap": 1.0}
+    with served(given, tmp_path / "run") as (client, work):
+        pages = {}
+        for who in ("ann", "Jürgen"):
+            page = chromium.new_context(viewport={"width": 1100, "height": 700}).new_page()
+            page.goto(str(client.base_url))
+            page.wait_for_selector("#name[open]")
+            picture(page, "name")
+            page.fill("#name-input", who)
+            page.keyboard.press("Enter")
+            page.wait_for_function("who => document.getElementById('open-name').textContent.includes(who)", arg=who)
+            pages[who] = page
+        first = {who: ready(page) for who, page in pages.items()}
+        assert first["ann"] != first["Jürgen"]
+        for number in range(12):
+            for page in pages.values():
+                before = ready(page)
+                page.keyboard.press("1")
+                if number < 11:
+                    ready(page, other_than=before)
+        work.done()
+        for page in pages.values():
+            page.context.close()
+    events = lines(tmp_path / "run" / "journal.jsonl")
+    assert {event["who"] for event in events} == {"ann", "Jürgen"} and len(events) == 24
+    assert all("," in line["who"] for line in lines(tmp_path / "run" / "labels.jsonl"))

@@ -13,10 +13,10 @@ import torchvision.transforms.v2 as TV
 import torchvision.transforms.v2.functional as TVF
 from scipy import ndimage
 
-from alseg.config import Augmentation
 from alseg.engine import colour
 from alseg.engine.augment import DRAWS
 from alseg.engine.colour import BLUR, BRIGHTNESS, CONTRAST, GRAY, HUE, JITTER, ORDER, SATURATION, SIGMA, turn_hue
+from alseg.settings import Augmentation
 
 ALMOST_ONE = 1 - 2.0**-53
 STILL = Augmentation(jitter=0, grayscale=0, blur=0)

@@ -14,10 +14,10 @@ from bands import CPU, CROP, PLAIN, Bands, source_of
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from alseg.config import Augmentation, TrainSettings
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.train import TrainResult, point_loss, rate_factors, settle_batch_norms, train
 from alseg.grid import fractions
+from alseg.settings import Augmentation, TrainSettings
 from alseg.values import PixelLabels
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from alseg_pixelpick.encoders import Encoder

@@ -37,8 +37,8 @@ def export(
     from typing import get_type_hints
 
     from alseg import exporting
-    from alseg.config import PassSettings
     from alseg.options import convert
+    from alseg.settings import PassSettings
 
     kinds: dict[str, Any] = get_type_hints(PassSettings, include_extras=True)
     seen_at = None if size is None else convert("--size", size, kinds["size"])

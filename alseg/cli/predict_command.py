@@ -45,8 +45,8 @@ def predict(
     masks/ gets PNGs of class values with the classes' colours as their palette.
     """
     from alseg.cli.display import terminal_progress
-    from alseg.config import PassSettings
     from alseg.errors import UserMistake
+    from alseg.settings import PassSettings
 
     with terminal_progress() as progress:
         from typing import get_type_hints

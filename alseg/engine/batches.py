@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from alseg import noise
-from alseg.config import Augmentation
 from alseg.engine import augment
 from alseg.engine.colour import recolour
 from alseg.engine.images import in_threads
 from alseg.engine.team import ALONE, Team
 from alseg.options import Longer, Size, fitted
 from alseg.protocols import Images
+from alseg.settings import Augmentation
 from alseg.values import Classes, PixelLabels
 
 PADDING = -100  # the class of a point that is none

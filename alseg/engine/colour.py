@@ -8,7 +8,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from alseg.config import Augmentation
+from alseg.settings import Augmentation
 
 # Which of an image's uniform numbers decides what; the first four place it, see `augment`.
 JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GRAY, BLUR, SIGMA = range(4, 13)

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alseg.config import TrainSettings
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.device import lower_precision, mode, seeded
 from alseg.engine.steps import CUDAGraph, Gradients, Recorded
@@ -19,6 +18,7 @@ from alseg.engine.team import ALONE, Team
 from alseg.errors import UserMistake
 from alseg.grid import resize, sample
 from alseg.protocols import Model
+from alseg.settings import TrainSettings
 
 Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
 

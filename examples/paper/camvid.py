@@ -18,6 +18,7 @@ import sys
 import tarfile
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 PUBLISHED = {20: 50.8, 40: 53.9, 60: 55.3, 80: 55.2, 100: 55.9}
@@ -40,18 +41,12 @@ def main() -> int:
     end = time.monotonic() + 60 * arguments.minutes
     arguments.state.mkdir(parents=True, exist_ok=True)
     if arguments.unpack is not None:
-        with tarfile.open(arguments.unpack) as archive:
-            archive.extractall(arguments.state, filter="data")
+        unpack(arguments.unpack, arguments.state)
     code = 0
-    for name, flags in RUNS.items():
-        code = go_on(arguments, name, flags, end)
-        if code:
-            break
+    for name, words in commands(arguments.data, arguments.weights, arguments.seed).items():
+        code = code or go_on(arguments.state / name, [*words, *arguments.more], end)
     if arguments.pack is not None:
-        with tarfile.open(arguments.pack, "w:gz") as archive:
-            for path in sorted(arguments.state.rglob("*")):
-                if path.is_file() and path.suffix != ".safetensors" and not path.name.startswith("."):
-                    archive.add(path, path.relative_to(arguments.state))
+        pack(arguments.state, arguments.pack)
     if code == 0:
         page = figures(arguments.state)
         (arguments.state / "camvid.md").write_text(page)
@@ -59,20 +54,43 @@ def main() -> int:
     return code
 
 
-def go_on(arguments: argparse.Namespace, name: str, flags: list[str], end: float) -> int:
-    """Start or resume one run until it is complete or the time is up."""
-    run = arguments.state / f"{name}-{arguments.seed}"
-    words = ["resume", str(run)]
-    if not (run / "run.toml").exists():
-        words = ["run", "--dataset", "camvid", "--data", str(arguments.data), "--weights", arguments.weights]
-        words += ["--protocol", "paper", "--seed", arguments.seed, *flags, "--out", str(run), *arguments.more]
+def commands(data: Path, weights: str, seed: str = "0") -> dict[str, list[str]]:
+    """What starts each run, as words for `alseg`, by the name of its folder."""
+    words = ["run", "--dataset", "camvid", "--data", str(data), "--weights", weights]
+    words += ["--protocol", "paper", "--seed", seed]
+    return {f"{name}-{seed}": words + flags for name, flags in RUNS.items()}
+
+
+def go_on(run: Path, words: Sequence[str], end: float) -> int:
+    """Start a run by the words, or resume it, until it is complete or the time is up; 3: it is not complete."""
+    words = ["resume", str(run)] if (run / "run.toml").exists() else [*words, "--out", str(run)]
     process = subprocess.Popen([sys.executable, "-m", "alseg", *words])
     try:
         return process.wait(max(1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()  # what is on the disk is whole at any time
+            process.wait()
         return 3
+
+
+def pack(state: Path, archive: Path) -> None:
+    """Keep a state folder without its models."""
+    unfinished = archive.with_name(f".{archive.name}")
+    with tarfile.open(unfinished, "w:gz") as opened:
+        for path in sorted(state.rglob("*")):
+            if path.is_file() and path.suffix != ".safetensors" and not path.name.startswith("."):
+                opened.add(path, path.relative_to(state))
+    unfinished.replace(archive)
+
+
+def unpack(archive: Path, state: Path) -> None:
+    """Take a state folder up again."""
+    with tarfile.open(archive) as opened:
+        opened.extractall(state, filter="data")
 
 
 def figures(state: Path) -> str:

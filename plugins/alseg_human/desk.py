@@ -14,13 +14,15 @@ from alseg.values import Question
 from alseg_human.pictures import Pictures
 
 AHEAD = 12  # questions that a page knows ahead
+OTHERS = "What is left is with somebody else, or must be answered by another person."
 WATCHING = 5.0  # seconds since its last request for which a page counts as open
 
 
 class Desk:
     """The state behind the page; its methods are called from the server's threads and from the run's."""
 
-    def __init__(self, round: OpenRound) -> None:
+    def __init__(self, round: OpenRound, beyond: bool) -> None:
+        self._beyond = beyond  # whether the page is served beyond this machine
         self.run, self._folder = round.folder.path, round.folder
         self._session = secrets.token_hex(8)
         self._index = {round.images.key(i): i for i in range(len(round.images))}
@@ -34,6 +36,12 @@ class Desk:
         self._finished, self._seen = False, 0.0
         self.heard = False  # whether a page has fetched the last word
         self._lock = threading.Lock()
+
+    @property
+    def asks_name(self) -> bool:
+        """Whether people are told apart by the name that they give."""
+        round = self._round
+        return self._beyond or (round is not None and round.several)
 
     def open(self, round: OpenRound) -> None:
         """A round can be answered from now on."""
@@ -65,23 +73,26 @@ class Desk:
             raise NotOpen("Nothing is asked now.")
         return round
 
-    def state(self, whole: bool = True) -> dict[str, Any]:
-        """What the page must know; `whole`: with what does not change in a round."""
+    def state(self, who: str, whole: bool = True) -> dict[str, Any]:
+        """What the page of a person must know; `whole`: with what does not change in a round."""
         self._seen = time.monotonic()
         self.heard = self.heard or self._finished
         round = self._round
+        queue = round.queue(AHEAD, who) if round and who else []
         state: dict[str, Any] = {
             "session": self._session,
             "run": self.run.resolve().name,
             "round": self._number,
             "phase": "finished" if self._finished else "training" if round is None else "labelling",
-            "message": self._message or None,
+            "message": OTHERS if round and who and not queue and not round.complete else self._message or None,
+            "who": who,
+            "asks_name": self.asks_name,
             "training": None if round is not None or self._finished else self._training(),
             "asks_class": round.asks_class if round else True,
             "has_model": round.looking.there if round else False,
             "progress": asdict(round.tally() if round else self._tally),
-            "queue": [self._item(round, question) for question in round.queue(AHEAD)] if round else [],
-            "can_undo": round.can_undo if round else False,
+            "queue": [self._item(round, question) for question in queue] if round else [],
+            "can_undo": round.can_undo(who) if round else False,
         }
         return state | self._constant() if whole or round is None else state
 
@@ -105,7 +116,7 @@ class Desk:
         shown = ("item", "y", "x", "guess", "probability", "rival", "utility", "rank")
         item = {name: getattr(question, name) for name in shown}
         place = {"image": self._index[question.image], "name": question.image, "height": height, "width": width}
-        number, of = self._places[question.item]
+        number, of = self._places.get(question.item, (None, None))  # none: shown another time
         return item | place | {"skips": round.skips(question.item), "number": number, "of": of}
 
 

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -35,13 +36,12 @@ class Unfit(Exception):
 def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
     """The routes over a desk; what they refuse is logged."""
     files = page_files()
-    who = person()
 
     def page(request: Request) -> Response:
         return asset(files, request.path_params.get("name", "index.html"))
 
     def state(request: Request) -> Response:
-        return JSONResponse(desk.state(), headers=FRESH)
+        return JSONResponse(desk.state(person(request, desk.asks_name)), headers=FRESH)
 
     def image(request: Request) -> Response:
         content, kind = desk.pictures.image(number(request, desk))
@@ -66,11 +66,14 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
 
     def post(path: str, act: Act) -> Route:
         async def handle(request: Request) -> Response:
-            given = await body(request)
+            given, who = await body(request), person(request, desk.asks_name)
+
+            if not who:
+                raise Unfit("Say who you are first.")
 
             def work() -> dict[str, Any]:
                 act(desk.round, given, who)
-                return desk.state(whole=False)
+                return desk.state(who, whole=False)
 
             return JSONResponse(await run_in_threadpool(work), headers=FRESH)
 
@@ -144,8 +147,17 @@ def asset(files: dict[str, bytes], name: str) -> Response:
     return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
 
 
-def person() -> str:
-    """Who is at the page: the name under which this process runs."""
+def person(request: Request, asks_name: bool = False) -> str:
+    """Who is at the page: the name that they gave, or the name under which this process runs.
+
+    "" is a page that knows no name yet.
+    """
+    given = request.headers.get("x-alseg-who")
+    name = unquote(given or "").strip()
+    if len(name) > 60 or not name.isprintable():
+        raise Unfit("A name has 60 letters at most.")
+    if name or (given is not None and asks_name):
+        return name
     try:
         return getpass.getuser()
     except (KeyError, OSError):

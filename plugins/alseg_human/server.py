@@ -41,7 +41,7 @@ class PageServer:
         host, port = attendance.host, address[1]
         self._loopback = ipaddress.ip_address(address[0]).is_loopback
         token = None if self._loopback else token_of(round.folder.path)
-        self.desk = Desk(round)
+        self.desk = Desk(round, beyond=not self._loopback)
         log = refusals(round.folder.path / "page.log").info
         app = Guard(application(self.desk, log), token=token, cookie=f"alseg-{port}", log=log)
         config = uvicorn.Config(

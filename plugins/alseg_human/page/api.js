@@ -1,5 +1,7 @@
 /** The server, as the page sees it: state, actions, and a connection that heals by itself. */
 
+import { personName } from "./people.js";
+
 const RETRY_MS = 1000;
 const PATIENCE_MS = 15000;
 
@@ -25,7 +27,8 @@ async function request(path, options) {
   let reply;
   let body;
   try {
-    reply = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS), ...options });
+    const headers = { ...options?.headers, "X-Alseg-Who": encodeURIComponent(personName()) };
+    reply = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS), ...options, headers });
     body = await reply.text();
   } catch (error) {
     throw new ConnectionLost(String(error));

@@ -6,6 +6,7 @@ import { Keyboard } from "./keyboard.js";
 import { classOf, keyLength } from "./keys.js";
 import { KeysDialog } from "./keysdialog.js";
 import { PictureCache } from "./pictures.js";
+import { People } from "./people.js";
 import { endBanner, sayIgnored, showBanner } from "./says.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
@@ -24,7 +25,8 @@ const api = new Api({
 });
 const pictures = new PictureCache();
 const screen = new Screen({ api, pictures, onAnswer: (index, event) => answer(index, event) });
-const session = new Session({ api, pictures, screen });
+const people = new People(() => location.reload());
+const session = new Session({ api, pictures, screen, people });
 const keysDialog = new KeysDialog((keys) => screen.useKeys(keys));
 const { stage, overlays, list } = screen;
 

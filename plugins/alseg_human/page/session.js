@@ -49,8 +49,8 @@ export class Session {
   #stopwatch = new Stopwatch();
 
   /** `screen` draws: see screen.js. */
-  constructor({ api, pictures, screen }) {
-    Object.assign(this, { api, pictures, screen });
+  constructor({ api, pictures, screen, people }) {
+    Object.assign(this, { api, pictures, screen, people });
   }
 
   async start() {
@@ -139,6 +139,7 @@ export class Session {
     const whole = changed && !next.classes ? await this.api.state() : next;
     this.state = { ...old, ...whole };
     document.body.dataset.phase = this.state.phase;
+    this.people.heed(this.state);
     if (this.state.phase === "labelling" && this.state.queue.length > 0) return this.#show(this.state.queue[0], sudden);
     this.#turn += 1;
     this.item = null;

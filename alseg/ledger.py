@@ -1,0 +1,146 @@
+"""The state of a round's questions, as a journal's events make it.
+
+A question may be shown more than once: to several people, or to the same person again. Each showing is an ask
+with a name of its own; the first one bears the question's.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from alseg.journal import Event, answer_of, resolved
+from alseg.values import Answer, Question
+
+Kind = Literal["first", "other", "again"]
+
+
+class Ask(NamedTuple):
+    """One showing of a question: to anybody, to another person, or again to whoever answered."""
+
+    name: str
+    item: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which questions are shown more than once: item -> of how many people, and items asked again, blind."""
+
+    people: dict[str, int]
+    again: frozenset[str]
+
+
+NOTHING_TWICE = Plan({}, frozenset())
+
+
+def asks_of(questions: Iterable[Question], plan: Plan) -> list[Ask]:
+    """All asks in order: questions, then what others are asked, then what is asked again."""
+    items = [question.item for question in questions]
+    others = [Ask(f"{item}/{turn}", item, "other") for item in items for turn in range(2, 1 + plan.people.get(item, 1))]
+    repeated = [Ask(f"{item}/again", item, "again") for item in items if item in plan.again]
+    return [Ask(item, item, "first") for item in items] + others + repeated
+
+
+class Ledger:
+    """Answers, picks, and the order of what is open and of what can be taken back.
+
+    asks_class: whether somebody names classes here; else only pixels are picked.
+    """
+
+    def __init__(self, questions: Sequence[Question], plan: Plan, asks_class: bool, events: Iterable[Event]) -> None:
+        self.questions = {question.item: question for question in questions}
+        self.asks = {ask.name: ask for ask in asks_of(questions, plan)}
+        self.answers: dict[str, Answer] = {}  # by ask
+        self.places: dict[str, tuple[int, int]] = {}  # of items that were picked
+        self.skips: dict[str, int] = {}
+        self.open = OrderedDict.fromkeys(self.asks)
+        self.history: list[tuple[str, str, str]] = []  # what was done, with which ask, by whom
+        self._asks_class = asks_class
+        for event in events:
+            self.follow(event)
+        for name in list(self.open):
+            self._close_if_done(name)
+
+    def follow(self, event: Event) -> None:
+        """Take in what happened; an event of another round's item is passed over."""
+        name, kind = event.get("ask", event["item"]), event["event"]
+        if name not in self.asks:
+            return
+        if kind == "retracted":
+            self._take_back(event.get("what", "answered"), name)
+            return
+        if kind in ("answered", "unsure", "vote"):
+            self.answers[name] = answer_of(event)
+        elif kind == "picked":
+            self.places[name] = int(event["y"]), int(event["x"])
+        elif kind == "skipped":
+            self.skips[name] = self.skips.get(name, 0) + 1
+            if name in self.open:
+                self.open.move_to_end(name)
+        what = kind if kind in ("picked", "skipped") else "answered"
+        self.history.append((what, name, event.get("who", "")))
+        self._close_if_done(name)
+
+    def _take_back(self, what: str, name: str) -> None:
+        for place in range(len(self.history) - 1, -1, -1):
+            if self.history[place][:2] == (what, name):
+                del self.history[place]
+                break
+        if what == "answered":
+            self.answers.pop(name, None)
+        elif what == "picked":
+            self.places.pop(name, None)
+        elif what == "skipped":
+            self.skips[name] = max(0, self.skips.get(name, 0) - 1)
+        self.open[name] = None
+        self.open.move_to_end(name, last=False)
+
+    def _close_if_done(self, name: str) -> None:
+        if not self.is_open(name):
+            self.open.pop(name, None)
+
+    def is_open(self, name: str) -> bool:
+        """Whether an ask still wants something."""
+        item = self.asks[name].item
+        placed = self.questions[item].y is not None or item in self.places
+        return not placed or (self._asks_class and name not in self.answers)
+
+    def placed(self, item: str) -> Question:
+        """A question with its pixel, once that is picked."""
+        question = self.questions[item]
+        if question.y is not None or item not in self.places:
+            return question
+        y, x = self.places[item]
+        return question._replace(y=y, x=x)
+
+    def may(self, name: str, who: str) -> bool:
+        """Whether an ask is for this person: one of several only once for each, a repetition for whoever answered."""
+        ask = self.asks[name]
+        first = self.answers.get(ask.item)
+        if ask.kind == "again":
+            return first is not None and first.who == who
+        names = [other for other in self.asks_of_item(ask.item) if other.kind != "again" and other.name != name]
+        return all(self.answers[other.name].who != who for other in names if other.name in self.answers)
+
+    def asks_of_item(self, item: str) -> list[Ask]:
+        """The showings of a question."""
+        found, turn = [self.asks[item]], 2
+        while (more := self.asks.get(f"{item}/{turn}")) is not None:
+            found.append(more)
+            turn += 1
+        again = self.asks.get(f"{item}/again")
+        return found if again is None else [*found, again]
+
+    def answer(self, item: str) -> Answer | None:
+        """What a question's answers come to; None before all are in."""
+        names = [ask.name for ask in self.asks_of_item(item) if ask.kind != "again"]
+        if any(name not in self.answers for name in names):
+            return None
+        return resolved([self.answers[name] for name in names])
+
+    def last_of(self, who: str) -> tuple[str, str] | None:
+        """What a person did last, and with which ask."""
+        return next(((what, name) for what, name, by in reversed(self.history) if by == who), None)

@@ -1,0 +1,72 @@
+"""The pieces of `benchmarks.gpu` that are whole runs: interrupted when the time is over, resumed by the next call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.paper import camvid
+
+PHASES = ("train", "acquire", "evaluate")
+
+
+class PieceFailed(Exception):
+    """A piece ended with an error."""
+
+
+def recipe(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
+    """The whole CamVid recipe, scored on val by the honest protocol: seconds of its phases over all rounds."""
+    words = ["run", "--dataset", "camvid", "--data", str(arguments.data), "--weights", arguments.weights]
+    words += ["--split", "val", "--device", arguments.device, *arguments.more]
+    run, started = arguments.state / "recipe", time.perf_counter()
+    code = camvid.go_on(run, words, end)
+    calls_file = arguments.state / "recipe-calls.txt"
+    with calls_file.open("a") as calls:
+        calls.write(f"{time.perf_counter() - started:.1f}\n")
+    if not complete(code, "recipe"):
+        return None
+    records = records_of(run)
+    seconds = {phase: sum(record[f"{phase}_seconds"] for record in records) for phase in PHASES}
+    return {
+        "device": devices(records),
+        "rounds": len(records),
+        "seconds": seconds,
+        "total_seconds": sum(seconds.values()),
+        "call_seconds": [float(line) for line in calls_file.read_text().split()],
+        "miou": [[record["pixels_per_image"], record["miou"]] for record in records],
+    }
+
+
+def paper(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
+    """The paper's line and full supervision, by the example's own functions."""
+    state = arguments.state / "camvid"
+    state.mkdir(exist_ok=True)
+    records = []
+    for name, words in camvid.commands(arguments.data, arguments.weights).items():
+        if not complete(camvid.go_on(state / name, [*words, "--device", arguments.device, *arguments.more], end), name):
+            return None
+        records += records_of(state / name)
+    text = camvid.figures(state)
+    (state / "camvid.md").write_text(text)
+    return {"device": devices(records), "text": text}
+
+
+def complete(code: int, name: str) -> bool:
+    """Whether a run is, by its exit code; PieceFailed where it ended with an error."""
+    if code not in (0, 3):
+        raise PieceFailed(f"`alseg` ended the run {name} with exit code {code}")
+    return code == 0
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
+    """The records of a run's rounds."""
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+def devices(records: Sequence[dict[str, Any]]) -> str:
+    """What the rounds were trained on, each once."""
+    return " and ".join(dict.fromkeys(record["device"] for record in records))
