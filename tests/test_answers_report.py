@@ -175,6 +175,22 @@ def test_a_program_s_answers_cost_nobody_anything(settings, run, tmp_path):
     assert {"labelling-times", "all-acts", "2-run-seconds"} <= names
 
 
+def test_what_was_asked_twice_is_told(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    given = [event for event in lines(copy / "journal.jsonl") if event["event"] == "answered"][-10:]
+    with open(copy / "journal.jsonl", "a") as journal:
+        for number, event in enumerate(given):
+            name = event["class"] if number else "car"
+            other = {"event": "vote", "ask": event["item"] + "/2", "who": "bob", "class": name}
+            journal.write(json.dumps(event | other) + "\n")
+            again = {"event": "vote", "ask": event["item"] + "/again"}
+            journal.write(json.dumps(event | again) + "\n")
+    said = text_of(copy, tmp_path / "page")
+    assert "Agreement of people" in said and "the same person again 10 100.0" in said
+    assert f"bob and {given[0]['who']} 10 90.0" in said
+    assert "95 answers" not in said and "92 answers" in said and "Agreement of people" not in text_of(run, tmp_path)
+
+
 def test_several_seeds_are_told_together(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     file = other / "run.toml"

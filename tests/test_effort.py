@@ -60,8 +60,8 @@ def test_several_people_on_one_item():
     acts = read_acts(
         [
             event("vote", "a", "ann", **{"class": "sky"}, seconds=1.0),
-            event("vote", "a", "bob", **{"class": "road"}, seconds=3.0),
-            event("retracted", "a", "ann", what="vote"),
+            event("vote", "a", "bob", **{"class": "road"}, seconds=3.0, ask="a/2"),
+            event("retracted", "a", "ann", what="answered"),
             event("leased", "other", "bob"),
         ],
         ROUNDS,

@@ -10,8 +10,9 @@ import scipy.stats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alseg.report.agreement import Agreed, Interval, Slope, wilson
+from alseg.report.agreement import Agreed, Interval, Slope
 from alseg.report.stopping import advice, gains, on_agreement, on_seeds, paired_gain, points, trend, verdict
+from alseg.trust import wilson
 
 few = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -119,7 +120,7 @@ def test_the_words_claim_no_more_than_the_interval():
 
 
 def test_without_masks_the_agreement_is_the_only_sign():
-    agreed = [Agreed(1, 4, 10, wilson(4, 10)), Agreed(2, 7, 10, wilson(7, 10))]
+    agreed = [Agreed(r, k, 10, Interval(*wilson(k, 10))) for r, k in ((1, 4), (2, 7))]
     said = advice(rounds(None, None, None), 10, agreed, Slope(0.3, Interval(0.1, 0.5)))
     assert len(said) == 2 and "only sign" in said[0]
     assert "40 % of the answers in round 1 and 70 % in round 2, +30.0 points a round" in said[1]
@@ -130,3 +131,10 @@ def test_without_masks_the_agreement_is_the_only_sign():
     for slope, words in ((Slope(0.0, Interval(-0.1, 0.1)), "no trend"), (Slope(-0.3, Interval(-0.5, -0.1)), "harder")):
         assert words in next(iter(on_agreement(agreed, slope)))
     assert "no scatter" in next(iter(on_agreement(agreed, Slope(0.3, None))))
+
+
+def test_random_pixels_that_only_measure_are_a_sign_too():
+    measured = rounds(None, None)
+    measured[-1]["audit"] = {"pixels": 40, "accuracy": 0.85, "low": 0.709, "high": 0.929}
+    (said,) = advice(measured, 10, [], None)
+    assert "At 40 random pixels" in said and "85 % (95 % interval 71 to 93)" in said

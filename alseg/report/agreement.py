@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alseg.trust import wilson
 from alseg.values import PixelLabel, Question
 
 CONFIDENT = 0.5  # a guess held likelier than all other classes together
@@ -64,19 +65,7 @@ def agreement_by_round(pairs: Iterable[Answered]) -> list[Agreed]:
         if question.guess is not None and label.name is not None:
             counts.setdefault(label.round, [0, 0])[0] += question.guess == label.name
             counts[label.round][1] += 1
-    return [Agreed(round, k, n, wilson(k, n)) for round, (k, n) in sorted(counts.items())]
-
-
-def wilson(successes: int, trials: int, level: float = LEVEL) -> Interval:
-    """The score interval of a share (Wilson, 1927), for trials that are independent of one another."""
-    from scipy.special import ndtri
-
-    z = float(ndtri((1 + level) / 2))
-    share, width = successes / trials, z * z / trials
-    centre, half = share + width / 2, z * sqrt(share * (1 - share) / trials + width / trials / 4)
-    low, high = (centre - half) / (1 + width), (centre + half) / (1 + width)
-    # at the ends the bounds are 0 and 1 but for rounding
-    return Interval(0.0 if successes == 0 else max(0.0, low), 1.0 if successes == trials else min(1.0, high))
+    return [Agreed(round, k, n, Interval(*wilson(k, n))) for round, (k, n) in sorted(counts.items())]
 
 
 def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | None:

@@ -68,7 +68,7 @@ def read_acts(events: Iterable[Event], rounds: Mapping[str, int]) -> list[Act]:
     events = list(events)
     people = {_who(event) for event in events if event["event"] not in ANSWERS or event.get("seconds") is not None}
     acts: list[Act] = []
-    standing: dict[str, list[int]] = {}  # an item's answers, by their number among the acts
+    standing: dict[str, list[int]] = {}  # the answers to each showing of an item, by their number among the acts
     round = 0
     for event in events:
         round, kind, item, who = rounds.get(event["item"], round), event["event"], event["item"], _who(event)
@@ -76,9 +76,9 @@ def read_acts(events: Iterable[Event], rounds: Mapping[str, int]) -> list[Act]:
             continue
         answer = kind in ANSWERS
         if answer:
-            standing.setdefault(item, []).append(len(acts))
+            standing.setdefault(str(event.get("ask", item)), []).append(len(acts))
         elif kind == "retracted" and event.get("what", "answered") in ("answered", "vote"):
-            _take_back(acts, standing.get(item, []), who)
+            _take_back(acts, standing.get(str(event.get("ask", item)), []), who)
         seconds = event.get("seconds")
         name = event.get("class") if answer else None
         acts.append(Act(kind, item, round, who, name, None if seconds is None else float(seconds), answer))

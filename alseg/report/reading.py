@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from alseg.errors import AlsegError
+from alseg.journal import Event
 from alseg.report.agreement import Answered, answered
 from alseg.report.effort import Act, read_acts, up_to_each_round
 from alseg.store import RunFolder
+from alseg.trust import agreement
 from alseg.values import PixelLabel, Question
 
 Record = dict[str, Any]
@@ -101,7 +103,16 @@ class RunView:
         rounds = {question.item: number for number, asked in enumerate(self.asked) for question in asked}
         following = len(self.records)  # a round that may be open
         rounds |= {question.item: following for question in self.folder.questions(following) or ()}
-        return [act for act in read_acts(self.folder.journal.events(), rounds) if act.round < following]
+        return [act for act in read_acts(self._events, rounds) if act.round < following]
+
+    @cached_property
+    def _events(self) -> list[Event]:
+        return self.folder.journal.events()
+
+    @cached_property
+    def asked_twice(self) -> Mapping[str, Any]:
+        """How often people answer alike, themselves and one another; see alseg.trust.agreement."""
+        return agreement(self._events)
 
     def labelling_minutes(self) -> list[float] | None:
         """Time spent on answers up to the end of each round; None where nobody measured any."""
@@ -124,8 +135,8 @@ class RunView:
         return {line["image"]: (line["height"], line["width"]) for line in images if line["split"] == "train"}
 
     def label_counts(self) -> Counter[str]:
-        """Labelled pixels by class."""
-        return Counter(label.name for label in self.labels if label.name is not None)
+        """Labelled pixels by class, without those that only measure."""
+        return Counter(label.name for label in self.labels if label.name is not None and not label.audit)
 
     def confusion(self, round: int) -> np.ndarray | None:
         """A round's confusion matrix, rows truth; None where it was not evaluated."""

@@ -41,6 +41,7 @@ def answer_sections(view: RunView, registry: Registry) -> dict[str, Any]:
     return {
         "advice": advice(view.records, len(view.sizes), rounds, agreement_slope(view.answered)),
         "agreement": _agreement_rows(rounds) if rounds else None,
+        "twice": _twice_rows(view.asked_twice),
         "cost": _cost(view) if view.acts else None,
         "confident": f"{100 * CONFIDENT:.0f} %",
         "mistakes": _mistakes(view, mistakes) if guessed else None,
@@ -75,6 +76,17 @@ def _agreement_rows(rounds: Iterable[Agreed]) -> Rows:
         counts = [str(one.round), str(one.agreed), str(one.guessed)]
         rows.append([*counts, f"{100 * one.share:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"])
     return rows
+
+
+def _twice_rows(found: Mapping[str, Any]) -> Rows | None:
+    """What was asked twice, of the same person and of two; None where nothing was."""
+    rows = [["who", "asked twice", "same answer %", "95 % interval", "kappa"]]
+    same = [("the same person again", found["again"], None)] if found["again"] else []
+    for who, one, kappa in [*same, *((" and ".join(p["who"]), p, p["kappa"]) for p in found["people"])]:
+        cells = [who, str(one["pairs"]), f"{100 * one['same']:.1f}"]
+        cells.append(f"{100 * one['low']:.1f} to {100 * one['high']:.1f}")
+        rows.append([*cells, "-" if kappa is None else f"{kappa:.2f}"])
+    return rows if len(rows) > 1 else None
 
 
 def _cost(view: RunView) -> dict[str, Any]:

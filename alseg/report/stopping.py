@@ -122,10 +122,22 @@ def paired_gain(runs: Iterable[Sequence[Record]], back: int = 1, level: float = 
 
 def advice(records: Sequence[Record], images: int, agreement: Sequence[Agreed], slope: Slope | None) -> list[str]:
     """What a run's rounds say about going on, a sentence or two each; nothing where they say nothing."""
-    said = [*_on_gains(records, images), *on_agreement(agreement, slope)]
-    if said and all(record["miou"] is None for record in records):
+    audit = list(on_audit(records))
+    said = [*_on_gains(records, images), *audit, *on_agreement(agreement, slope)]
+    if said and not audit and all(record["miou"] is None for record in records):
         said.insert(0, "No masks to evaluate on: how often the model guesses the answers is the only sign there is.")
     return said
+
+
+def on_audit(records: Sequence[Record]) -> Iterable[str]:
+    """The last model's accuracy at pixels that only measure, where a run has some."""
+    audit = records[-1].get("audit") if records else None
+    if audit:
+        share, low, high = (100 * audit[key] for key in ("accuracy", "low", "high"))
+        yield (
+            f"At {audit['pixels']} random pixels that it is never trained on the model is right in {share:.0f} % "
+            f"(95 % interval {low:.0f} to {high:.0f})."
+        )
 
 
 def _on_gains(records: Sequence[Record], images: int) -> Iterable[str]:
