@@ -43,6 +43,14 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
     def state(request: Request) -> Response:
         return JSONResponse(desk.state(person(request, desk.asks_name)), headers=FRESH)
 
+    routes = [Route("/", page), Route("/page/{name}", page), Route("/api/state", state)]
+    routes += [acting(desk, name, act) for name, act in ACTS.items()]
+    return Starlette(routes=routes + pictures(desk), exception_handlers=handlers(log))
+
+
+def pictures(desk: Desk) -> list[Route]:
+    """An image of the pool, the maps over it, and its points."""
+
     def image(request: Request) -> Response:
         content, kind = desk.pictures.image(number(request, desk))
         return Response(content, media_type=kind, headers={"cache-control": "private, max-age=3600"})
@@ -64,27 +72,25 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
         rows = [{"y": p.y, "x": p.x, "class": p.name, "round": p.round, "item": p.item} for p in labels]
         return JSONResponse(rows, headers=FRESH)
 
-    def post(path: str, act: Act) -> Route:
-        async def handle(request: Request) -> Response:
-            given, who = await body(request), person(request, desk.asks_name)
+    found = {"image": image, "prediction": prediction, "utility": utility, "points": points}
+    return [Route(f"/api/{name}/{{number}}", function) for name, function in found.items()]
 
-            if not who:
-                raise Unfit("Say who you are first.")
 
-            def work() -> dict[str, Any]:
-                act(desk.round, given, who)
-                return desk.state(who, whole=False)
+def acting(desk: Desk, name: str, act: Act) -> Route:
+    """What a person does, and the state after it."""
 
-            return JSONResponse(await run_in_threadpool(work), headers=FRESH)
+    async def handle(request: Request) -> Response:
+        given, who = await body(request), person(request, desk.asks_name)
+        if not who:
+            raise Unfit("Say who you are first.")
 
-        return Route(path, handle, methods=["POST"])
+        def work() -> dict[str, Any]:
+            act(desk.round, given, who)
+            return desk.state(who, whole=False)
 
-    pages = (("/", page), ("/page/{name}", page), ("/api/state", state), ("/api/image/{number}", image))
-    maps = (("prediction", prediction), ("utility", utility), ("points", points))
-    routes = [Route(path, function) for path, function in pages]
-    routes += [Route(f"/api/{name}/{{number}}", function) for name, function in maps]
-    routes += [post(f"/api/{name}", act) for name, act in ACTS.items()]
-    return Starlette(routes=routes, exception_handlers=handlers(log))
+        return JSONResponse(await run_in_threadpool(work), headers=FRESH)
+
+    return Route(f"/api/{name}", handle, methods=["POST"])
 
 
 def _answer(round: OpenRound, given: dict[str, Any], who: str) -> None:
