@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from alseg.api import resume, run
+    from alseg.interchange.exchange import export_labels, import_labels
     from alseg.options import Between
     from alseg.plugins import Registry, load_plugins
     from alseg.predicting import predict
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "alseg.api": ("run", "resume"),
+    "alseg.interchange.exchange": ("export_labels", "import_labels"),
     "alseg.options": ("Between",),
     "alseg.plugins": ("Registry", "load_plugins"),
     "alseg.protocols": ("Acquirer", "Dataset", "Images", "Model", "Oracle", "Selector"),
@@ -79,8 +81,10 @@ __all__ = [
     "Selector",
     "UserMistake",
     "Waiting",
+    "export_labels",
     "highest",
     "hookimpl",
+    "import_labels",
     "load_plugins",
     "pick",
     "predict",

@@ -18,6 +18,7 @@ from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.engine.team import join
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
+from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
@@ -64,16 +65,21 @@ def run(
         refuse_occupied(path)
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
     experiment = Experiment(registry, resolved, progress, team, attendance)
+    start = start_of(resolved.config.start_from, experiment.classes, experiment.images.pool, progress.say)
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if registry.files:
         record["plugin_files"] = [str(file) for file in registry.files]
+    if start is not None:
+        record["start"] = dict(start.facts)
     stored = {**resolved.config.nested(), "record": record}
     folder = None
     while folder is None:
         place = path or free_folder(Path("runs"), resolved.config)
         try:
-            folder = RunFolder.create(place, stored, experiment.fingerprints())
+            folder = RunFolder.create(
+                place, stored, experiment.fingerprints(), None if start is None else start.content
+            )
         except UserMistake:
             if path is not None or not (place / SETTINGS).exists():
                 raise  # else another run took the free name at the same moment
@@ -113,6 +119,7 @@ def resume(
     with _resumable(opened):
         resolved = resolve_stored(registry, opened, settings)
         opened.check_labels(len(records))
+        check_start(opened.path, before.get("record"))
         experiment = Experiment(registry, resolved, progress, team, attendance)
         experiment.check_same_data(opened)
     team.tell("go on", settings)

@@ -47,6 +47,7 @@ class RunConfig:
     cap: Count | None = None  # of these in one image; none: four times an image's even share
     labels: Literal["points", "all"] = "points"  # all: full supervision, the upper line
     rounds: Count | None = None
+    start_from: Path | None = None  # labels that round 0 trains on, instead of asking at random
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     split: Literal["val", "test"] | None = None
     protocol: Literal["honest", "paper"] = "honest"  # paper: also the best epoch on test
@@ -64,12 +65,14 @@ class RunConfig:
 
     def pixels_in(self, round: int, images: int = 1) -> int:
         """How many pixels an image are asked in a round, at most, in a pool of so many images."""
+        if round == 0 and self.start_from is not None:
+            return 0
         if self.pool_pixels_per_round is not None:
             share = -(-self.pool_pixels_per_round // images)
             return min(self.pool_pixels_per_round, self.cap or 4 * share)
         if round == 0:
             return self.first_pixels
-        spent = self.first_pixels + (round - 1) * self.pixels_per_round
+        spent = self.pixels_in(0) + (round - 1) * self.pixels_per_round
         return max(0, min(self.pixels_per_round, self.budget - spent))
 
     def total_rounds(self) -> int:
@@ -78,13 +81,14 @@ class RunConfig:
             return 1
         if self.pool_pixels_per_round is not None:
             return self.rounds or 10
-        left = self.budget - self.first_pixels
+        left = self.budget - self.pixels_in(0)
         rounds = 1 + -(-left // self.pixels_per_round)
         return rounds if self.rounds is None else min(rounds, self.rounds)
 
     def nested(self) -> dict[str, Any]:
         """As TOML holds it, None as "none"; `flatten` of it gives the same configuration again."""
-        unused = PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap")
+        unused = [*(PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap"))]
+        unused.append("start_from" if self.start_from is None else "first_pixels")
         return {name: value for name, value in _nested(self).items() if name not in unused}
 
 
@@ -176,13 +180,15 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     pieces = {kind: registry.find(kind, str(merged[kind])) for kind in PIECES}
     choices = {k: Choice(str(merged[k]), p.resolve(_options(k, merged))) for k, p in pieces.items()}
     config = _typed(RunConfig, merged, choices)
-    if config.first_pixels > config.budget:
+    if config.pixels_in(0) > config.budget and config.pool_pixels_per_round is None:
         raise UserMistake(
             f"first_pixels is {config.first_pixels}, more than the budget of {config.budget} pixels an image."
         )
     for key, (low, high) in (("scale", config.augment.scale), ("blur_sigma", config.augment.blur_sigma)):
         if low > high:
             raise UserMistake(f"augment.{key} goes from low to high, not from {low:g} to {high:g}.")
+    if config.start_from is not None and config.labels == "all":
+        raise UserMistake("start_from gives points to begin with; labels = all takes every pixel of the masks.")
     _refuse_contradictions(user)
     return Resolved(config, pieces, dataset)
 
@@ -228,6 +234,8 @@ def _refuse_contradictions(user: Mapping[str, Any]) -> None:
         raise UserMistake(
             f"pool_pixels_per_round counts over the whole pool, {given[0]} for each image: give one of them."
         )
+    if "start_from" in stated and "first_pixels" in stated:
+        raise UserMistake("first_pixels are asked at random in round 0, which start_from replaces: give one of them.")
     if "cap" in stated and "pool_pixels_per_round" not in stated:
         raise UserMistake("cap limits pool_pixels_per_round: give that as well.")
 

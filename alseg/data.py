@@ -131,7 +131,7 @@ def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classe
     if needs_masks and not pool.has_known:
         raise UserMistake("Every pixel of the training masks is void: there is nothing to learn from.")
     height, width = min(pool.sizes, key=lambda size: size[0] * size[1])
-    if config.first_pixels > height * width:
+    if config.start_from is None and config.first_pixels > height * width:
         raise UserMistake(f"first_pixels is {config.first_pixels}, but the smallest image has {height * width} pixels.")
     largest = max(pool.sizes, key=lambda size: size[0] * size[1])
     memory = physical_memory()

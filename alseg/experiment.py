@@ -72,8 +72,8 @@ class Experiment:
         if self._device.type == "cpu":
             keep_freed_memory()
         self._precision = choose_precision(self.config.precision, self._device)
-        self._images = open_images(resolved, progress)
-        self.split, self._pool, self._held_out = self._images.split, self._images.pool, self._images.held_out
+        self.images = open_images(resolved, progress)
+        self.split, self._pool, self._held_out = self.images.split, self.images.pool, self.images.held_out
         choice = self.config.oracle
         self.oracle: Oracle = self._pieces["oracle"].build(
             choice.options, images=self._pool, classes=self.classes, seed=self.config.seed
@@ -99,7 +99,7 @@ class Experiment:
             team=team,
         )
         self._scoring = Scoring(
-            self._images,
+            self.images,
             self.classes,
             self.config,
             device=self._device,
@@ -123,7 +123,7 @@ class Experiment:
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """A line an image, which tells it from any other."""
-        return self._images.fingerprints()
+        return self.images.fingerprints()
 
     def check_same_data(self, folder: RunFolder) -> None:
         """UserMistake where the images are no longer those that the run began with."""
@@ -272,7 +272,7 @@ class Experiment:
             device=self._device,
             precision=self._precision,
             progress=self._progress,
-            watch=None if self._images.test is None else partial(self._scoring.test_miou, model),
+            watch=None if self.images.test is None else partial(self._scoring.test_miou, model),
             team=self._team,
         )
 
@@ -300,7 +300,7 @@ class Experiment:
             **asked,
             **score_statistics(self.split, scored.matrix, self.classes),
             **({"audit": scored.audit} if scored.audit is not None else {}),
-            **paper_statistics(training.watched if self._images.test is not None else None),
+            **paper_statistics(training.watched if self.images.test is not None else None),
             "loss": training.loss,
             "train_seconds": training.seconds,
             "acquire_seconds": self._acquire_seconds,

@@ -10,6 +10,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -88,7 +89,15 @@ def read_mask_pixels(path: Path) -> np.ndarray:
     return _decoded(path, _mask_pixels)
 
 
-def _decoded(path: Path, pixels: Callable[[Image.Image, str | None], np.ndarray]) -> np.ndarray:
+def read_label_image(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """A sparsely labelled image: values [H, W] or colours [H, W, 3], where it is opaque [H, W], and its texts."""
+    return _decoded(path, _label_pixels)
+
+
+T = TypeVar("T")
+
+
+def _decoded(path: Path, pixels: Callable[[Image.Image, str | None], T]) -> T:
     try:
         with Image.open(path) as image:
             # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
@@ -133,3 +142,16 @@ def _mask_pixels(image: Image.Image, file_format: str | None) -> np.ndarray:
         raise AlsegError("a mask must hold whole class values, not fractions")
     values = np.asarray(image)
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _label_pixels(image: Image.Image, file_format: str | None) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    opaque = np.ones((image.height, image.width), bool)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        opaque = np.asarray(colours.getchannel("A")) == 255
+        if image.mode in ("LA", "PA"):
+            image = image.getchannel(0)
+        elif image.mode not in ("L", "P"):
+            image = colours.convert("RGB")
+    return _mask_pixels(image, file_format), opaque, texts

@@ -7,6 +7,7 @@ from typing import Any
 from alseg.answering import OpenRound
 from alseg.attending import attended, check_answered, waiting
 from alseg.experiment import Experiment
+from alseg.interchange.labelset import start_labels
 from alseg.store import RunFolder
 from alseg.values import PixelLabels, Question
 
@@ -18,11 +19,12 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
         supervise_fully(experiment, folder)
         return experiment.finished()
     for round in range(len(folder.rounds()), experiment.config.total_rounds()):
-        labels = folder.labels().before(round)
+        labels = folder.labels().before(round) if round else start_labels(folder)
+        starts = round == 0 and len(labels) > 0  # from labels that are there: nothing is asked at random
         questions = folder.questions(round)
         if questions is None:
-            questions = folder.write_questions(round, experiment.acquire(round, labels))
-        if not questions:
+            questions = folder.write_questions(round, [] if starts else experiment.acquire(round, labels))
+        if not questions and not starts:
             experiment.say(f"Round {round}: no candidate is left to ask; the run ends here.")
             break
         work = answered(experiment, folder, round, questions)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "run.toml"
 IMAGES = "images.jsonl"
+START = "start.csv"  # the labels a run started from
 # what every line of rounds.jsonl has
 RECORDED = (
     *("round", "labelled_pixels", "pixels_per_image", "split", "miou", "iou", "pixel_accuracy", "classes_per_image"),
@@ -76,8 +77,14 @@ class RunFolder:
         self.journal = Journal(self.path / "journal.jsonl")
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any], images: Iterable[Mapping[str, Any]] = ()) -> RunFolder:
-        """A new run, which appears with its settings and a line on each of its images by one rename."""
+    def create(
+        cls,
+        path: Path,
+        settings: Mapping[str, Any],
+        images: Iterable[Mapping[str, Any]] = (),
+        start: bytes | None = None,
+    ) -> RunFolder:
+        """A new run, which appears with its settings, a line on each of its images and what it starts from at once."""
         refuse_occupied(path)
         path = path.resolve() if path.is_symlink() else path
         try:
@@ -87,6 +94,8 @@ class RunFolder:
                 os.chmod(fresh, 0o755)
                 (fresh / "rounds").mkdir()
                 write_lines(fresh / IMAGES, images)
+                if start is not None:
+                    write_whole(fresh / START, start)
                 write_whole(fresh / SETTINGS, _as_toml(settings))
                 os.rename(fresh, path)
             except BaseException:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SMALL
+from PIL import Image
 from test_folder_dataset import write_pair
 
 ROOT = Path(__file__).parent.parent
@@ -33,9 +36,14 @@ def test_the_readmes_plugin_runs(cli, camvid, tmp_path):
     assert outcome.code == 0, outcome.err
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"```console\n(.+?)```", README, re.DOTALL)
+def commands(page: str = README) -> list[str]:
+    blocks = re.findall(r"```console\n(.+?)```", page, re.DOTALL)
     return [line[2:].split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def labels_of(folder: Path) -> Path:
+    (folder / "labels.csv").write_text("image,y,x,class\nb.png,1,2,road\nc,3,4,sky\n")
+    return folder / "labels.csv"
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("alseg run")])
@@ -44,6 +52,8 @@ def test_the_readmes_commands_are_understood(cli, camvid, tmp_path, command):
     for name in ("a.jpg", "b.png", "c.webp"):
         write_pair(tmp_path / "photos", tmp_path / "photos" / "masks", name)
     words = shlex.split(command.replace("CAMVID", str(camvid)).replace("PHOTOS", str(tmp_path / "photos")))[1:]
+    if "LABELS" in words:
+        words[words.index("LABELS")] = str(labels_of(tmp_path))
     tiny = list(SMALL)
     if "FILE" in words:
         words[words.index("FILE")] = "none"
@@ -64,6 +74,26 @@ def test_the_readmes_looks_at_datasets_work(cli, tmp_path, monkeypatch, command)
     write_pair(tmp_path / "photos", tmp_path / "photos" / "masks", "a.jpg")
     outcome = cli(*shlex.split(command.replace("PHOTOS", "photos"))[1:])
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/labels.md"])
+def test_the_imports_that_pages_show_work(cli, camvid, tmp_path, monkeypatch, page):
+    monkeypatch.chdir(tmp_path)
+    write_pair(tmp_path / "photos", tmp_path / "photos" / "masks", "a.jpg")
+    mask = np.full((32, 40), 255, np.uint8)
+    mask[3:9, 2:30] = 1
+    Path("scribbles").mkdir()
+    Image.fromarray(mask).save("scribbles/a.png")
+    Path("labels.json").write_text("image,y,x,class\na.jpg,1,2,road\n")
+    Path("3_query").mkdir()
+    mask = np.zeros((64, 64), bool)
+    mask[5, 6] = True
+    Path("3_query/queries.pkl").write_bytes(pickle.dumps({"/data/train00.png": mask}))
+    for command in commands((ROOT / page).read_text()):
+        if command.startswith("alseg import"):
+            words = shlex.split(command.replace("PHOTOS", "photos").replace("CAMVID", str(camvid)))[1:]
+            Path("labels.csv").unlink(missing_ok=True)
+            assert cli(*words).code == 0, command
 
 
 def test_the_targets_that_the_readme_names_exist():

@@ -21,6 +21,7 @@ from alseg.cli import (
     annotate_command,
     datasets_command,
     export_command,
+    import_command,
     plugins_command,
     predict_command,
     report_command,
@@ -83,6 +84,7 @@ def build_app(registry: Registry) -> typer.Typer:
     report_command.add_to(app)
     predict_command.add_to(app)
     export_command.add_to(app)
+    import_command.add_to(app)
     plugins_command.add_to(app)
     datasets_command.add_to(app)
     for failure in registry.notify("register_commands", app=app):

@@ -62,6 +62,9 @@ def run(
     ),
     cap: str = typer.Option(None, metavar="N", help="And of these in one image, at most.", rich_help_panel=BUDGET),
     labels: str = typer.Option(None, metavar="points|all", help="all: full supervision.", rich_help_panel=BUDGET),
+    start_from: str = typer.Option(
+        None, metavar="LABELS", help="Train first on these, instead of asking at random.", rich_help_panel=BUDGET
+    ),
     void: str = typer.Option(None, metavar="skip|ask", help="May void pixels be asked?", rich_help_panel=BUDGET),
     rounds: str = typer.Option(None, metavar="N", help="Trainings, at most.", rich_help_panel=TRAINING),
     size: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=TRAINING),

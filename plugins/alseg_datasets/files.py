@@ -60,6 +60,10 @@ class FileImages:
         """The image's name."""
         return self.files[i].key
 
+    def file(self, i: int) -> Path:
+        """The image's file."""
+        return self.files[i].image
+
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""
         return read_image(self.files[i].image)

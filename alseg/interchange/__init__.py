@@ -1,0 +1,1 @@
+"""Labels in other programs' formats: written for a run, and read back as points."""

@@ -1,0 +1,90 @@
+"""What a dataset knows: its classes, and its images by whatever name another program gives them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from alseg.errors import UserMistake
+from alseg.interchange.fields import shown
+from alseg.interchange.filenames import without_suffix
+from alseg.protocols import Dataset, Images
+from alseg.values import Classes
+
+_UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the names of files it was given
+
+
+class Known:
+    """A dataset's images, found by key, else by path, file name or stem.
+
+    images: by split; `train` is what unnamed stacks of masks are of.
+    """
+
+    def __init__(self, classes: Classes, images: Mapping[str, Images], sizes: Sequence[tuple[int, int]] = ()) -> None:
+        self.classes = classes
+        self._train = images.get("train")
+        self._place: dict[str, tuple[Images, int]] = {}
+        for split in images.values():
+            for i in range(len(split)):
+                self._place.setdefault(split.key(i), (split, i))
+        self._sizes = dict(zip(self._place, sizes, strict=False))
+        self._ends: dict[tuple[str, ...], set[str]] = {}
+        for key in self._place:
+            parts = _parts(key)
+            for start in range(len(parts)):
+                self._ends.setdefault(parts[start:], set()).add(key)
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Known:
+        """All splits of a dataset."""
+        return cls(dataset.classes, {split: dataset.images(split) for split in dataset.splits})
+
+    def train_keys(self) -> list[str]:
+        """The training images' names, sorted as PixelPick sorts its files."""
+        return [] if self._train is None else sorted(self._train.key(i) for i in range(len(self._train)))
+
+    def match(self, name: str) -> str | None:
+        """The key of an image that is called `name` elsewhere, None where there is none.
+
+        In this order: the key itself; the key that agrees with the name's last folders and stem, the more of
+        them the better. UserMistake where two agree as well.
+        """
+        if name in self._place:
+            return name
+        parts = _parts(name)
+        for start in range(len(parts)):
+            found = self._ends.get(parts[start:]) or self._ends.get((_uploaded(parts[start]), *parts[start + 1 :]))
+            if found and len(found) > 1:
+                first, second = sorted(found)[:2]
+                raise UserMistake(f"The image {shown(name)} may be {shown(first)} or {shown(second)}: use their keys.")
+            if found:
+                return next(iter(found))
+        return None
+
+    def size(self, key: str) -> tuple[int, int]:
+        """An image's height and width; decoded once."""
+        if key not in self._sizes:
+            images, i = self._place[key]
+            height, width = images.image(i).shape[:2]
+            self._sizes[key] = height, width
+        return self._sizes[key]
+
+    def mask(self, key: str) -> np.ndarray | None:
+        """An image's class values [H, W], None where it has no mask."""
+        images, i = self._place[key]
+        return images.mask(i)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """A name's folders and stem, in Unicode's composed form."""
+    path = PureWindowsPath(name) if "\\" in name and "/" not in name else PurePosixPath(name)
+    parts = [unicodedata.normalize("NFC", part) for part in path.parts if part not in (path.anchor, "..")]
+    return (*parts[:-1], without_suffix(parts[-1])) if parts else ()
+
+
+def _uploaded(part: str) -> str:
+    return _UPLOADED.sub("", part, count=1) if _UPLOADED.match(part) else part

@@ -1,0 +1,134 @@
+"""Labels on their way in or out, and those of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alseg.config import stored_config
+from alseg.errors import AlsegError, UserMistake
+from alseg.interchange.fields import shown
+from alseg.journal import fold, places
+from alseg.plugins import Registry
+from alseg.store import SETTINGS, START, RunFolder
+from alseg.values import Classes, PixelLabel, PixelLabels
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labelled pixels, and what a format may need or know besides.
+
+    sizes: (height, width) by image, where known. files: an image's file, relative to the data, where known.
+    notes: a sentence on each thing that was not taken as it was found.
+    """
+
+    labels: tuple[PixelLabel, ...]
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    classes: Classes | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def by_image(self) -> dict[str, list[PixelLabel]]:
+        """The labels of each image that has any, images in the order of `sizes`, then of the labels."""
+        found: dict[str, list[PixelLabel]] = {image: [] for image in self.sizes}
+        for label in self.labels:
+            found.setdefault(label.image, []).append(label)
+        return {image: labels for image, labels in found.items() if labels}
+
+    def file(self, image: str) -> str:
+        """What other programs find an image by."""
+        return self.files.get(image, image)
+
+
+def read_run(path: Path, registry: Registry | None = None) -> LabelSet:
+    """A run's labels, the answers of a round that is still open included; with a registry also its images' files."""
+    folder = RunFolder(path)
+    settings = folder.settings()
+    classes = _classes(path, settings.get("record"))
+    sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
+    labels = [*folder.labels()] or [*start_labels(folder)]
+    kept = {label.item for label in labels}
+    labels += [label for label in _open_answers(folder, settings) if label.item not in kept]
+    for label in labels:
+        _check(path, label, sizes, classes)
+    files, notes = _files(registry, settings) if registry is not None else ({}, ())
+    return LabelSet(tuple(labels), sizes, classes, files, notes)
+
+
+def start_labels(folder: RunFolder) -> PixelLabels:
+    """What a run started from, as labels of its round 0; none where it started from nothing."""
+    from alseg.interchange.start import numbered
+    from alseg.interchange.tables import read_csv
+
+    path = folder.path / START
+    return PixelLabels(tuple(numbered(read_csv(path).labels)) if path.exists() else ())
+
+
+def _open_answers(folder: RunFolder, settings: Mapping[str, Any]) -> Iterable[PixelLabel]:
+    number = len(folder.rounds())
+    questions = folder.questions(number) or []
+    items = {question.item for question in questions}
+    events = [event for event in folder.journal.events() if event["item"] in items]
+    answers, picked = fold(events), places(events)
+    oracle = settings.get("oracle")
+    source = str(oracle.get("name", "")) if isinstance(oracle, Mapping) else ""
+    for question in questions:
+        answer = answers.get(question.item)
+        y, x = picked.get(question.item, (question.y, question.x))
+        if answer is not None and y is not None and x is not None:
+            yield PixelLabel(
+                question.item, question.image, y, x, answer.name, number, source, answer.who, answer.seconds
+            )
+
+
+def _classes(path: Path, record: Any) -> Classes:
+    try:
+        names, void = tuple(str(name) for name in record["classes"]), int(record["void_value"])
+        colours = [tuple(bytes.fromhex(str(colour).removeprefix("#"))) for colour in record["colours"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise AlsegError(
+            f"{path / SETTINGS} does not say its classes: it is damaged, or of another version."
+        ) from error
+    if len(colours) != len(names) or any(len(colour) != 3 for colour in colours):
+        raise AlsegError(f"{path / SETTINGS} has not a colour a class: it is damaged.")
+    return Classes(names, void, tuple((c[0], c[1], c[2]) for c in colours))
+
+
+def _check(path: Path, label: PixelLabel, sizes: Mapping[str, Size], classes: Classes) -> None:
+    size = sizes.get(label.image)
+    if size is None:
+        raise AlsegError(f"The run {path} has a label of {shown(label.image)}, which is none of its images.")
+    try:
+        inside = 0 <= label.y < size[0] and 0 <= label.x < size[1]
+    except TypeError:
+        inside = False
+    if not inside:
+        raise AlsegError(
+            f"The run {path} has a label at (y {label.y}, x {label.x}), outside the image {shown(label.image)}."
+        )
+    if label.name is not None and label.name not in classes.index:
+        raise AlsegError(f"The run {path} has a label {shown(label.name)}, which is none of its classes.")
+
+
+def _files(registry: Registry, settings: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The training images' files, relative to the dataset's folder; none of a dataset that has no files."""
+    try:
+        table = {key: value for key, value in settings.items() if key != "record"}
+        choice = stored_config(registry, table, ("dataset",)).dataset
+        images = registry.find("dataset", choice.name).build(choice.options).images("train")
+        locate = getattr(images, "file", None)
+        if locate is None:
+            return {}, ()
+        found = {images.key(i): Path(locate(i)) for i in range(len(images))}
+    except UserMistake:
+        return {}, ("The dataset cannot be opened here: images are called by their keys, not by their files.",)
+    data = choice.options.get("data")
+    root = None if data is None else Path(str(data)).resolve()
+    inside = {k: root is not None and path.resolve().is_relative_to(root) for k, path in found.items()}
+    return {
+        k: path.resolve().relative_to(root).as_posix() if root and inside[k] else path.name for k, path in found.items()
+    }, ()

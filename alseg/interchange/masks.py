@@ -1,0 +1,175 @@
+"""Labels as images of class values, and label images and scribbles as points."""
+
+from __future__ import annotations
+
+import io
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from PIL import Image, ImageColor, PngImagePlugin
+
+from alseg.colours import colours_of
+from alseg.errors import UserMistake
+from alseg.imagefiles import is_image, nested_files, read_label_image
+from alseg.interchange.fields import items, shown, text, whole
+from alseg.interchange.filenames import file_names
+from alseg.interchange.labelset import LabelSet, Size
+from alseg.interchange.thinning import thinned
+from alseg.values import Classes, PixelLabel
+
+CLASSES = "classes.toml"
+NAME = "alseg-image"  # a PNG's text of this name says which image it belongs to, as JSON
+MOST = 2_000_000  # points of one import; a label takes some 200 bytes
+LOST = 'rounds, sources, who answered and in what time, and pixels answered "can\'t tell"'
+
+
+def write_masks(labels: LabelSet) -> dict[str, bytes]:
+    """A PNG of class values for each image that was asked, void where nothing is known, and their classes.toml."""
+    assert labels.classes is not None
+    classes = labels.classes
+    void = _void(classes)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: min(256, len(classes))] = colours_of(classes)[:256]
+    found = labels.by_image()
+    files = file_names({image: labels.file(image) for image in found}, ".png")
+    written = {CLASSES: _class_file(classes, void)}
+    for image, own in found.items():
+        mask = np.full(labels.sizes[image], void, np.uint8 if void <= 255 else np.uint16)
+        for pixel in own:
+            if pixel.name is not None:
+                mask[pixel.y, pixel.x] = classes.index[pixel.name]
+        picture = Image.fromarray(mask)
+        if mask.dtype == np.uint8:
+            picture.putpalette(palette.tobytes())
+        facts = PngImagePlugin.PngInfo()
+        facts.add_text(NAME, json.dumps(image))
+        content = io.BytesIO()
+        picture.save(content, "PNG", pnginfo=facts)
+        written[files[image]] = content.getvalue()
+    return written
+
+
+def _void(classes: Classes) -> int:
+    if len(classes) <= classes.void <= 65535:
+        return classes.void
+    return 255 if len(classes) <= 255 else 65535
+
+
+def _class_file(classes: Classes, void: int) -> bytes:
+    table = {"names": list(classes.names), "colours": [list(c) for c in colours_of(classes)], "void": void}
+    return tomli_w.dumps(table).encode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True)
+class Key:
+    """How label images mean classes: by value, or by packed RGB in colour pictures; -1 is unlabelled."""
+
+    classes: Classes
+    values: Mapping[int, int]
+    colours: Mapping[int, int]
+
+
+def read_masks(path: Path, classes: Classes | None = None, thin: int | None = None) -> LabelSet:
+    """The labelled pixels of a label image or of a folder of them, thinned where `thin` says how far apart.
+
+    What the values mean is said by classes.toml beside them, else by `classes`.
+    """
+    folder = path if path.is_dir() else path.parent
+    key = _key_of(folder / CLASSES) if (folder / CLASSES).is_file() else None if classes is None else _key(classes)
+    if key is None:
+        raise UserMistake(f"{path} does not say its classes: give --classes, the dataset, or a {CLASSES} beside it.")
+    files = nested_files(path) if path.is_dir() else {path.stem: path}
+    labels: list[PixelLabel] = []
+    sizes: dict[str, Size] = {}
+    for stem, file in files.items():
+        image, points, values = _points(file, stem, key, thin)
+        if image in sizes:
+            raise UserMistake(f"{file} is a second label image of {shown(image)}.")
+        sizes[image] = values.shape[0], values.shape[1]
+        if len(labels) + len(points) > MOST:
+            raise UserMistake(f"{path} has over {MOST} labelled pixels: give --thin N to keep some of them.")
+        names = [key.classes.names[value] for value in values[points[:, 0], points[:, 1]].tolist()]
+        for (y, x), name in zip(points.tolist(), names, strict=True):
+            labels.append(PixelLabel(f"imported-{len(labels):07}", image, y, x, name, 0, "imported", "", None))
+    return LabelSet(tuple(labels), sizes, key.classes)
+
+
+def label_images(path: Path) -> bool:
+    """Whether a folder holds pictures."""
+    return any(is_image(file) and file.is_file() for file in path.rglob("*"))
+
+
+def _points(file: Path, stem: str, key: Key, thin: int | None) -> tuple[str, np.ndarray, np.ndarray]:
+    """The image a label image belongs to, its points [n, 2], and its classes [H, W]."""
+    pixels, opaque, facts = read_label_image(file)
+    if pixels.ndim == 3:
+        red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int64), 2, 0)
+        values = _looked_up(red << 16 | green << 8 | blue, key.colours, opaque, file, lambda code: f"#{code:06x}")
+    else:
+        values = _looked_up(pixels.astype(np.int64), key.values, opaque, file, str)
+    image = stem
+    if NAME in facts:
+        try:
+            image = text(json.loads(facts[NAME]), NAME)
+        except ValueError as error:
+            raise UserMistake(f"{file} says in {NAME} what is no JSON.") from error
+    points = np.argwhere(values >= 0) if thin is None else thinned(values, thin)
+    return image, points, values
+
+
+def _looked_up(codes: np.ndarray, known: Mapping[int, int], opaque: np.ndarray, file: Path, named: Any) -> np.ndarray:
+    keys = np.array(sorted(known))
+    place = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
+    wrong = (keys[place] != codes) & opaque
+    if wrong.any():
+        y, x = (int(v) for v in np.argwhere(wrong)[0])
+        raise UserMistake(
+            f"{file} holds {named(int(codes[y, x]))} at (y {y}, x {x}), which is neither a class's nor void's."
+        )
+    values: np.ndarray = np.where(opaque, np.array([known[k] for k in keys.tolist()])[place], -1)
+    return values
+
+
+def _key(classes: Classes, values: Sequence[int] = (), void: int | None = None) -> Key:
+    """Values are those given, else 0 to C - 1; void, 255, black and white are unlabelled where no class has them."""
+    by_value = dict.fromkeys((255, classes.void if void is None else void), -1)
+    by_value |= {value: number for number, value in enumerate(values or range(len(classes)))}
+    by_colour = {0: -1, 0xFFFFFF: -1}
+    by_colour |= {c[0] << 16 | c[1] << 8 | c[2]: number for number, c in enumerate(colours_of(classes))}
+    return Key(classes, by_value, by_colour)
+
+
+def _key_of(path: Path) -> Key:
+    """From a TOML file with `names`, and if wanted `colours`, `values` and `void`."""
+    try:
+        table = tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogatepass"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserMistake(f"The classes {path} are not TOML: {error}.") from error
+    try:
+        names = [text(name, "a name") for name in items(table.get("names"), "names")]
+        colours = [_colour(colour) for colour in items(table.get("colours", []), "colours")]
+        values = [whole(value, "a value") for value in items(table.get("values", []), "values")]
+        void = whole(table["void"], "void") if isinstance(table.get("void"), int) else None
+    except UserMistake as error:
+        raise UserMistake(f"The classes {path}: {error}") from error
+    if not names or len(set(names)) < len(names):
+        raise UserMistake(f"{path} must give each class a name of its own.")
+    if any((codes and len(codes) != len(names)) or len(set(codes)) < len(codes) for codes in (colours, values)):
+        raise UserMistake(f"{path} must give each of its {len(names)} classes a colour or value of its own.")
+    return _key(Classes(tuple(names), -1, tuple(colours)), values, void)
+
+
+def _colour(value: Any) -> tuple[int, int, int]:
+    try:
+        parts = list(ImageColor.getrgb(value)[:3]) if isinstance(value, str) else list(value)
+        if len(parts) == 3 and all(type(part) is int and 0 <= part <= 255 for part in parts):
+            return parts[0], parts[1], parts[2]
+    except (ValueError, TypeError):
+        pass
+    raise UserMistake(f"{shown(value)} is no colour.")
