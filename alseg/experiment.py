@@ -226,7 +226,7 @@ class Experiment:
     def _report(self, figures: bool = False) -> None:
         if self.config.report:
             try:
-                write_report([self.folder.path], self.folder.path, figures)
+                write_report([self.folder.path], self.folder.path, figures, registry=self._registry)
             except Exception as error:  # the run's results are worth more than a page on them
                 self.say(f"There is no new report: {type(error).__name__}: {error}")
 
