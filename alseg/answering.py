@@ -103,6 +103,7 @@ class OpenRound:
         for name, answer in self._ledger.answers.items():
             if answer.name is not None and answer.name not in classes.index:
                 raise AlsegError(f"The journal answers {answer.name!r} to {name}, which is no class of the dataset.")
+        self._sealed = False
         self._advance(len(self._ledger.asks) - len(self._ledger.open))
 
     # What is asked
@@ -159,9 +160,15 @@ class OpenRound:
         """Whether nothing is left for whoever attends."""
         return not self._ledger.open
 
+    def seal(self) -> bool:
+        """Let nothing be taken back any more, where the round is complete; whether it is."""
+        with self._changed:
+            self._sealed = self.complete
+            return self._sealed
+
     def can_undo(self, who: str) -> bool:
         """Whether a person did anything in this round."""
-        return self._ledger.last_of(who) is not None
+        return not self._sealed and self._ledger.last_of(who) is not None
 
     def wait(self, seconds: float | None = None) -> bool:
         """Until the round is complete, or so long; whether it is."""
@@ -176,6 +183,8 @@ class OpenRound:
             guesses = [(a.name, ledger.questions[a.item].guess) for a in known if a.item in ledger.questions]
             guessed = [name == guess for name, guess in guesses if guess is not None and name is not None]
             spent = [a.seconds for a in known[-RECENT:] if a.seconds is not None]
+            if not self.asks_class:
+                spent = list(ledger.pick_seconds.values())[-RECENT:]
             return Tally(
                 done=len(ledger.asks) - len(ledger.open),
                 total=len(ledger.asks),
@@ -198,20 +207,20 @@ class OpenRound:
                 return
             ask = self._open_ask(name)
             if self._ledger.placed(ask.item).y is None:
-                raise NotOpen(f"The item {name} waits for a pick first.")
+                raise NotOpen(f"The item {name!r} waits for a pick first.")
             if not self._ledger.may(name, who):
                 raise NotOpen(
-                    f"The item {name} is not for {who}, who has answered it before or is to be checked by it."
+                    f"The item {name!r} is not for {who}, who has answered it before or is to be checked by it."
                 )
             (event,) = as_events([Answer(ask.item, class_, who, seconds)])
             self._done([event if name == ask.item else event | {"event": "vote", "ask": name}])
 
-    def pick(self, item: str, y: int, x: int, who: str) -> None:
+    def pick(self, item: str, y: int, x: int, who: str, seconds: float | None = None) -> None:
         """The pixel of a question that has none yet."""
-        self.pick_all([(item, y, x)], who)
+        self.pick_all([(item, y, x)], who, seconds)
 
-    def pick_all(self, picks: Iterable[tuple[str, int, int]], who: str) -> None:
-        """Several picks, written together."""
+    def pick_all(self, picks: Iterable[tuple[str, int, int]], who: str, seconds: float | None = None) -> None:
+        """Several picks, written together, which took so long each."""
         with self._changed:
             ledger = self._ledger
             new = [pick for pick in picks if ledger.places.get(pick[0]) != pick[1:]]  # a lost reply changes nothing
@@ -219,7 +228,7 @@ class OpenRound:
             for item, y, x in new:
                 question = ledger.questions.get(item)
                 if question is None or question.y is not None or item in ledger.places:
-                    raise NotOpen(f"The item {item} does not wait for a pick.")
+                    raise NotOpen(f"The item {item!r} does not wait for a pick.")
                 image, (height, width) = question.image, self.sizes[question.image]
                 if not (0 <= y < height and 0 <= x < width):
                     raise NotOpen(f"(y {y}, x {x}) lies outside the image of {height}x{width}.")
@@ -227,7 +236,7 @@ class OpenRound:
                 if (y, x) in asked or (image, y, x) in taken:
                     raise NotOpen(f"The pixel (y {y}, x {x}) of {image} was asked already.")
                 taken.add((image, y, x))
-            self._done([{**_event("picked", item, who), "y": y, "x": x} for item, y, x in new])
+            self._done([{**_event("picked", item, who), "y": y, "x": x, "seconds": seconds} for item, y, x in new])
 
     def skip(self, name: str, who: str) -> None:
         """Ask it later."""
@@ -238,7 +247,7 @@ class OpenRound:
     def undo(self, who: str) -> None:
         """Take back what a person did last in this round; its question is their next one."""
         with self._changed:
-            last = self._ledger.last_of(who)
+            last = None if self._sealed else self._ledger.last_of(who)
             if last is None:
                 raise NotOpen("There is nothing to take back in this round.")
             what, name = last
@@ -274,7 +283,7 @@ class OpenRound:
 
     def _open_ask(self, name: str) -> Any:
         if name not in self._ledger.open:
-            raise NotOpen(f"The item {name} does not wait for an answer.")
+            raise NotOpen(f"The item {name!r} does not wait for an answer.")
         return self._ledger.asks[name]
 
     def _shown(self, name: str) -> Question:
@@ -289,7 +298,9 @@ class OpenRound:
         if answer is None or question.y is None or question.x is None:
             return None
         facts = (question.item, question.image, question.y, question.x, answer.name, self.number)
-        return PixelLabel(*facts, self.source, answer.who, answer.seconds, question.audit)
+        spent = (answer.seconds, self._ledger.pick_seconds.get(question.item))
+        known = [seconds for seconds in spent if seconds is not None]
+        return PixelLabel(*facts, self.source, answer.who, sum(known) if known else None, question.audit)
 
     def _done(self, events: Sequence[Event]) -> None:
         """Write what was done, and only then hold it for done."""

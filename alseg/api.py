@@ -13,7 +13,7 @@ from typing import Any
 
 import alseg
 from alseg.answering import Attendance
-from alseg.attending import dismiss
+from alseg.attending import NOBODY_WAITS, dismiss
 from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.engine.team import join
 from alseg.errors import Interrupted, UserMistake, Waiting
@@ -200,15 +200,14 @@ def _carried_on(experiment: Experiment, folder: RunFolder, settings: Mapping[str
             folder.write_settings(settings)
         try:
             records = run_rounds(experiment, folder)
-        except Waiting:
-            experiment.dismiss()
-            dismiss(
-                experiment.selector, experiment.oracle, "Nobody waits for answers any more; what was answered is kept."
-            )
+        except BaseException as error:
+            if isinstance(error, Waiting):
+                experiment.dismiss()
+            dismiss(experiment.selector, experiment.oracle, NOBODY_WAITS)
             raise
         experiment.dismiss()
         last_word = f"The run is complete. Its results are in {folder.path.resolve()}."
-        dismiss(experiment.selector, experiment.oracle, last_word)
+        dismiss(experiment.selector, experiment.oracle, last_word, done=True)
         return _result(folder, records)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ def attends(piece: Any) -> bool:
     return callable(getattr(piece, "attend", None))
 
 
+def is_person(piece: Any) -> bool:
+    """Whether a person stands behind a piece, who may take a week."""
+    return attends(piece) and bool(getattr(piece, "is_person", False))
+
+
 def attended(round: OpenRound, selector: Any, oracle: Any) -> None:
     """Let whoever picks pick and whoever answers answer; what is not answered then is waited for."""
     if round.unplaced() and attends(selector):
@@ -44,7 +50,7 @@ def attended(round: OpenRound, selector: Any, oracle: Any) -> None:
 
 def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Attendance | None) -> None:
     """UserMistake where settings do not go with who picks and who answers."""
-    if attendance is not None and not attends(selector) and not attends(oracle):
+    if attendance is not None and not is_person(selector) and not is_person(oracle):
         raise UserMistake(
             "--wait, --browser, --host and --port are for runs that a person answers; this one's oracle is "
             f"{config.oracle.name!r}."
@@ -77,12 +83,12 @@ def waiting(round: OpenRound, by_person: bool) -> Iterator[None]:
         raise
 
 
-def dismiss(selector: Any, oracle: Any, message: str) -> None:
-    """Tell those who attend that nothing more will be asked by this process."""
+def dismiss(selector: Any, oracle: Any, message: str, done: bool = False) -> None:
+    """Tell those who attend that this process will ask nothing more; done: all is answered."""
     for piece in (selector, oracle):
         leave = getattr(piece, "dismiss", None)
         if callable(leave):
-            leave(message)
+            leave(message, done)
 
 
 def annotate(
@@ -101,21 +107,23 @@ def annotate(
     with folder.lock():
         number, settings = len(folder.rounds()), folder.settings()
         questions = folder.questions(number)
-        go_on = f"`alseg resume {folder.path}` goes on."
-        if not questions or folder.has_model(number):
-            raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
+        go_on = f"`alseg resume {shlex.quote(str(folder.path))}` goes on."
         try:
             config = stored_config(registry, settings | {"record": {}}, ("dataset", "selector", "oracle"))
         except UserMistake as error:
             hint = plugin_hint(settings.get("record"))
             raise UserMistake(f"{folder.path / SETTINGS} cannot be taken up: {error}{hint}") from error
+        if number >= config.total_rounds():
+            raise UserMistake(f"The run {folder.path} is complete: it asks nothing any more.")
+        if not questions or folder.has_model(number):
+            raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
         dataset = registry.find("dataset", config.dataset.name).build(config.dataset.options)
         images = Unchanged(dataset.images("train"), folder.images())
         selector = registry.find("selector", config.selector.name).build(config.selector.options)
         oracle = registry.find("oracle", config.oracle.name).build(
             config.oracle.options, images=images, classes=dataset.classes, seed=config.seed
         )
-        by_person = attends(oracle) or (attends(selector) and questions[0].y is None)
+        by_person = is_person(oracle) or (is_person(selector) and questions[0].y is None)
         if not by_person:
             raise UserMistake(f"The pixels of {folder.path} are labelled by {config.oracle.name!r}: {go_on}")
         with open_round(
@@ -137,7 +145,7 @@ def annotate(
             except Waiting as wait:
                 dismiss(selector, oracle, NOBODY_WAITS)
                 raise Waiting(f"{wait} What was answered is kept; the same command goes on.") from wait
-            dismiss(selector, oracle, f"All questions of this round are answered. {go_on}")
+            dismiss(selector, oracle, f"All questions of this round are answered. {go_on}", done=True)
         return len(questions)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from alseg.answering import Attendance, OpenRound
 from alseg.asking import Asking
-from alseg.attending import attends, check_people, open_round
+from alseg.attending import attends, check_people, is_person, open_round
 from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
 from alseg.data import check_data, open_images, refuse_changed
@@ -80,7 +80,7 @@ class Experiment:
         )
         acquirer, selector = self._pieces["acquirer"], self._pieces["selector"]
         self.selector: Selector = selector.build(self.config.selector.options)
-        self._picks, self.by_person = attends(self.selector), attends(self.oracle) or attends(self.selector)
+        self._picks, self.by_person = attends(self.selector), is_person(self.oracle) or is_person(self.selector)
         check_people(self.config, self.selector, self.oracle, attendance)
         truth = self.oracle.sees_truth
         self._skip_void = self.config.void == "skip" or (self.config.void is None and truth)
@@ -226,7 +226,7 @@ class Experiment:
     def _report(self, figures: bool = False) -> None:
         if self.config.report:
             try:
-                write_report([self.folder.path], self.folder.path, figures)
+                write_report([self.folder.path], self.folder.path, figures, registry=self._registry)
             except Exception as error:  # the run's results are worth more than a page on them
                 self.say(f"There is no new report: {type(error).__name__}: {error}")
 

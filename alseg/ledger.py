@@ -55,6 +55,7 @@ class Ledger:
         self.asks = {ask.name: ask for ask in asks_of(questions, plan)}
         self.answers: dict[str, Answer] = {}  # by ask
         self.places: dict[str, tuple[int, int]] = {}  # of items that were picked
+        self.pick_seconds: dict[str, float] = {}
         self.skips: dict[str, int] = {}
         self.open = OrderedDict.fromkeys(self.asks)
         self.history: list[tuple[str, str, str]] = []  # what was done, with which ask, by whom
@@ -76,6 +77,8 @@ class Ledger:
             self.answers[name] = answer_of(event)
         elif kind == "picked":
             self.places[name] = int(event["y"]), int(event["x"])
+            if event.get("seconds") is not None:
+                self.pick_seconds[name] = float(event["seconds"])
         elif kind == "skipped":
             self.skips[name] = self.skips.get(name, 0) + 1
             if name in self.open:
@@ -93,6 +96,7 @@ class Ledger:
             self.answers.pop(name, None)
         elif what == "picked":
             self.places.pop(name, None)
+            self.pick_seconds.pop(name, None)
         elif what == "skipped":
             self.skips[name] = max(0, self.skips.get(name, 0) - 1)
         self.open[name] = None

@@ -75,8 +75,13 @@ def served(settings: dict[str, Any], out: Path, **attendance: Any) -> Iterator[t
         time.sleep(0.01)
     if not work.is_alive():
         work.done()
-    with httpx.Client(base_url=listening.address(), timeout=30) as client:
-        yield client, work
+    try:
+        with httpx.Client(base_url=listening.address(), timeout=30) as client:
+            yield client, work
+    finally:
+        from alseg_human.server import stop_page
+
+        stop_page(out)
 
 
 def post(client: httpx.Client, act: str, **given: Any) -> dict[str, Any]:

@@ -180,6 +180,52 @@ def test_the_page_finds_the_server_again(page, tmp_path):
     second.process.kill()
 
 
+def test_the_last_answer_of_a_round_can_be_taken_back(page, tmp_path):
+    with served(settings(tmp_path), tmp_path / "run") as (client, work):
+        page.goto(str(client.base_url))
+        for _ in range(11):
+            press(page, "1")
+        last = ready(page)
+        page.keyboard.press("1")
+        page.wait_for_function("() => document.body.innerText.includes('Backspace takes it back')")
+        page.keyboard.press("Backspace")
+        assert ready(page) == last
+        page.keyboard.press("2")
+        work.done()
+    made = lines(tmp_path / "run" / "labels.jsonl")
+    assert [line["class"] for line in made if line["item"] == last] == [made_name(made, 1)]
+
+
+def made_name(made: list[dict[str, Any]], value: int) -> str:
+    """CamVid's name of a class."""
+    assert made
+    return ("sky", "building")[value]
+
+
+def test_ctrl_c_is_said_on_the_page_which_goes_on_later(page, tmp_path):
+    import signal
+
+    from test_slow_human import Process, words
+
+    run, data = tmp_path / "run", write_camvid(tmp_path / "camvid", train=4)
+    Process(tmp_path, *words(data, run), "--no-wait").ends(3)
+    first = Process(tmp_path, "annotate", run, "--no-browser")
+    with first.client() as client:
+        address = str(client.base_url)
+    page.goto(address)
+    press(page, "1")
+    asked = ready(page)
+    first.process.send_signal(signal.SIGINT)
+    page.wait_for_function("() => document.body.dataset.phase === 'stopped'", timeout=20_000 * SLOWNESS)
+    assert "Stopped" in page.inner_text("#waiting")
+    picture(page, "stopped")
+    first.ends(3)
+    second = Process(tmp_path, "annotate", run, "--no-browser", "--port", address.rstrip("/").rpartition(":")[2])
+    second.client().close()
+    assert ready(page) == asked
+    second.process.kill()
+
+
 def test_pixels_are_picked_by_mouse_and_by_keys(page, tmp_path):
     given = settings(tmp_path, rounds=2, selector="human")
     with served(given, tmp_path / "run") as (client, work):
@@ -205,9 +251,9 @@ def test_pixels_are_picked_by_mouse_and_by_keys(page, tmp_path):
 
 
 def stop(run: Path, work: Any) -> None:
-    from alseg_human.server import _pages
+    from alseg_human.server import stop_page
 
-    _pages.pop(run.resolve())._server.should_exit = True
+    stop_page(run)
     with pytest.raises(alseg.AlsegError):
         work.done()
 
@@ -241,6 +287,23 @@ def test_a_large_photograph_and_forty_classes_on_a_narrow_screen(chromium, tmp_p
         ready(page, other_than=before)
         press(page, "3")
         assert [e["class"] for e in lines(tmp_path / "run" / "journal.jsonl")] == [names[39], names[2]]
+        chord = page.locator("#class-list button", has_text=names[20]).locator(".chip").inner_text().strip().lower()
+        assert re.fullmatch("[a-z]{2}", chord)
+        before = ready(page)
+        page.keyboard.press(chord[0])
+        assert page.is_visible("#chord")
+        page.keyboard.press("Shift+D")  # what is armed stays on the screen
+        assert page.is_visible("#chord")
+        page.keyboard.press("Space")
+        after = ready(page, other_than=before)
+        assert not page.is_visible("#chord")
+        page.keyboard.press(chord[1])  # no half of an earlier chord is left to answer with
+        page.keyboard.press("Escape")
+        assert ready(page) == after
+        page.keyboard.press(chord[0])
+        page.keyboard.press(chord[1])
+        ready(page, other_than=after)
+        assert lines(tmp_path / "run" / "journal.jsonl")[-1]["class"] == names[20]
         page.close()
         stop(tmp_path / "run", work)
 

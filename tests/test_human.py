@@ -108,7 +108,7 @@ def test_a_round_may_take_a_week(settings, tmp_path, cli):
     sitting(run, name_of, 12, complete=True)
     assert cli("resume", run, "--no-wait").code == 0
     outcome = cli("annotate", run)
-    assert outcome.code == 2 and "asks nothing now" in outcome.err
+    assert outcome.code == 2 and "asks nothing any more" in outcome.err
     alseg.run(settings | {"oracle": "ground-truth", "void": "ask"}, out=tmp_path / "truth")
     assert labels(run) == labels(tmp_path / "truth")
 
@@ -133,13 +133,11 @@ def sitting(run: Path, name_of: Any, count: int, *, complete: bool) -> None:
         with pytest.raises(UserMistake, match="is being written by"):
             annotate(folder, registry=load_plugins())
     # a thread cannot be sent Ctrl-C: the process that serves is a test of its own
-    from alseg_human.server import _pages
+    from alseg_human.server import stop_page
 
-    page = _pages[run.resolve()]
-    page._server.should_exit = True
+    stop_page(run)
     with pytest.raises(alseg.AlsegError, match="has stopped"):
         work.done()
-    _pages.clear()
 
 
 def test_a_person_picks_and_the_masks_answer(settings, tmp_path):
@@ -230,12 +228,11 @@ def test_the_state_survives_a_restart(settings, tmp_path):
                     given = {"item": state["queue"][0]["item"]} | ({"class": "sky"} if act == "answer" else {})
                     state = post(client, act, **given)
             states.append(client.get("/api/state").json())
-        from alseg_human.server import _pages
+        from alseg_human.server import stop_page
 
-        _pages[run.resolve()]._server.should_exit = True
+        stop_page(run)
         with pytest.raises(alseg.AlsegError, match="has stopped"):
             work.done()
-        _pages.clear()
     ignored = {"session"}
     assert {k: v for k, v in states[0].items() if k not in ignored} == {
         k: v for k, v in states[1].items() if k not in ignored

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
-from annotator import Working, post, served
+from annotator import Working, answer_all, post, served
 from conftest import write_camvid
 from test_human import TINY
 
 import alseg
 from alseg.answering import Attendance
 from alseg.errors import UserMistake
+from alseg_human.pictures import Pictures
 
 ORIGIN = "http://evil.example"
 
@@ -34,9 +39,9 @@ def settings_of(place: Path) -> dict[str, object]:
 
 
 def stop(run: Path) -> None:
-    from alseg_human.server import _pages
+    from alseg_human.server import stop_page
 
-    _pages.pop(run.resolve())._server.should_exit = True
+    stop_page(run)
 
 
 def journal(run: Path) -> bytes:
@@ -207,3 +212,61 @@ def test_a_port_that_is_taken_is_refused(tmp_path):
     how = Attendance(browser=False, host="no.such.host.invalid")
     with pytest.raises(UserMistake, match="no address"):
         Working(lambda: alseg.resume(tmp_path / "run", attendance=how)).done()
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://]", "//", "http://127.0.0.1:x"])
+def test_an_origin_that_is_none_is_refused(page, origin):
+    refused(page, 403, "refused", json={"item": item(page[0]), "class": "sky"}, headers={"origin": origin})
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\nforged line", "\x00"])
+def test_an_item_that_is_no_line_is_refused(page, name):
+    body = json.dumps({"item": name, "class": "sky"}).encode()
+    refused(page, 400, "item must be", content=body, headers={"content-type": "application/json"})
+
+
+def test_one_image_is_decoded_once_however_many_ask(tmp_path):
+    class Slow:
+        reads = 0
+
+        def image(self, i: int) -> np.ndarray:
+            self.reads += 1
+            time.sleep(0.05)
+            return np.zeros((10, 10, 3), np.uint8)
+
+    images = Slow()
+    pictures = Pictures(images)
+    threads = [threading.Thread(target=pictures.image, args=(0,)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert images.reads <= 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "::1"])
+def test_any_loopback_address_is_served_under_its_name(tmp_path, host):
+    try:
+        with served(settings_of(tmp_path), tmp_path / "run", host=host) as (client, _):
+            assert client.get("/api/state").status_code == 200
+    except UserMistake:
+        pytest.skip(f"there is no {host} here")
+
+
+def test_a_run_that_fails_leaves_no_page_behind(tmp_path, monkeypatch):
+    """And the next call serves anew."""
+    import alseg.experiment
+
+    given = settings_of(tmp_path)
+
+    def broken(*_, **__):
+        raise alseg.AlsegError("The training broke.")
+
+    monkeypatch.setattr(alseg.experiment, "train_round", broken)
+    with served(given, tmp_path / "run") as (client, work):
+        address = str(client.base_url)
+        answer_all(client, lambda _: "sky", rounds=1)
+        with pytest.raises(alseg.AlsegError, match="broke"):
+            work.done()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address)

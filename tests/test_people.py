@@ -276,6 +276,6 @@ def test_a_name_that_is_none_is_refused(tmp_path):
         assert client.get("/api/state", headers={"x-alseg-who": "x" * 61}).status_code == 400
         assert client.get("/api/state", headers={"x-alseg-who": "J%C3%BCrgen"}).json()["who"] == "Jürgen"
         assert client.get("/api/state", headers={"x-alseg-who": "a%0Ab"}).status_code == 400
-        from alseg_human.server import _pages
+        from alseg_human.server import stop_page
 
-        _pages.popitem()[1]._server.should_exit = True
+        stop_page(tmp_path / "run")

@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
+    context: typer.Context,
     runs: list[Path] = typer.Argument(..., metavar="RUN...", help="Folders of runs, finished or not."),
     out: Path = typer.Option(
         None, metavar="DIR", help="Where to write; by default the run's folder, or `report` for several runs."
@@ -33,5 +34,5 @@ def report(
     """
     from alseg.report.page import write_report
 
-    page = write_report(runs, out or (runs[0] if len(runs) == 1 else Path("report")))
+    page = write_report(runs, out or (runs[0] if len(runs) == 1 else Path("report")), registry=context.obj)
     typer.echo(json.dumps({"report": str(page)}) if as_json else f"report: {page}")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS, DASHES = "osD^vP", ("-", "--", "-.", ":")
 INK, MUTED, GRID, PAPER = "#1b1d20", "#63686f", "#dfe2e6", "#fefefd"  # the page gives them its own colours
-NAMES = {"learning-curve", "time", "class-iou", "confusion", "diversity", "asked-classes", "places"}  # of a run's
+NAMES = {"learning-curve", "time", "class-iou", "confusion", "diversity", "asked-classes", "places"} | {
+    *("labelling-time", "acts", "seconds", "agreement")
+}  # of a run's
 MOST_CLASSES = 40  # in a figure with a row a class
 MOST_TICKS = 10
 MOST_NUMBERED = 25  # of them, with numbers in the cells
@@ -80,7 +82,7 @@ def as_png(figure: Figure) -> bytes:
 
 def learning_curve(run: RunView) -> Figure:
     """The mean IoU, and each class's, against the labelled pixels per image."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     scored = run.scored
     pixels = [record["pixels_per_image"] for record in scored]
     ends = []
@@ -91,7 +93,7 @@ def learning_curve(run: RunView) -> Figure:
             ends.append((values[-1], name))
     means = [100 * record["miou"] for record in scored]
     axes.plot(pixels, means, color=COLOURS[0], lw=2.5, marker="o", zorder=3)
-    for x, y in _some(list(zip(pixels, means, strict=True))):
+    for x, y in some(list(zip(pixels, means, strict=True))):
         axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="center", color=INK, weight="bold")
     if len(ends) <= MOST_NUMBERED:
         for y, (_, name) in zip(_spread([value for value, _ in sorted(ends)], 3.6), sorted(ends), strict=True):
@@ -100,30 +102,35 @@ def learning_curve(run: RunView) -> Figure:
             ).set_parse_math(False)
     axes.set(xlabel="labelled pixels per image", ylabel=f"IoU on {scored[0]['split']} (%)")
     axes.set_ylim(0, 100)
-    axes.set_xticks(_some(pixels))
+    axes.set_xticks(some(pixels))
     return figure
 
 
 def over_labels(runs: Sequence[RunView]) -> Figure:
     """The mean IoU of several runs against the labelled pixels per image."""
-    return _curves(runs, "labelled pixels per image", lambda run: [r["pixels_per_image"] for r in run.records])
+    return curves(runs, "labelled pixels per image", lambda run: [r["pixels_per_image"] for r in run.records])
 
 
 def over_time(runs: Sequence[RunView]) -> Figure:
     """The mean IoU of runs against the time spent."""
-    return _curves(runs, "computing time (minutes)", RunView.minutes)
+    return curves(runs, "computing time (minutes)", RunView.minutes)
 
 
-def _curves(runs: Sequence[RunView], label: str, where: Callable[[RunView], list[float]]) -> Figure:
-    figure, axes = _canvas()
+def curves(runs: Sequence[RunView], label: str, where: Callable[[RunView], list[float] | None]) -> Figure:
+    """The mean IoU of several runs against something; those that have nothing of it have no curve."""
+    figure, axes = canvas()
     styles = itertools.cycle(itertools.product(DASHES, zip(COLOURS, MARKERS, strict=True)))
     splits = {record["split"] for run in runs for record in run.scored}
     lines, names = [], []
     for run, name, (dash, (colour, marker)) in zip(runs, run_names(runs), styles, strict=False):
-        scored = [(x, 100 * r["miou"]) for x, r in zip(where(run), run.records, strict=True) if r["miou"] is not None]
+        full = len(runs) > 1 and run.settings.get("labels") == "all"
+        places = [0.0] * len(run.records) if full else where(run)
+        scored = [
+            (x, 100 * r["miou"]) for x, r in zip(places or (), run.records, strict=False) if r["miou"] is not None
+        ]
         if not scored:
             continue
-        if len(runs) > 1 and run.settings.get("labels") == "all":  # every pixel is labelled: the upper line
+        if full:  # every pixel is labelled: the upper line
             lines.append(axes.axhline(scored[-1][1], color=colour, ls=dash, lw=2))
             name += " (all pixels)"
         else:
@@ -149,10 +156,10 @@ def class_iou(run: RunView) -> Figure:
     """A row a class and a column a round, the IoU in each cell."""
     names = list(run.scored[0]["iou"])[:MOST_CLASSES]
     values = [[np.nan if r["iou"][n] is None else 100 * r["iou"][n] for r in run.scored] for n in names]
-    figure, axes = _canvas(height=1.2 + 0.3 * len(names))
+    figure, axes = canvas(height=1.2 + 0.3 * len(names))
     _heat_map(axes, np.array(values), "{:.0f}", 100)
     axes.set_yticks(range(len(names)), names, parse_math=False)
-    ticks = _some(list(range(len(run.scored))))
+    ticks = some(list(range(len(run.scored))))
     axes.set_xticks(ticks, [f"{run.scored[tick]['pixels_per_image']:.4g}" for tick in ticks])
     axes.set_xlabel("labelled pixels per image")
     _bar(figure, axes, "IoU (%)")
@@ -166,7 +173,7 @@ def _confusion_of_last(run: RunView) -> Iterator[Drawn]:
     totals = matrix.sum(1, keepdims=True)
     shares = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)
     size = max(3.2, 1.4 + 0.42 * len(matrix))
-    figure, axes = _canvas(width=size + 1.2, height=size)
+    figure, axes = canvas(width=size + 1.2, height=size)
     _heat_map(axes, shares, "{:.0f}", 100)
     axes.set_yticks(range(len(matrix)), run.classes, parse_math=False)
     axes.set_xticks(range(len(matrix)), run.classes, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
@@ -177,13 +184,13 @@ def _confusion_of_last(run: RunView) -> Iterator[Drawn]:
 
 def diversity(run: RunView) -> Figure:
     """The paper's diversity over the rounds."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     rounds = [record["round"] for record in run.records]
     lines = (("classes_per_image", "of the last asking", "o-"), ("classes_per_image_total", "of all labels", "s--"))
     for (key, label, style), colour in zip(lines, COLOURS, strict=False):
         axes.plot(rounds, [_or_nan(r[key]) for r in run.records], style, color=colour, lw=2, label=label)
     axes.set(xlabel="round", ylabel="distinct classes per image")
-    axes.set_xticks(_some(rounds))
+    axes.set_xticks(some(rounds))
     axes.set_ylim(bottom=0)
     figure.legend(frameon=False, loc="outside lower center", ncols=2, labelcolor=INK)
     return figure
@@ -194,7 +201,7 @@ def class_histogram(run: RunView) -> Figure:
     counts = run.label_counts()
     names = [name for name in run.classes if counts[name]][:MOST_CLASSES] or list(run.classes)[:1]
     total = max(1, sum(counts.values()))
-    figure, axes = _canvas(height=1.4 + 0.3 * len(names))
+    figure, axes = canvas(height=1.4 + 0.3 * len(names))
     rows = np.arange(len(names))
     axes.barh(rows, [100 * counts[name] / total for name in names], color=COLOURS[0], height=0.62, label="labels")
     matrix = run.confusion(run.scored[-1]["round"]) if run.scored else None
@@ -223,7 +230,7 @@ def places(run: RunView) -> Figure:
     bins = (max(4, min(24, round(16 * height / width))), 16)
     y, x = np.array(where).reshape(-1, 2).T
     counts = np.histogram2d(y, x, bins=bins, range=((0, 1), (0, 1)))[0]
-    figure, axes = _canvas()
+    figure, axes = canvas()
     # the share that a cell would have if pixels were asked everywhere alike
     even = len(where) / counts.size
     axes.imshow(counts / max(even, 1e-9), cmap="cividis", extent=(0, 1, 1, 0), aspect=height / width)
@@ -233,7 +240,8 @@ def places(run: RunView) -> Figure:
     return figure
 
 
-def _canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
+def canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes in the house's look."""
     # the object interface: no global state of pyplot, no display needed
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -251,7 +259,7 @@ def _canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _some(values: list[Any]) -> list[Any]:
+def some(values: list[Any]) -> list[Any]:
     """At most MOST_TICKS of the values, evenly, the last among them."""
     step = -(-len(values) // MOST_TICKS)
     return values[::-1][::step][::-1] if values else values

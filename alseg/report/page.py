@@ -19,8 +19,11 @@ from PIL import Image
 import alseg
 from alseg.colours import heat
 from alseg.errors import AlsegError
+from alseg.plugins import Registry, load_plugins
+from alseg.report.answer_figures import draw_answers, draw_efforts
 from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
 from alseg.report.reading import RunView
+from alseg.report.sections import answer_sections, labelling_facts, over_seeds
 from alseg.report.table import table_rows
 from alseg.store import read_lines, write_whole
 
@@ -38,14 +41,15 @@ class Mark(NamedTuple):
     round: int
 
 
-def write_report(runs: Sequence[Path], out: Path, files: bool = True) -> Path:
+def write_report(runs: Sequence[Path], out: Path, files: bool = True, registry: Registry | None = None) -> Path:
     """Write `out`/report.html on one run or several, and with `files` its figures as PNG and SVG beside it.
 
-    Reads the runs' files only, takes no lock, and may be called while they go on. Returns the page's path.
+    Reads the runs' files only, takes no lock, and may be called while they go on. registry: the plugins whose
+    acquirers say in a line what their utility is; by default the first-party ones. Returns the page's path.
     """
     views = [RunView.read(run) for run in runs]
     try:
-        page, figures = _page(views)
+        page, figures = _page(views, registry or load_plugins(third_party=False))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         names = ", ".join(str(run) for run in runs)
         raise AlsegError(f"The files of {names} do not fit together ({type(error).__name__}: {error}).") from error
@@ -75,20 +79,22 @@ def _state(run: Path) -> bytes:
     return hashlib.sha256(rounds.read_bytes() if rounds.exists() else b"").hexdigest().encode()
 
 
-def _page(views: Sequence[RunView]) -> tuple[str, dict[str, Drawn]]:
+def _page(views: Sequence[RunView], registry: Registry) -> tuple[str, dict[str, Drawn]]:
     """The page's text, and its figures by file name."""
-    comparison = list(draw_comparison(views)) if len(views) > 1 else []
+    comparison = [*draw_comparison(views), *draw_efforts(views)] if len(views) > 1 else []
     sections, written = [], {drawn.name: drawn for drawn in comparison}
     for number, (view, name) in enumerate(zip(views, run_names(views), strict=True)):
-        drawn = list(draw_run(view))
+        drawn = [*draw_run(view), *draw_answers(view)]
         safe = re.sub(r"[^\w.-]", "-", view.name)
         prefix = f"{number + 1}-{safe}-" if len(views) > 1 else ""
         written |= {prefix + one.name: one for one in drawn}
-        sections.append(_section(view, drawn, number) | {"name": name})
+        section = _section(view, drawn, number) | {"name": name}
+        sections.append(section | answer_sections(view, registry))
     page = _template().render(
         title=views[0].name if len(views) == 1 else f"{len(views)} runs",
         comparison=[_figure(drawn, f"all-{drawn.name}") for drawn in comparison],
         overview=_overview(views),
+        seeds=over_seeds(views) if len(views) > 1 else [],
         sections=sections,
         version=alseg.__version__,
     )
@@ -110,14 +116,20 @@ def _section(view: RunView, drawn: Iterable[Drawn], number: int) -> dict[str, An
 
 
 def _overview(views: Sequence[RunView]) -> list[list[str]]:
+    labelled = any(view.acts for view in views)
     rows = [["run", "pieces", "rounds", "pixels/image", "mIoU %", "minutes"]]
+    rows[0] += ["labelling minutes", "keys, clicks"] if labelled else []
     for view, name in zip(views, run_names(views), strict=True):
         last, minutes = (view.records[-1] if view.records else None), view.minutes()
         scored = None if last is None else last["miou"]
         cells = [name, view.title, str(len(view.records))]
         cells.append("-" if last is None else f"{last['pixels_per_image']:.4g}")
         cells.append("-" if scored is None else f"{100 * scored:.1f}")
-        rows.append([*cells, f"{minutes[-1]:.1f}" if minutes else "-"])
+        cells.append(f"{minutes[-1]:.1f}" if minutes else "-")
+        if labelled:
+            spent, acts = view.labelling_minutes(), view.acts
+            cells += [f"{spent[-1]:.1f}" if spent else "-", str(len(acts)) if acts else "-"]
+        rows.append(cells)
     return rows
 
 
@@ -132,7 +144,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
     facts.append(("rounds finished", str(len(view.records))))
     if view.records:
         facts.append(("computing time", f"{view.minutes()[-1]:.1f} minutes on {view.records[-1]['device']}"))
-    return facts
+    return facts + labelling_facts(view)
 
 
 def _figure(drawn: Drawn, unique: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from PIL import Image
 from alseg.colours import colours_of, levels
 from alseg.engine.acquire import View
 from alseg.engine.images import DecodedImages
+from alseg.report import crops
 from alseg.store import RunFolder, write_lines, write_whole
 from alseg.values import Classes
 
@@ -27,11 +28,12 @@ def chosen_images(count: int) -> list[int]:
 
 
 def write_images(folder: RunFolder, images: DecodedImages, classes: Classes) -> None:
-    """samples/: the chosen images, their truth where it is known, and what they are called."""
+    """samples/: the chosen images, their truth where it is known, and what they are called; pixels worth a look."""
     place, index = folder.path / "samples", []
+    place.mkdir(exist_ok=True)
+    _write_crops(folder, images)
     if (place / "index.jsonl").exists():
         return
-    place.mkdir(exist_ok=True)
     for number, i in enumerate(chosen_images(len(images))):
         mask, (height, width) = images.mask(i), images.sizes[i]
         _write(place / f"{number:02}-image.jpg", _fitted(images.image(i), Image.Resampling.LANCZOS))
@@ -39,6 +41,20 @@ def write_images(folder: RunFolder, images: DecodedImages, classes: Classes) -> 
             _write(place / f"{number:02}-truth.png", _fitted(painted(mask, classes), Image.Resampling.NEAREST))
         index.append({"image": images.key(i), "height": height, "width": width})
     write_lines(place / "index.jsonl", index)  # last: it says that the others are there
+
+
+def _write_crops(folder: RunFolder, images: DecodedImages) -> None:
+    """samples/pixels/: crops around the labels so far that the report lists one by one."""
+    numbers = {images.key(i): i for i in range(len(images))}
+    for _, label in crops.worth_showing(folder):
+        path = crops.place_of(folder, label.item)
+        if path is None or path.exists() or label.image not in numbers:
+            continue
+        path.parent.mkdir(exist_ok=True)
+        image = images.image(numbers[label.image])
+        top, left, height, width = crops.window(label.y, label.x, *image.shape[:2])
+        cut = np.ascontiguousarray(image[top : top + height, left : left + width])
+        write_whole(path, crops.as_jpeg(Image.fromarray(cut)))
 
 
 def write_round(folder: RunFolder, round: int, views: Iterable[View], classes: Classes) -> None:

@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from alseg.errors import AlsegError
+from alseg.journal import Event
+from alseg.report.agreement import Answered, answered
+from alseg.report.effort import Act, read_acts, up_to_each_round
 from alseg.store import RunFolder
+from alseg.trust import agreement
 from alseg.values import PixelLabel, Question
 
 Record = dict[str, Any]
@@ -47,10 +51,15 @@ class RunView:
     @property
     def title(self) -> str:
         """Its pieces and seed in a line."""
-        names = (self._piece(kind) for kind in ("dataset", "acquirer", "selector"))
-        return f"{', '.join(names)}, seed {self.settings.get('seed', '?')}"
+        return f"{self.pieces}, seed {self.settings.get('seed', '?')}"
 
-    def _piece(self, kind: str) -> str:
+    @property
+    def pieces(self) -> str:
+        """Dataset, acquirer and selector in a line."""
+        return ", ".join(self.piece(kind) for kind in ("dataset", "acquirer", "selector"))
+
+    def piece(self, kind: str) -> str:
+        """The name of the piece of a kind."""
         piece = self.settings.get(kind, {})
         return str(piece.get("name", "?") if isinstance(piece, Mapping) else piece)
 
@@ -84,6 +93,37 @@ class RunView:
         ]
 
     @cached_property
+    def answered(self) -> list[Answered]:
+        """The questions of all finished rounds with their labels."""
+        return answered((question for questions in self.asked for question in questions), self.labels)
+
+    @cached_property
+    def acts(self) -> list[Act]:
+        """The key presses and clicks of people in the finished rounds; none where a program answered."""
+        rounds = {question.item: number for number, asked in enumerate(self.asked) for question in asked}
+        following = len(self.records)  # a round that may be open
+        rounds |= {question.item: following for question in self.folder.questions(following) or ()}
+        return [act for act in read_acts(self._events, rounds) if act.round < following]
+
+    @cached_property
+    def _events(self) -> list[Event]:
+        return self.folder.journal.events()
+
+    @cached_property
+    def asked_twice(self) -> Mapping[str, Any]:
+        """How often people answer alike, themselves and one another; see alseg.trust.agreement."""
+        return agreement(self._events)
+
+    def labelling_minutes(self) -> list[float] | None:
+        """Time spent on answers up to the end of each round; None where nobody measured any."""
+        timed = [(act.round, act.seconds / 60) for act in self.acts if act.seconds is not None]
+        return up_to_each_round(timed, len(self.records)) if timed else None
+
+    def acts_so_far(self) -> list[float] | None:
+        """Key presses and clicks up to the end of each round; None where a program answered."""
+        return up_to_each_round([(act.round, 1) for act in self.acts], len(self.records)) if self.acts else None
+
+    @cached_property
     def labels(self) -> list[PixelLabel]:
         """All labelled pixels."""
         return list(self.folder.labels())
@@ -95,8 +135,8 @@ class RunView:
         return {line["image"]: (line["height"], line["width"]) for line in images if line["split"] == "train"}
 
     def label_counts(self) -> Counter[str]:
-        """Labelled pixels by class."""
-        return Counter(label.name for label in self.labels if label.name is not None)
+        """Labelled pixels by class, without those that only measure."""
+        return Counter(label.name for label in self.labels if label.name is not None and not label.audit)
 
     def confusion(self, round: int) -> np.ndarray | None:
         """A round's confusion matrix, rows truth; None where it was not evaluated."""

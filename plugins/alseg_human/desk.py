@@ -15,6 +15,7 @@ from alseg_human.pictures import Pictures
 
 AHEAD = 12  # questions that a page knows ahead
 OTHERS = "What is left is with somebody else, or must be answered by another person."
+LAST = "That was this round's last question: Backspace takes it back, else it goes on in a moment."
 WATCHING = 5.0  # seconds since its last request for which a page counts as open
 
 
@@ -33,8 +34,10 @@ class Desk:
         self._tally = round.tally()
         self._places: dict[str, tuple[int, int]] = {}  # of an item among its image's, and how many these are
         self._number, self._paused, self._message = round.number, time.monotonic(), ""
-        self._finished, self._seen = False, 0.0
-        self.heard = False  # whether a page has fetched the last word
+        self._over = ""  # "finished" or "stopped", once nothing more will be asked
+        self._seen: dict[str, float] = {}  # when each open page asked last
+        self._heard: set[str] = set()  # those that know that it is over
+        self._picks = False  # whether the round's pixels are picked
         self._lock = threading.Lock()
 
     @property
@@ -48,6 +51,7 @@ class Desk:
         with self._lock:
             self._round, self._number = round, round.number
             self._places = _places(round)
+            self._picks = any(question.y is None for question in round.unplaced())
 
     def pause(self) -> None:
         """The round is complete; the model is trained now."""
@@ -56,14 +60,19 @@ class Desk:
                 self._tally = self._round.tally()
             self._round, self._paused = None, time.monotonic()
 
-    def finish(self, message: str) -> None:
-        """Nothing more will be asked."""
+    def finish(self, message: str, over: str) -> None:
+        """Nothing more will be asked: "finished", or "stopped" before it was complete."""
         with self._lock:
-            self._round, self._message, self._finished = None, message, True
+            self._round, self._message, self._over = None, message, over
 
-    def watchers(self) -> bool:
-        """Whether a page is open."""
-        return time.monotonic() - self._seen < WATCHING
+    def pages(self) -> set[str]:
+        """The pages that are open; a program is none."""
+        now = time.monotonic()
+        return {page for page, seen in self._seen.items() if page and now - seen < WATCHING}
+
+    def all_heard(self) -> bool:
+        """Whether every open page knows that it is over."""
+        return self.pages() <= self._heard
 
     @property
     def round(self) -> OpenRound:
@@ -73,21 +82,23 @@ class Desk:
             raise NotOpen("Nothing is asked now.")
         return round
 
-    def state(self, who: str, whole: bool = True) -> dict[str, Any]:
+    def state(self, who: str, page: str = "", whole: bool = True) -> dict[str, Any]:
         """What the page of a person must know; `whole`: with what does not change in a round."""
-        self._seen = time.monotonic()
-        self.heard = self.heard or self._finished
+        self._seen[page] = time.monotonic()
+        if self._over:
+            self._heard.add(page)
         round = self._round
         queue = round.queue(AHEAD, who) if round and who else []
         state: dict[str, Any] = {
             "session": self._session,
             "run": self.run.resolve().name,
             "round": self._number,
-            "phase": "finished" if self._finished else "training" if round is None else "labelling",
-            "message": OTHERS if round and who and not queue and not round.complete else self._message or None,
+            "phase": self._over or ("training" if round is None else "labelling"),
+            "message": self._said(round, who, bool(queue)),
             "who": who,
             "asks_name": self.asks_name,
-            "training": None if round is not None or self._finished else self._training(),
+            "training": None if round is not None or self._over else self._training(),
+            "picks": self._picks,
             "asks_class": round.asks_class if round else True,
             "has_model": round.looking.there if round else False,
             "progress": asdict(round.tally() if round else self._tally),
@@ -95,6 +106,11 @@ class Desk:
             "can_undo": round.can_undo(who) if round else False,
         }
         return state | self._constant() if whole or round is None else state
+
+    def _said(self, round: OpenRound | None, who: str, queue: bool) -> str | None:
+        if round is None or queue or not who:
+            return self._message or None
+        return LAST if round.complete else OTHERS
 
     def _constant(self) -> dict[str, Any]:
         colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours_of(self._classes)]

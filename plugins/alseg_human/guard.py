@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -42,12 +42,15 @@ class Guard:
     """ASGI middleware: host, token, origin, kind and size of a request, and the headers of an answer.
 
     token: what each request must carry, as ?token=, as the cookie that this sets, or as a bearer token; None
-    on loopback, where the request must be addressed to it by name instead (a name that somebody's DNS points
+    on loopback, where the request must be addressed to one of `names` instead (a name that somebody's DNS points
     here is refused). log: takes a line on each refusal.
     """
 
-    def __init__(self, app: App, *, token: str | None, cookie: str, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: App, *, token: str | None, cookie: str, names: Iterable[str], log: Callable[[str], None]
+    ) -> None:
         self._app, self._token, self._cookie, self._log = app, token, cookie, log
+        self._names = {*LOOPBACK, *names}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -80,12 +83,12 @@ class Guard:
         """The status and sentence with which a request is refused, or None."""
         host = headers.get("host", "")
         if self._token is None:
-            if host.rpartition(":")[0] not in LOOPBACK and host not in LOOPBACK:
+            if host.rpartition(":")[0] not in self._names and host not in self._names:
                 return 403, "The page is served on this machine only."
         elif not self._has_token(scope, headers):
             return 401, "This needs the address with its token, as it was printed."
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place_of(origin) != host:
             return 403, "Requests from other pages are refused."
         site, method = headers.get("sec-fetch-site", "none"), scope["method"]
         arrives = method == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
@@ -131,6 +134,13 @@ class Guard:
         }
         await send(start)
         await send({"type": "http.response.body", "body": body})
+
+
+def _place_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _drained(receive: Receive) -> None:

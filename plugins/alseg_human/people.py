@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class _Person:
     """Somebody at the page of a run."""
 
+    is_person = True
+
     def __init__(self) -> None:
         self._server: PageServer | None = None
 
@@ -27,10 +29,10 @@ class _Person:
         self._server = page_of(round)
         self._server.ask(round)
 
-    def dismiss(self, message: str) -> None:
+    def dismiss(self, message: str, done: bool) -> None:
         """Leave a last word on the page and close it."""
         if self._server is not None:
-            self._server.close(message)
+            self._server.close(message, done)
 
 
 class Labeller(_Person):

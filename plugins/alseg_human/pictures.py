@@ -25,21 +25,31 @@ class Pictures:
         self._kept: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
+        self._working = threading.Semaphore(2)  # images that are decoded at once: each may be large
 
     def image(self, i: int) -> tuple[bytes, str]:
         """A file and its media type."""
+        found = self._known(i)
+        if found is not None:
+            return found
+        with self._working:
+            found = self._known(i)  # whoever was before in the queue may have made it
+            if found is not None:
+                return found
+            made = encoded(np.asarray(self._images.image(i)))
+            with self._lock:
+                if i not in self._kept:
+                    self._kept[i] = made
+                    self._size += len(made[0])
+                while self._size > ROOM and len(self._kept) > 1:
+                    self._size -= len(self._kept.popitem(last=False)[1][0])
+        return made
+
+    def _known(self, i: int) -> tuple[bytes, str] | None:
         with self._lock:
             if i in self._kept:
                 self._kept.move_to_end(i)
-                return self._kept[i]
-        made = encoded(np.asarray(self._images.image(i)))
-        with self._lock:
-            if i not in self._kept:
-                self._kept[i] = made
-                self._size += len(made[0])
-            while self._size > ROOM and len(self._kept) > 1:
-                self._size -= len(self._kept.popitem(last=False)[1][0])
-        return made
+            return self._kept.get(i)
 
 
 def encoded(image: np.ndarray) -> tuple[bytes, str]:

@@ -41,7 +41,7 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
         return asset(files, request.path_params.get("name", "index.html"))
 
     def state(request: Request) -> Response:
-        return JSONResponse(desk.state(person(request, desk.asks_name)), headers=FRESH)
+        return JSONResponse(desk.state(person(request, desk.asks_name), page_id(request)), headers=FRESH)
 
     routes = [Route("/", page), Route("/page/{name}", page), Route("/api/state", state)]
     routes += [acting(desk, name, act) for name, act in ACTS.items()]
@@ -86,7 +86,7 @@ def acting(desk: Desk, name: str, act: Act) -> Route:
 
         def work() -> dict[str, Any]:
             act(desk.round, given, who)
-            return desk.state(who, whole=False)
+            return desk.state(who, page_id(request), whole=False)
 
         return JSONResponse(await run_in_threadpool(work), headers=FRESH)
 
@@ -102,7 +102,7 @@ def _unsure(round: OpenRound, given: dict[str, Any], who: str) -> None:
 
 
 def _pick(round: OpenRound, given: dict[str, Any], who: str) -> None:
-    round.pick(text(given, "item"), whole(given, "y"), whole(given, "x"), who)
+    round.pick(text(given, "item"), whole(given, "y"), whole(given, "x"), who, spent(given))
 
 
 ACTS: dict[str, Act] = {
@@ -170,6 +170,11 @@ def person(request: Request, asks_name: bool = False) -> str:
         return "somebody"
 
 
+def page_id(request: Request) -> str:
+    """What tells an open page from others; "" is a program."""
+    return request.headers.get("x-alseg-page", "")[:40]
+
+
 def refusal(status: int, sentence: str) -> Response:
     """An error as the page understands it."""
     return JSONResponse({"error": sentence}, status_code=status, headers=FRESH)
@@ -199,8 +204,8 @@ async def body(request: Request) -> dict[str, Any]:
 def text(given: dict[str, Any], key: str) -> str:
     """A text that must be there."""
     value = given.get(key)
-    if not isinstance(value, str) or len(value) > 1000:
-        raise Unfit(f"{key} must be a text.")
+    if not isinstance(value, str) or len(value) > 1000 or not value.isprintable():
+        raise Unfit(f"{key} must be a text of one line.")
     return value
 
 

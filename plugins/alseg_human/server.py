@@ -29,6 +29,7 @@ from alseg_human.desk import Desk
 
 FIRST_PORT = 8420  # the page keeps its address when the server is started again
 LAST_WORD = 3.0  # seconds in which open pages fetch it
+GRACE = 4.0  # seconds in which somebody at a page may take the last answer of a round back
 
 
 class PageServer:
@@ -43,13 +44,14 @@ class PageServer:
         token = None if self._loopback else token_of(round.folder.path)
         self.desk = Desk(round, beyond=not self._loopback)
         log = refusals(round.folder.path / "page.log").info
-        app = Guard(application(self.desk, log), token=token, cookie=f"alseg-{port}", log=log)
+        names = {host, address[0]} | ({f"[{address[0]}]"} if ":" in address[0] else set())
+        app = Guard(application(self.desk, log), token=token, cookie=f"alseg-{port}", names=names, log=log)
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, lifespan="off", ws="none", server_header=False
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True, name="alseg page")
-        shown = "127.0.0.1" if self._loopback and ":" not in host else host
+        shown = address[0] if self._loopback else host
         shown = socket.gethostname() if shown in ("0.0.0.0", "::", "") else shown
         shown = f"[{shown}]" if ":" in shown else shown
         self.address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
@@ -58,7 +60,7 @@ class PageServer:
     def ask(self, round: OpenRound) -> None:
         """Show the round on the page until it is complete."""
         self.desk.open(round)
-        if not self._thread.is_alive():
+        if not self.alive:
             self._start()
             self._say(f"Label at {self.address} (Ctrl-C stops; what is answered is kept).")
             if not self._loopback:
@@ -66,20 +68,45 @@ class PageServer:
         if not self._opened:
             self._opened = True
             open_browser(self.address)
-        while not round.wait(1.0):
-            if not self._thread.is_alive():
-                raise AlsegError(f"The page's server at {self.address} has stopped; what is answered is kept.")
+        complete = False
+        while not complete:
+            while not round.wait(1.0):
+                if not self.alive:
+                    raise AlsegError(f"The page's server at {self.address} has stopped; what is answered is kept.")
+            complete = self._stays_complete(round)
         self.desk.pause()
 
-    def close(self, message: str) -> None:
-        """Say a last word to the pages that are open, and stop."""
-        self.desk.finish(message)
+    @property
+    def alive(self) -> bool:
+        """Whether it serves."""
+        return self._thread.is_alive()
+
+    @property
+    def broken(self) -> bool:
+        """Whether it served once and does no more."""
+        return self._server.started and not self.alive
+
+    def close(self, message: str, done: bool) -> None:
+        """Say a last word to the pages that are open, and stop. done: all that was to be asked is answered."""
+        self.desk.finish(message, "finished" if done else "stopped")
         end = time.monotonic() + LAST_WORD
-        while self.desk.watchers() and not self.desk.heard and time.monotonic() < end:
+        while not self.desk.all_heard() and time.monotonic() < end:
             time.sleep(0.05)
+        self.stop()
+
+    def stop(self) -> None:
+        """Serve no more."""
         self._server.should_exit = True
-        self._thread.join(5)
+        if self.alive:
+            self._thread.join(5)
         _pages.pop(self.desk.run.resolve(), None)
+
+    def _stays_complete(self, round: OpenRound) -> bool:
+        """Whether nobody at a page takes the last answer back before it is too late."""
+        end = time.monotonic() + GRACE
+        while self.desk.pages() and round.complete and time.monotonic() < end:
+            time.sleep(0.05)
+        return round.seal()
 
     def _start(self) -> None:
         self._thread.start()
@@ -95,9 +122,16 @@ _pages: dict[Path, PageServer] = {}
 def page_of(round: OpenRound) -> PageServer:
     """The page of a round's run, which the one who picks and the one who answers share."""
     run = round.folder.path.resolve()
-    if run not in _pages:
+    known = _pages.get(run)
+    if known is None or known.broken:
         _pages[run] = PageServer(round)
     return _pages[run]
+
+
+def stop_page(run: Path) -> None:
+    """Stop a run's page where there is one."""
+    if (page := _pages.get(run.resolve())) is not None:
+        page.stop()
 
 
 def bound(attendance: Attendance) -> socket.socket:

@@ -4,6 +4,7 @@ import { personName } from "./people.js";
 
 const RETRY_MS = 1000;
 const PATIENCE_MS = 15000;
+const PAGE = Math.random().toString(36).slice(2); // this page, among those that are open
 
 /** The same post twice does no harm; after a lost reply these are simply sent again. */
 const HARMLESS_TWICE = new Set(["answer", "unsure", "pick"]);
@@ -27,7 +28,7 @@ async function request(path, options) {
   let reply;
   let body;
   try {
-    const headers = { ...options?.headers, "X-Alseg-Who": encodeURIComponent(personName()) };
+    const headers = { ...options?.headers, "X-Alseg-Who": encodeURIComponent(personName()), "X-Alseg-Page": PAGE };
     reply = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS), ...options, headers });
     body = await reply.text();
   } catch (error) {
@@ -104,7 +105,7 @@ export class Api {
         }
         if (!(error instanceof ConnectionLost || error instanceof Refused)) throw error;
         this.lost = true;
-        this.onLost(this.sending, error.message);
+        this.onLost(this.sending, error instanceof Refused ? error.message : "");
         await pause(RETRY_MS);
       }
     }

@@ -71,7 +71,11 @@ export class ClassList {
   }
 
   /** The first of two letters was pressed: light up what it may become; "" ends that. */
+  /** The first of two letters, or "". */
+  prefix = "";
+
   setPrefix(prefix) {
+    this.prefix = prefix;
     this.list.classList.toggle("choosing", prefix !== "");
     this.chord.hidden = prefix === "";
     this.chord.textContent = prefix === "" ? "" : `${prefix} + second letter (Esc cancels)`;

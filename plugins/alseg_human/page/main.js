@@ -18,8 +18,9 @@ const CURSOR_STEP = 12; // CSS pixels, at least one image pixel
 const byId = (id) => document.getElementById(id);
 
 const api = new Api({
-  onLost: (sending) => showBanner(sending
-    ? "Connection to alseg lost. Your last answer is kept here and sent again every second; everything before it is on disk."
+  onLost: (sending, trouble) => showBanner(trouble
+    ? `${trouble} Trying again every second; what was answered before is on disk.`
+    : sending ? "Connection to alseg lost. Your last answer is kept here and sent again every second; everything before it is on disk."
     : "Connection to alseg lost. Nothing is lost: every answer is on disk. Trying again every second."),
   onBack: () => endBanner("Connected again. Nothing was lost."),
 });
@@ -30,12 +31,7 @@ const session = new Session({ api, pictures, screen, people });
 const keysDialog = new KeysDialog((keys) => screen.useKeys(keys));
 const { stage, overlays, list } = screen;
 
-let prefix = ""; // the first of two letters
-
-function setPrefix(letter) {
-  prefix = letter;
-  list.setPrefix(letter);
-}
+const setPrefix = (letter) => list.setPrefix(letter);
 
 const isPick = () => session.item?.y === null;
 
@@ -61,6 +57,7 @@ function answer(index, event, rolled = false) {
 /** A letter or digit was pressed: a class, or the first of two letters. */
 function press(label, event, rolled) {
   const twoLetters = keyLength(screen.classes.length) === 2 && /[a-z]/.test(label);
+  const { prefix } = list; // the first of two letters
   const key = twoLetters ? prefix + label : label;
   if (twoLetters && !prefix) {
     if (!taken(event, { rolled })) return;
@@ -88,7 +85,7 @@ function agree(event, rolled) {
 }
 
 function undo() {
-  if (prefix) setPrefix("");
+  if (list.prefix) setPrefix("");
   else if (session.state?.can_undo || session.sending) session.undo();
   else sayIgnored("There is nothing to undo.");
 }
@@ -160,7 +157,8 @@ const BUTTONS = { "zoom-fit": "fit", loupe: "magnify" };
 const EVERYWHERE = new Set(["open-keys", "open-help"]); // also on the waiting screens
 
 new Keyboard((meaning, event, rolled) => {
-  if (!session.item && !session.sending && !EVERYWHERE.has(meaning.command)) return;
+  const everywhere = EVERYWHERE.has(meaning.command) || (meaning.command === "undo" && session.state?.can_undo);
+  if (!session.item && !session.sending && !everywhere) return;
   if (meaning.label) press(meaning.label, event, rolled);
   else commands[meaning.command](event, { shift: meaning.shift, rolled });
 });

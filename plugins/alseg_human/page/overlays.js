@@ -13,7 +13,7 @@ const DEFAULTS = { asking: { guess: true }, picking: { guess: true, prediction: 
 
 /** The same for the pick and for the class asked after it, so that the picture does not flicker. */
 function modeOf(state) {
-  return state.queue.some(({ y }) => y === null) ? "picking" : "asking";
+  return state.picks ? "picking" : "asking";
 }
 
 export class Overlays {

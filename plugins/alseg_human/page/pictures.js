@@ -57,7 +57,10 @@ async function decode(blob, size) {
 
 async function fetchPicture(url, size) {
   const reply = await fetch(url, { cache: "no-store" });
-  if (!reply.ok) throw new Refused(`The server replied ${reply.status}.`, reply.status);
+  if (!reply.ok) {
+    const { error } = await reply.json().catch(() => ({}));
+    throw new Refused(error ?? `The server replied ${reply.status}.`, reply.status);
+  }
   return decode(await reply.blob(), size);
 }
 

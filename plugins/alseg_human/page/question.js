@@ -70,7 +70,7 @@ export function spokenQuestion(state, item, { guess, points }) {
 export function writeProgress(state) {
   const { done, total, skipped, unsure, agreed, guessed, seconds } = state.progress;
   byId("run").textContent = state.run;
-  write("round", `Round ${state.round + 1} of ${state.rounds}`);
+  write("round", `Round ${state.round} (${state.round + 1} of ${state.rounds})`);
   const bar = byId("bar");
   bar.max = Math.max(1, total);
   bar.value = done;

@@ -51,6 +51,7 @@ export class Screen {
     this.#item = item;
     this.#open("labelling");
     this.#learnClasses(state.classes);
+    this.list.setPrefix("");
     byId("failure").hidden = true;
     this.overlays.prepare(state, item, sameImage);
     this.#write();
@@ -112,6 +113,7 @@ export class Screen {
     this.#item = item;
     this.#open("labelling");
     this.#learnClasses(state.classes);
+    this.list.setPrefix("");
     this.#write();
     this.guess = -1; // nothing is seen, nothing can be agreed with
     byId("agree").hidden = true;
@@ -179,7 +181,6 @@ export class Screen {
     writeQuestion(state, item, { guess: this.#shownGuess(), points: this.overlays.points });
     this.list.setGuess(this.guess);
     this.list.setUsable(item.y !== null);
-    this.list.setPrefix("");
     byId("stage").classList.toggle("picking", item.y === null);
     byId("undo").setAttribute("aria-disabled", String(!state.can_undo));
     byId("unsure").setAttribute("aria-disabled", String(item.y === null));

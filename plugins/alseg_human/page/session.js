@@ -12,7 +12,7 @@ import { Stopwatch } from "./stopwatch.js";
 const ROLLED_MS = 100; // a second key hit with the first one this soon is the same stroke of the hand
 const DOUBLE_CLICK_MS = 250;
 const SETTLE_MS = 250; // a question that came by itself takes no key for so long
-const CHECKS_EVERY = 5; // seconds between looks at the server while the person thinks
+const CHECKS_EVERY = 2; // seconds between looks at the server while the person thinks
 const MOST_MARKS = 2000;
 
 function pause(milliseconds) {
@@ -94,7 +94,7 @@ export class Session {
 
   undo() {
     if (this.#sending) this.#undoWaits = true;
-    else if (this.item) this.#act("undo", {}, "Taken back: asked again.");
+    else if (this.state?.can_undo) this.#act("undo", {}, "Taken back: asked again.");
   }
 
   async #act(kind, fields, told) {

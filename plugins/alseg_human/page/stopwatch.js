@@ -13,10 +13,10 @@ export class Stopwatch {
     this.#since = document.hidden ? null : performance.now();
   }
 
-  /** Seconds, rounded to milliseconds. */
+  /** Seconds, rounded to milliseconds; a day at most. */
   seconds() {
     const running = this.#since === null ? 0 : performance.now() - this.#since;
-    return Math.round(this.#collected + running) / 1000;
+    return Math.min(86400, Math.round(this.#collected + running) / 1000);
   }
 
   #turn() {

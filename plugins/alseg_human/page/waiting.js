@@ -10,6 +10,7 @@ const SAYS = {
   labelling: ["One moment", "The next questions are being prepared."],
   training: ["The model is being trained", "It learns from what you labelled. Take a break: "
     + "the next questions come by themselves, and the title of this tab tells when they are there."],
+  stopped: ["Stopped", "This page goes on by itself once alseg is started again."],
   finished: ["All done, thank you", "Everything you labelled is on disk. You can close this tab."],
 };
 

@@ -1,0 +1,126 @@
+"""Answers held against what the model had guessed: how often they agree, and where they differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from alseg.trust import wilson
+from alseg.values import PixelLabel, Question
+
+CONFIDENT = 0.5  # a guess held likelier than all other classes together
+LEVEL = 0.95
+MOST = 20  # mistakes and examples that are listed
+MOST_OF_IMAGE = 2  # examples
+
+
+class Interval(NamedTuple):
+    """From `low` to `high`."""
+
+    low: float
+    high: float
+
+
+class Answered(NamedTuple):
+    """A question with the label that answered it."""
+
+    question: Question
+    label: PixelLabel
+
+
+class Agreed(NamedTuple):
+    """Of `guessed` answers of a round `agreed` were the model's guess; the interval is of their share."""
+
+    round: int
+    agreed: int
+    guessed: int
+    interval: Interval
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        return self.agreed / self.guessed
+
+
+class Slope(NamedTuple):
+    """Change of a share from one round to the next; no interval where there is no scatter to judge by."""
+
+    value: float
+    interval: Interval | None
+
+
+def answered(questions: Iterable[Question], labels: Iterable[PixelLabel]) -> list[Answered]:
+    """Questions with their labels; those that have none are left out."""
+    by_item = {label.item: label for label in labels}
+    return [Answered(question, by_item[question.item]) for question in questions if question.item in by_item]
+
+
+def agreement_by_round(pairs: Iterable[Answered]) -> list[Agreed]:
+    """The share of answers that the model had guessed, of each round that has any, with Wilson's interval."""
+    counts: dict[int, list[int]] = {}
+    for question, label in pairs:
+        if question.guess is not None and label.name is not None:
+            counts.setdefault(label.round, [0, 0])[0] += question.guess == label.name
+            counts[label.round][1] += 1
+    return [Agreed(round, k, n, Interval(*wilson(k, n))) for round, (k, n) in sorted(counts.items())]
+
+
+def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | None:
+    """The trend of the agreement over the rounds; None with fewer than two rounds that have guesses.
+
+    The least-squares slope of agreed (1) or not (0) on the round's number. Pixels of one image are no
+    independent draws, so its variance is the cluster-robust one over images (Liang and Zeger, 1986, with the
+    factor G / (G - 1) (N - 1) / (N - 2) and Student's t of G - 1 degrees of freedom: Cameron and Miller, 2015,
+    section VI). It tells how these models' guesses went, not how those of other runs would.
+    """
+    from scipy.special import stdtrit
+
+    kept = [(q.image, label.round, q.guess == label.name) for q, label in pairs if q.guess and label.name]
+    if len({round for _, round, _ in kept}) < 2:
+        return None
+    images, group = np.unique([image for image, _, _ in kept], return_inverse=True)
+    x = np.array([round for _, round, _ in kept], np.float64)
+    y = np.array([agreed for _, _, agreed in kept], np.float64)
+    x -= x.mean()
+    slope = float(x @ y / (x @ x))
+    moments = np.bincount(group, x * (y - y.mean() - slope * x))  # one an image
+    n, g = len(y), len(images)
+    if g < 2 or n < 3:
+        return Slope(slope, None)
+    error = sqrt(g / (g - 1) * (n - 1) / (n - 2) * float(moments @ moments)) / float(x @ x)
+    if error < 1e-12:
+        return Slope(slope, None)
+    half = float(stdtrit(g - 1, (1 + level) / 2)) * error
+    return Slope(slope, Interval(slope - half, slope + half))
+
+
+def likeliest_mistakes(pairs: Iterable[Answered], most: int = MOST, least: float = CONFIDENT) -> list[Answered]:
+    """Answers that differ from a guess of probability `least` or more, the surest guess first, then by item.
+
+    The guess was made before the pixel was labelled, by a model that had not been trained on it: the
+    out-of-sample probability by which confident learning ranks labels (Northcutt et al., 2021).
+    """
+    found = [
+        pair
+        for pair in pairs
+        if pair.question.guess not in (None, pair.label.name)
+        and pair.label.name is not None
+        and (pair.question.probability or 0.0) >= least
+    ]
+    return sorted(found, key=lambda pair: (-(pair.question.probability or 0.0), pair.label.item))[:most]
+
+
+def examples(pairs: Sequence[Answered], most: int = MOST, most_of_image: int = MOST_OF_IMAGE) -> list[Answered]:
+    """The questions of highest utility, so many of an image at most; ties in the order in which they were asked."""
+    taken: dict[str, int] = {}
+    found: list[Answered] = []
+    asked = [pair for pair in pairs if pair.question.utility is not None]
+    for pair in sorted(asked, key=lambda pair: -(pair.question.utility or 0.0)):
+        image = pair.question.image
+        if len(found) < most and taken.get(image, 0) < most_of_image:
+            taken[image] = taken.get(image, 0) + 1
+            found.append(pair)
+    return found
