@@ -58,9 +58,16 @@ def import_(
 
     opened = _dataset(context.obj, dataset, data, classes, option)
     names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
-    with terminal_progress() as progress, progress.phase("importing", 1):
+    with terminal_progress() as progress:
         done = import_labels(
-            source, out, format, dataset=opened, classes=names, thin=thin, ignore_missing=ignore_missing
+            source,
+            out,
+            format,
+            dataset=opened,
+            classes=names,
+            thin=thin,
+            ignore_missing=ignore_missing,
+            progress=progress,
         )
     for note in done.notes:
         typer.echo(f"alseg: {note}", err=True)

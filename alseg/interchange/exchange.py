@@ -16,6 +16,7 @@ from alseg.interchange.known import Known
 from alseg.interchange.labelset import LabelSet, read_run
 from alseg.interchange.tables import write_csv
 from alseg.plugins import Registry, load_plugins
+from alseg.progress import Progress, Quiet
 from alseg.protocols import Dataset
 from alseg.store import write_whole
 from alseg.values import Classes
@@ -63,6 +64,7 @@ def import_labels(
     classes: tuple[str, ...] = (),
     thin: int | None = None,
     ignore_missing: bool = False,
+    progress: Progress | None = None,
 ) -> Transfer:
     """Read labels in any of the formats and write them as alseg's csv.
 
@@ -79,7 +81,7 @@ def import_labels(
     own = named if known is None else known.classes
     if thin is not None and thin < 1:
         raise UserMistake(f"--thin takes pixels from 1, not {thin}.")
-    found = read_source(Source(Path(source), known, own, thin), format)
+    found = read_source(Source(Path(source), known, own, thin, progress or Quiet()), format)
     if known is not None:
         found = matched(found, known, ignore_missing)
     found = checked(found, own or found.classes, None if known is None else known.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alseg.errors import AlsegError, UserMistake
@@ -13,6 +13,7 @@ from alseg.interchange.known import Known
 from alseg.interchange.labelset import LabelSet, read_run
 from alseg.interchange.pixelpick import read_pixelpick
 from alseg.names import nearest
+from alseg.progress import Progress, Quiet
 from alseg.store import SETTINGS
 from alseg.values import Classes
 
@@ -25,6 +26,7 @@ class Source:
     known: Known | None = None
     classes: Classes | None = None
     thin: int | None = None
+    progress: Progress = field(default_factory=Quiet)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ FORMATS: Mapping[str, Format] = {
     "masks": Format(
         None,
         masks.write_masks,
-        lambda source: masks.read_masks(source.path, source.classes, source.thin),
+        lambda source: masks.read_masks(source.path, source.classes, source.thin, source.progress),
         masks.LOST,
     ),
     "pixelpick": Format(".pkl", None, lambda source: read_pixelpick(source.path, source.known, source.classes)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from alseg.interchange.fields import items, shown, text, whole
 from alseg.interchange.filenames import file_names
 from alseg.interchange.labelset import LabelSet, Size
 from alseg.interchange.thinning import thinned
+from alseg.progress import Progress, Quiet
 from alseg.values import Classes, PixelLabel
 
 CLASSES = "classes.toml"
@@ -75,7 +76,9 @@ class Key:
     colours: Mapping[int, int]
 
 
-def read_masks(path: Path, classes: Classes | None = None, thin: int | None = None) -> LabelSet:
+def read_masks(
+    path: Path, classes: Classes | None = None, thin: int | None = None, progress: Progress | None = None
+) -> LabelSet:
     """The labelled pixels of a label image or of a folder of them, thinned where `thin` says how far apart.
 
     What the values mean is said by classes.toml beside them, else by `classes`.
@@ -87,7 +90,7 @@ def read_masks(path: Path, classes: Classes | None = None, thin: int | None = No
     files = nested_files(path) if path.is_dir() else {path.stem: path}
     labels: list[PixelLabel] = []
     sizes: dict[str, Size] = {}
-    for stem, file in files.items():
+    for stem, file in _watched(files, progress or Quiet()):
         image, points, values = _points(file, stem, key, thin)
         if image in sizes:
             raise UserMistake(f"{file} is a second label image of {shown(image)}.")
@@ -98,6 +101,13 @@ def read_masks(path: Path, classes: Classes | None = None, thin: int | None = No
         for (y, x), name in zip(points.tolist(), names, strict=True):
             labels.append(PixelLabel(f"imported-{len(labels):07}", image, y, x, name, 0, "imported", "", None))
     return LabelSet(tuple(labels), sizes, key.classes)
+
+
+def _watched(files: Mapping[str, Path], progress: Progress) -> Iterator[tuple[str, Path]]:
+    with progress.phase("reading label images", len(files)) as step:
+        for found in files.items():
+            yield found
+            step(1, "")
 
 
 def label_images(path: Path) -> bool:
