@@ -96,6 +96,7 @@ class OpenRound:
         self._advance, self._clock = advance, clock
         self._changed = threading.Condition(threading.RLock())
         self._leases: dict[str, tuple[str, float]] = {}  # ask -> who sees it, and until when
+        self._opened, self._present = clock(), dict[str, float]()  # when each person was last here
         items = {question.item for question in questions}
         events = [event for event in folder.journal.events() if event["item"] in items]
         fold(events), places(events)  # what makes no sense is refused
@@ -139,6 +140,7 @@ class OpenRound:
         """
         with self._changed:
             now, found = self._clock(), list[str]()
+            self._present[who] = now
             for name in self._ledger.open:
                 by, until = self._leases.get(name, (who, 0.0))
                 if (by == who or until <= now) and self._ledger.may(name, who):
@@ -157,8 +159,13 @@ class OpenRound:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left for whoever attends."""
-        return not self._ledger.open
+        """Whether nothing is left for whoever attends; what would be asked again of people who have left is let be."""
+        if not self._ledger.open:
+            return True
+        with self._changed:
+            since = self._clock() - LEASE
+            owners = [self._ledger.owner_again(name) for name in self._ledger.open]
+            return all(who is not None and self._present.get(who, self._opened) < since for who in owners)
 
     def seal(self) -> bool:
         """Let nothing be taken back any more, where the round is complete; whether it is."""

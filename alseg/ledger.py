@@ -129,6 +129,12 @@ class Ledger:
         names = [other for other in self.asks_of_item(ask.item) if other.kind != "again" and other.name != name]
         return all(self.answers[other.name].who != who for other in names if other.name in self.answers)
 
+    def owner_again(self, name: str) -> str | None:
+        """Whose answer an ask repeats; None where it is none that repeats, or has nothing to repeat yet."""
+        ask = self.asks[name]
+        first = self.answers.get(ask.item)
+        return first.who if ask.kind == "again" and first is not None else None
+
     def asks_of_item(self, item: str) -> list[Ask]:
         """The showings of a question."""
         found, turn = [self.asks[item]], 2

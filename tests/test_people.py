@@ -98,6 +98,19 @@ def test_what_is_asked_again_is_asked_of_the_same_person_at_the_end(folder):
     assert (found["again"]["pairs"], found["again"]["same"]) == (2, 0.5) and found["people"] == []
 
 
+def test_who_left_is_not_waited_for_to_be_asked_again(folder):
+    now = [0.0]
+    round = open_round(folder, plan=Plan({}, frozenset({"r01-a0", "r01-b0"})), clock=lambda: now[0])
+    for question in questions(False):
+        round.answer(question.item, "sky", "ann" if question.image == "a" else "bob")
+    assert names(round, "ann") == ["r01-a0/again"] and names(round, "bob") == ["r01-b0/again"]
+    now[0] = LEASE + 1
+    names(round, "ann")
+    assert not round.complete, "she is here"
+    round.answer("r01-a0/again", "sky", "ann")
+    assert round.complete, "he is not"
+
+
 @pytest.mark.parametrize(
     ("votes", "expected"),
     [(["a"], "a"), (["a", "a"], "a"), (["a", "b"], None), (["a", "b", "b"], "b"), ([None, None, "a"], None),
