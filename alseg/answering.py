@@ -99,7 +99,7 @@ class OpenRound:
         self._opened, self._present = clock(), dict[str, float]()  # when each person was last here
         items = {question.item for question in questions}
         events = [event for event in folder.journal.events() if event["item"] in items]
-        fold(events), places(events)  # what makes no sense is refused
+        fold(events), places(events)  # which refuse what makes no sense
         self._ledger = Ledger(questions, plan, asks_class, events)
         for name, answer in self._ledger.answers.items():
             if answer.name is not None and answer.name not in classes.index:
@@ -129,7 +129,7 @@ class OpenRound:
 
     def points(self, image: str) -> list[PixelLabel]:
         """What is labelled in an image so far, this round's included."""
-        mine = [self._label(question) for question in self.placed(image)]
+        mine = (self._label(question) for question in self.placed(image))
         return self.labels.of(image) + [label for label in mine if label is not None]
 
     def queue(self, count: int, who: str = "") -> list[Question]:
@@ -173,6 +173,10 @@ class OpenRound:
             self._sealed = self.complete
             return self._sealed
 
+    def is_blind(self, name: str) -> bool:
+        """Whether whoever answers must see nothing of the model and of other answers."""
+        return self._ledger.is_blind(name)
+
     def can_undo(self, who: str) -> bool:
         """Whether a person did anything in this round."""
         return not self._sealed and self._ledger.last_of(who) is not None
@@ -187,11 +191,10 @@ class OpenRound:
         with self._changed:
             ledger = self._ledger
             known = list(ledger.answers.values())
-            guesses = [(a.name, ledger.questions[a.item].guess) for a in known if a.item in ledger.questions]
-            guessed = [name == guess for name, guess in guesses if guess is not None and name is not None]
-            spent = [a.seconds for a in known[-RECENT:] if a.seconds is not None]
-            if not self.asks_class:
-                spent = list(ledger.pick_seconds.values())[-RECENT:]
+            firsts = [(a.name, ledger.questions[a.item].guess) for a in known if a.item in ledger.questions]
+            guessed = [name == guess for name, guess in firsts if None not in (name, guess)]
+            spent = [a.seconds for a in known if a.seconds is not None]
+            spent = (spent if self.asks_class else list(ledger.pick_seconds.values()))[-RECENT:]
             return Tally(
                 done=len(ledger.asks) - len(ledger.open),
                 total=len(ledger.asks),
@@ -249,6 +252,8 @@ class OpenRound:
         """Ask it later."""
         with self._changed:
             ask = self._open_ask(name)
+            if not self._ledger.may(name, who):
+                raise NotOpen(f"The item {name!r} is not for {who}.")
             self._done([{**_event("skipped", ask.item, who), "ask": name}])
 
     def undo(self, who: str) -> None:
@@ -260,7 +265,8 @@ class OpenRound:
             what, name = last
             event = {**_event("retracted", self._ledger.asks[name].item, who), "what": what, "ask": name}
             self._done([event])
-            self._leases[name] = who, self._clock() + LEASE
+            if name in self._ledger.open:
+                self._leases[name] = who, self._clock() + LEASE
 
     def take(self, answers: Sequence[Answer]) -> None:
         """Answers of an oracle that does not attend, written together; AlsegError where one names no class."""
@@ -273,8 +279,6 @@ class OpenRound:
                         f"the classes are {', '.join(self.classes.names)}."
                     )
             self._done(as_events([answer for answer in answers if answer.item in wanted]))
-
-    # What the model thinks
 
     def predicted(self, image: str) -> np.ndarray | None:
         """The class values that the last round's model sees in an image, int64 [H, W]; None before there is one."""
@@ -296,7 +300,7 @@ class OpenRound:
     def _shown(self, name: str) -> Question:
         ask = self._ledger.asks[name]
         question = self._ledger.placed(ask.item)
-        if ask.kind == "first" and not question.audit:
+        if not self.is_blind(name):
             return question
         return Question(name, question.image, question.y, question.x, audit=question.audit)
 

@@ -13,7 +13,7 @@ from alseg.answering import Attendance, OpenRound
 from alseg.config import RunConfig, stored_config
 from alseg.engine.images import digest
 from alseg.errors import UserMistake, Waiting
-from alseg.ledger import NOTHING_TWICE
+from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
 from alseg.plugins import Registry, plugin_hint
 from alseg.progress import Progress, Quiet
@@ -55,6 +55,8 @@ def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Atte
             "--wait, --browser, --host and --port are for runs that a person answers; this one's oracle is "
             f"{config.oracle.name!r}."
         )
+    if config.trust.audit and config.labels == "all":
+        raise UserMistake("trust.audit asks pixels, and full supervision (--labels all) asks none.")
     twice = next((name for name in ("overlap", "again") if getattr(config.trust, name)), None)
     if twice is not None and not attends(oracle):
         raise UserMistake(f"trust.{twice} asks people twice; the oracle {config.oracle.name!r} is none.")
@@ -195,7 +197,8 @@ def open_round(
 ) -> Iterator[OpenRound]:
     """A run's round as it stands in its journal, and on the screen how far it is."""
     sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
-    with progress.phase(f"round {number}: answers", len(questions)) as step:
+    plan = plan_of(questions, config.trust, config.seed, number) if asks_class else NOTHING_TWICE
+    with progress.phase(f"round {number}: answers", len(asks_of(questions, plan))) as step:
         yield OpenRound(
             number,
             questions,
@@ -206,7 +209,7 @@ def open_round(
             labels=folder.labels().before(number),
             source=config.oracle.name,
             asks_class=asks_class,
-            plan=plan_of(questions, config.trust, config.seed, number) if asks_class else NOTHING_TWICE,
+            plan=plan,
             looking=Looking(registry, folder, number, images, config.seed),
             rounds=config.total_rounds(),
             attendance=attendance,

@@ -312,7 +312,8 @@ class Experiment:
         self._progress.scored(self.folder.rounds(), self.config.total_rounds())
         self._notify("round_finished", record=record)
         value = "no evaluation" if record["miou"] is None else f"mIoU {record['miou']:.3f} on {self.split}"
-        self.say(f"Round {round}: {record['pixels_per_image']:g} pixels an image, {value}.")
+        audit = scored.audit and f", accuracy {scored.audit['accuracy']:.3f} at {scored.audit['pixels']} audited pixels"
+        self.say(f"Round {round}: {record['pixels_per_image']:g} pixels an image, {value}{audit or ''}.")
 
     def _known_pixels(self) -> int:
         masks = (self._pool.mask(i) for i in range(len(self._pool)))

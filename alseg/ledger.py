@@ -71,7 +71,7 @@ class Ledger:
         if name not in self.asks:
             return
         if kind == "retracted":
-            self._take_back(event.get("what", "answered"), name)
+            self._take_back(event.get("what", "answered"), name, event.get("who", ""))
             return
         if kind in ("answered", "unsure", "vote"):
             self.answers[name] = answer_of(event)
@@ -87,9 +87,9 @@ class Ledger:
         self.history.append((what, name, event.get("who", "")))
         self._close_if_done(name)
 
-    def _take_back(self, what: str, name: str) -> None:
+    def _take_back(self, what: str, name: str, who: str) -> None:
         for place in range(len(self.history) - 1, -1, -1):
-            if self.history[place][:2] == (what, name):
+            if self.history[place] == (what, name, who):
                 del self.history[place]
                 break
         if what == "answered":
@@ -99,8 +99,9 @@ class Ledger:
             self.pick_seconds.pop(name, None)
         elif what == "skipped":
             self.skips[name] = max(0, self.skips.get(name, 0) - 1)
-        self.open[name] = None
-        self.open.move_to_end(name, last=False)
+        if self.is_open(name):  # a question that was put off may have been answered by somebody else since
+            self.open[name] = None
+            self.open.move_to_end(name, last=False)
 
     def _close_if_done(self, name: str) -> None:
         if not self.is_open(name):
@@ -128,6 +129,11 @@ class Ledger:
             return first is not None and first.who == who
         names = [other for other in self.asks_of_item(ask.item) if other.kind != "again" and other.name != name]
         return all(self.answers[other.name].who != who for other in names if other.name in self.answers)
+
+    def is_blind(self, name: str) -> bool:
+        """Whether an ask checks the model or another answer."""
+        ask = self.asks[name]
+        return ask.kind != "first" or self.questions[ask.item].audit
 
     def owner_again(self, name: str) -> str | None:
         """Whose answer an ask repeats; None where it is none that repeats, or has nothing to repeat yet."""

@@ -60,7 +60,8 @@ class Scoring:
                 size = config.evaluate.size or config.query.size
                 seen = predict(quick, [pool.image(numbers[image])], size, self._device, self._precision).predicted()[0]
                 names |= {label.item: self._classes.names[int(seen[label.y, label.x])] for label in asked}
-        return accuracy(found, [names[label.item] for label in found])
+        unsure = len(labels.audits()) - len(found)
+        return accuracy(found, [names[label.item] for label in found], unsure)
 
     def _confusion(self, model: Model, images: DecodedImages, phase: str | None = None) -> np.ndarray:
         config, progress = self._config, Quiet() if phase is None else self._progress

@@ -63,18 +63,18 @@ def audit_questions(
     return found
 
 
-def accuracy(labels: Sequence[PixelLabel], predicted: Sequence[str]) -> dict[str, Any] | None:
+def accuracy(labels: Sequence[PixelLabel], predicted: Sequence[str], unsure: int = 0) -> dict[str, Any] | None:
     """The share of audited pixels that a model gets right, with its 95 % interval; None where there is none.
 
-    labels: audits with a class. predicted: the model's class of each. The pixels are independent and uniform
-    over the pool and were never trained on, so the share is unbiased for the pool's pixels that can be told
-    and were not trained on.
+    labels: audits with a class. predicted: the model's class of each. unsure: how many nobody could tell. The
+    pixels are independent and uniform over the pool and were never trained on, so the share is unbiased for the
+    pool's pixels that can be told and were not trained on.
     """
     if not labels:
         return None
     right = sum(label.name == name for label, name in zip(labels, predicted, strict=True))
     low, high = wilson(right, len(labels))
-    return {"pixels": len(labels), "accuracy": right / len(labels), "low": low, "high": high}
+    return {"pixels": len(labels), "unsure": unsure, "accuracy": right / len(labels), "low": low, "high": high}
 
 
 def agreement(events: Iterable[Event]) -> dict[str, Any]:
@@ -126,4 +126,4 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     share, spread = hits / count, Z * Z / count
     centre = (share + spread / 2) / (1 + spread)
     half = Z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return (0.0 if hits == 0 else centre - half), (1.0 if hits == count else centre + half)

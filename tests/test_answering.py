@@ -127,6 +127,20 @@ def test_the_queue_is_in_order_with_skipped_ones_last(folder):
     assert round.queue(1, "me")[0].item == "r01-a1", "what is taken back is asked next"
 
 
+def test_a_skip_that_is_taken_back_reopens_nothing_that_was_answered(folder):
+    round = open_round(folder)
+    round.skip("r01-a0", "ann")
+    round.skip("r01-a0", "bob")
+    round.answer("r01-a0", "sky", "bob", 1.0)
+    round.undo("ann")
+    assert round.tally().done == 1 and not round.can_undo("ann") and round.can_undo("bob")
+    assert "r01-a0" not in [question.item for question in round.queue(9, "ann")]
+    with pytest.raises(NotOpen):
+        round.answer("r01-a0", "road", "ann")
+    again = open_round(folder)
+    assert again.tally() == round.tally() and again.queue(9, "ann") == round.queue(9, "ann")
+
+
 def test_the_same_answer_twice_is_one(folder):
     round = open_round(folder)
     round.answer("r01-a0", "sky", "me", 2.0)

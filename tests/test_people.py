@@ -74,7 +74,8 @@ def test_a_question_for_two_goes_to_two(folder):
         round.answer(question.item, "road", "ann")
     assert not round.complete and names(round, "ann") == []
     (other,) = round.queue(9, "bob")
-    assert (other.item, other.guess, other.y) == ("r01-a0/2", None, 1), "blind"
+    assert (other.item, other.guess, other.y) == ("r01-a0/2", None, 1) and round.is_blind(other.item)
+    assert not round.is_blind("r01-a0")
     round.answer("r01-a0/2", "tree", "bob", 2.0)
     assert round.complete
     label = round.answered()[0]
@@ -96,6 +97,47 @@ def test_what_is_asked_again_is_asked_of_the_same_person_at_the_end(folder):
     assert round.complete and [label.name for label in round.answered()] == ["sky"] * 6, "the first answer counts"
     found = agreement(folder.journal.events())
     assert (found["again"]["pairs"], found["again"]["same"]) == (2, 0.5) and found["people"] == []
+
+
+ACTS = st.lists(
+    st.tuples(st.sampled_from(["answer", "skip", "undo"]), st.sampled_from(["ann", "bob", "cem"]), st.integers(0, 8)),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(acts=ACTS)
+def test_people_and_a_restart_see_the_same(tmp_path_factory, acts):
+    """Any acts of three people: the journal gives the state again, and nobody answers what is not for them."""
+    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "run", {})
+    plan = Plan({"r01-a0": 2, "r01-b1": 3}, frozenset({"r01-a0", "r01-b2"}))
+    round = open_round(folder, plan=plan)
+    for act, who, number in acts:
+        try:
+            if act == "undo":
+                round.undo(who)
+                continue
+            queue = round.queue(9, who)
+            if queue:
+                item = queue[number % len(queue)].item
+                round.skip(item, who) if act == "skip" else round.answer(item, "sky", who, 1.0)
+        except NotOpen:
+            assert act == "undo"
+    again = open_round(folder, plan=plan)
+    assert again.tally() == round.tally() and again.answered() == round.answered()
+    assert [again.can_undo(who) for who in "abc"] == [round.can_undo(who) for who in "abc"]
+    for who in ("ann", "bob", "cem"):
+        assert again.can_undo(who) == round.can_undo(who)
+    answers = round._ledger.answers
+    for name, answer in answers.items():
+        item, _, turn = name.partition("/")
+        if turn == "again":
+            assert item not in answers or answers[item].who == answer.who
+    for item in ("r01-a0", "r01-b1"):
+        voters = [
+            answer.who for name, answer in answers.items() if name.partition("/")[0] == item and "again" not in name
+        ]
+        assert len(set(voters)) == len(voters)
 
 
 def test_who_left_is_not_waited_for_to_be_asked_again(folder):

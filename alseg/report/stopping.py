@@ -134,9 +134,11 @@ def on_audit(records: Sequence[Record]) -> Iterable[str]:
     audit = records[-1].get("audit") if records else None
     if audit:
         share, low, high = (100 * audit[key] for key in ("accuracy", "low", "high"))
+        unsure = audit.get("unsure", 0)
         yield (
             f"At {audit['pixels']} random pixels that it is never trained on the model is right in {share:.0f} % "
             f"(95 % interval {low:.0f} to {high:.0f})."
+            + (f" Another {unsure} were asked and could not be told; they do not count." if unsure else "")
         )
 
 

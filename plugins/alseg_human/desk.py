@@ -133,7 +133,8 @@ class Desk:
         item = {name: getattr(question, name) for name in shown}
         place = {"image": self._index[question.image], "name": question.image, "height": height, "width": width}
         number, of = self._places.get(question.item, (None, None))  # none: shown another time
-        return item | place | {"skips": round.skips(question.item), "number": number, "of": of}
+        more = {"skips": round.skips(question.item), "number": number, "of": of}
+        return item | place | more | {"blind": round.is_blind(question.item)}
 
 
 def _places(round: OpenRound) -> dict[str, tuple[int, int]]:

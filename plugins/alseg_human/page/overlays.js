@@ -28,6 +28,7 @@ export class Overlays {
 
   /** Whether `kind` (guess, prediction, utility, points) is switched on for such questions. */
   isOn(kind, state) {
+    if (state.queue[0]?.blind) return false; // it checks the model, or an answer that was given before
     return Boolean(this.#shown[modeOf(state)][kind]);
   }
 
