@@ -50,8 +50,12 @@ class Scoring:
         return scores(self._confusion(model, self._images.test), self._classes).miou or 0.0
 
     def audited(self, model: Model, labels: PixelLabels) -> dict[str, Any] | None:
-        """The model's accuracy at the pool's audited pixels, with its interval; None where there are none."""
-        found = [label for label in labels.audits() if label.name is not None]
+        """The model's accuracy at the pool's audited pixels, with its interval; None where there are none.
+
+        Those that the run began with were drawn over another pool, and do not count.
+        """
+        audits = [label for label in labels.audits() if not label.is_start]
+        found = [label for label in audits if label.name is not None]
         pool, config = self._images.pool, self._config
         numbers = {pool.key(i): i for i in range(len(pool))}
         names: dict[str, str] = {}
@@ -60,7 +64,7 @@ class Scoring:
                 size = config.evaluate.size or config.query.size
                 seen = predict(quick, [pool.image(numbers[image])], size, self._device, self._precision).predicted()[0]
                 names |= {label.item: self._classes.names[int(seen[label.y, label.x])] for label in asked}
-        unsure = len(labels.audits()) - len(found)
+        unsure = len(audits) - len(found)
         return accuracy(found, [names[label.item] for label in found], unsure)
 
     def _confusion(self, model: Model, images: DecodedImages, phase: str | None = None) -> np.ndarray:

@@ -70,6 +70,9 @@ class Answers:
     complete: bool
 
 
+START_ITEMS = "start-"  # the items of labels that a run began with
+
+
 class PixelLabel(NamedTuple):
     """One labelled pixel; `name` None is a pixel that was asked and cannot be labelled.
 
@@ -86,6 +89,11 @@ class PixelLabel(NamedTuple):
     who: str
     seconds: float | None = None
     audit: bool = False
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the run began with it."""
+        return self.item.startswith(START_ITEMS)
 
 
 @dataclass(frozen=True)

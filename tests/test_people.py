@@ -320,6 +320,18 @@ def test_audited_pixels_measure_and_are_never_trained_on(tmp_path):
     assert record["low"] <= record["accuracy"] < record["high"]
 
 
+def test_audits_that_a_run_began_with_measure_nothing(tmp_path):
+    """They were drawn over another pool; nor are they trained on."""
+    given = camvid_settings(tmp_path, **{"trust.audit": 30, "oracle": "ground-truth"})
+    alseg.run(given, out=tmp_path / "first")
+    given |= {"trust.audit": 4, "rounds": 2, "start_from": str(tmp_path / "first")}
+    del given["first_pixels"]
+    result = alseg.run(given, out=tmp_path / "second")
+    assert "audit" not in result.rounds[0] and result.rounds[0]["labelled_pixels"] == 40
+    assert result.rounds[1]["audit"]["pixels"] + result.rounds[1]["audit"]["unsure"] == 4
+    assert sum(bool(line.get("audit")) for line in lines(tmp_path / "second" / "labels.jsonl")) == 34
+
+
 def test_nobody_is_asked_twice_where_nobody_is(tmp_path):
     given = camvid_settings(tmp_path, **{"trust.overlap": 0.5, "oracle": "ground-truth"})
     with pytest.raises(UserMistake, match=r"trust.overlap asks people twice"):

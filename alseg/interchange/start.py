@@ -15,7 +15,7 @@ from alseg.interchange.formats import Source, read_source
 from alseg.interchange.known import Known
 from alseg.interchange.tables import write_csv
 from alseg.store import START
-from alseg.values import Classes, PixelLabel
+from alseg.values import START_ITEMS, Classes, PixelLabel
 
 if TYPE_CHECKING:
     from alseg.engine.images import DecodedImages
@@ -73,7 +73,7 @@ def digest(path: Path) -> str:
 def numbered(labels: Iterable[PixelLabel]) -> Iterator[PixelLabel]:
     """As a run's own: of round 0, each item with a name that no question has."""
     for number, label in enumerate(labels):
-        yield label._replace(item=f"start-{number:07}", round=0, source=label.source or IMPORTED)
+        yield label._replace(item=f"{START_ITEMS}{number:07}", round=0, source=label.source or IMPORTED)
 
 
 def check_start(folder: Path, record: Any) -> None:
