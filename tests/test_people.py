@@ -256,7 +256,7 @@ def test_five_people_at_once_one_of_whom_leaves(tmp_path):
 
         before, answering.LEASE = answering.LEASE, 0.5  # the one who leaves is not waited for long
         people = [("ann", 0.0, None), ("bob", 0.1, None), ("cem", 0.3, None), ("dee", 0.5, None), ("eve", 0.2, 3)]
-        threads = [threading.Thread(target=person, args=one) for one in people]
+        threads = [threading.Thread(target=person, args=one, daemon=True) for one in people]
         for thread in threads:
             thread.start()
         for thread in threads:
