@@ -8,6 +8,7 @@ one, for which nothing here costs anything.
 from __future__ import annotations
 
 import atexit
+import gc
 import inspect
 import json
 import os
@@ -118,5 +119,11 @@ def join() -> Team:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-        atexit.register(dist.destroy_process_group)  # gloo's threads abort a process that ends with them
+        atexit.register(_leave)
     return Team(dist.get_rank(), dist.get_world_size())
+
+
+def _leave() -> None:
+    """End the process group, after all that holds it: gloo's threads abort a process that ends with them."""
+    gc.collect()
+    dist.destroy_process_group()
