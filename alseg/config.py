@@ -56,6 +56,7 @@ class RunConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     deterministic: bool = False
     report: bool = True  # written after each round
+    keep_models: Literal["all", "last"] = "all"  # of the rounds
     cache: str = "auto"  # folder of decoded images; auto: the user's cache folder; none
     train: TrainSettings = field(default_factory=TrainSettings)
     augment: Augmentation = field(default_factory=Augmentation)
@@ -110,16 +111,26 @@ def _written(value: Any) -> Any:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Settings from a TOML file, flat; the table `record` that a run's own run.toml has is passed over."""
+    """Settings from a TOML file, flat, without its tables for others: a run's record, a comparison's grid."""
+    return flatten({name: value for name, value in _toml_file(path).items() if name not in ("record", "compare")})
+
+
+def read_toml_table(path: Path, name: str) -> dict[str, Any]:
+    """One table of a TOML file, empty where it has none."""
+    table = _toml_file(path).get(name, {})
+    if not isinstance(table, dict):
+        raise UserMistake(f"{name} is a table in the settings {path}: [{name}].")
+    return table
+
+
+def _toml_file(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserMistake(f"The settings {path} are not TOML: {error}.") from error
-    table.pop("record", None)
-    return flatten(table)
 
 
 def flatten(table: Mapping[str, Any]) -> dict[str, Any]:

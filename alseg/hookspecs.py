@@ -51,6 +51,11 @@ def register_recipes(register: Register) -> None:
 
 
 @hookspec
+def register_executors(register: Register) -> None:
+    """Add what carries out the runs of a comparison; a factory gives an `Executor`."""
+
+
+@hookspec
 def register_commands(app: Any) -> None:
     """Add commands to the Typer application."""
 

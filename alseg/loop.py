@@ -33,6 +33,8 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
         folder.write_labels(labels)
         experiment.picture(round, labels, model)
         experiment.record(round, questions, labels, training, experiment.evaluate(round, model, labels))
+        if experiment.config.keep_models == "last":
+            folder.remove_models(round)
     return experiment.finished()
 
 

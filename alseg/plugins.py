@@ -26,6 +26,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "selector": (),
     "oracle": ("images", "classes", "seed"),
     "recipe": (),
+    "executor": (),
 }
 FIRST_PARTY = "alseg"
 
@@ -108,6 +109,7 @@ class Registry:
     plugins: list[Plugin] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)  # plugins that are single files
+    third_party: bool = True  # whether other people's were let in
 
     def of(self, kind: str) -> Iterator[Piece]:
         """The pieces of a kind."""
@@ -152,7 +154,7 @@ def load_plugins(
     """A registry of the installed plugins and of single files; one that fails is listed with its error."""
     manager = pluggy.PluginManager("alseg")
     manager.add_hookspecs(hookspecs)
-    registry = Registry(manager)
+    registry = Registry(manager, third_party=third_party)
     found = importlib.metadata.entry_points(group="alseg") if entry_points is None else entry_points
     seen: set[tuple[str, str]] = set()
     for entry_point in sorted(found, key=lambda e: (_distribution(e)[0] != FIRST_PARTY, e.name, e.value)):

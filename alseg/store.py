@@ -221,6 +221,11 @@ class RunFolder:
         """Whether a round's training is complete."""
         return (self.path / "rounds" / f"{round:02}" / "model.safetensors").exists()
 
+    def remove_models(self, before: int) -> None:
+        """Let the models of earlier rounds go."""
+        for round in range(before):
+            (self.path / "rounds" / f"{round:02}" / "model.safetensors").unlink(missing_ok=True)
+
     def model_digest(self, round: int) -> str:
         """SHA-256 of a round's model file."""
         with open(self.path / "rounds" / f"{round:02}" / "model.safetensors", "rb") as file:

@@ -19,6 +19,7 @@ import typer
 import alseg
 from alseg.cli import (
     annotate_command,
+    compare_command,
     datasets_command,
     export_command,
     import_command,
@@ -81,6 +82,7 @@ def build_app(registry: Registry) -> typer.Typer:
     run_command.add_to(app)
     resume_command.add_to(app)
     annotate_command.add_to(app)
+    compare_command.add_to(app)
     report_command.add_to(app)
     predict_command.add_to(app)
     export_command.add_to(app)

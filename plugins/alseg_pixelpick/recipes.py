@@ -64,6 +64,11 @@ def default() -> Mapping[str, Any]:
     }
 
 
+def baseline() -> Mapping[str, Any]:
+    """What every strategy is compared with: chance."""
+    return {"acquirer": "random", "selector": "uniform"}
+
+
 def camvid() -> Mapping[str, Any]:
     """CamVid: 360x480 throughout."""
     return {
@@ -106,6 +111,7 @@ def voc12_fpn() -> Mapping[str, Any]:
 
 RECIPES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "default": default,
+    "baseline": baseline,
     "camvid": camvid,
     "cityscapes": cityscapes,
     "voc12": voc12,

@@ -1,0 +1,184 @@
+"""`alseg compare`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from alseg.plugins import Registry
+
+if TYPE_CHECKING:
+    from alseg.compare.comparison import Comparison
+
+GRID, RUN, WHERE = "What varies", "What does not", "Where and how"
+EPILOG = """Examples:
+
+alseg compare --acquirers margin,entropy,least-confidence --selectors uniform-then-topk,topk-then-uniform --seeds 3
+
+alseg compare --dataset camvid --data CAMVID --acquirers margin,entropy --seeds 5 --out comparisons/camvid
+
+alseg compare --config examples/paper/figure2.toml --data CAMVID --weights FILE --out comparisons/figure2
+
+alseg compare --axis train.epochs=12,50 --axis pixels_per_round=1,5,10 --seeds 3
+
+alseg compare runs/margin-* runs/random-* --out comparisons/mine
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare", epilog=EPILOG)(compare)
+
+
+def compare(
+    context: typer.Context,
+    runs: list[Path] = typer.Argument(None, metavar="[RUN...]", help="Instead of a grid: runs that are there."),
+    acquirers: str = typer.Option(None, metavar="A,B", help="Acquirers.", rich_help_panel=GRID),
+    selectors: str = typer.Option(None, metavar="A,B", help="Selectors, each with each.", rich_help_panel=GRID),
+    axis: list[str] = typer.Option(
+        [], metavar="KEY=A,B", help="Any setting's values. May be repeated.", rich_help_panel=GRID
+    ),
+    seeds: str = typer.Option(None, metavar="N", help="So many seeds from 0 on; or 0,3,7.", rich_help_panel=GRID),
+    full_supervision: bool = typer.Option(
+        None, "--full-supervision", help="Also train on every pixel, the upper line.", rich_help_panel=GRID
+    ),
+    baseline: str = typer.Option(
+        None, metavar="NAME", help="A strategy to compare with besides chance.", rich_help_panel=GRID
+    ),
+    config: Path = typer.Option(
+        None, metavar="FILE", help="Settings as TOML; its table `compare` holds the grid.", rich_help_panel=RUN
+    ),
+    dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=RUN),
+    data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=RUN),
+    weights: str = typer.Option(None, metavar="FILE|none|default", help="Of the encoder.", rich_help_panel=RUN),
+    size: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=RUN),
+    rounds: str = typer.Option(None, metavar="N", help="Trainings of a run, at most.", rich_help_panel=RUN),
+    split: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=RUN),
+    option: list[str] = typer.Option(
+        [], "-o", metavar="KEY=VALUE", help="Any setting of the runs. May be repeated.", rich_help_panel=RUN
+    ),
+    executor: str = typer.Option(
+        "local", help="What carries out the runs; -o executor.KEY=VALUE.", rich_help_panel=WHERE
+    ),
+    jobs: str = typer.Option(
+        None, metavar="N", help="Runs at once; by default as many as serve best.", rich_help_panel=WHERE
+    ),
+    keep_models: bool = typer.Option(
+        False, "--keep-models", help="Keep the model of every round, not just the last.", rich_help_panel=WHERE
+    ),
+    ask_only: bool = typer.Option(
+        False, "--ask-only", help="Train the first rounds only and compare what is asked next.", rich_help_panel=WHERE
+    ),
+    commands: bool = typer.Option(
+        False, "--commands", help="Only print an `alseg run` command a run, for a job array.", rich_help_panel=WHERE
+    ),
+    out: Path = typer.Option(
+        None, metavar="DIR", help="The comparison's folder; by default `comparison`.", rich_help_panel=WHERE
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON.", rich_help_panel=WHERE),
+) -> None:
+    """Run a grid of strategies and seeds, and say which is better and whether that is more than noise.
+
+    Chance is always among them. Runs that share a first round train it once; what is finished is not done
+    again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
+    """
+    from alseg.compare.comparison import compare_grid, compare_runs
+    from alseg.compare.request import understood
+    from alseg.config import parse_assignments
+
+    registry: Registry = context.obj
+    place = out or Path("comparison")
+    if runs:
+        given = [context.params[name] for name in ("acquirers", "selectors", "axis", "seeds", "config", "dataset")]
+        from alseg.errors import UserMistake
+
+        if any(given) or commands or ask_only:
+            raise UserMistake("Give either runs that are there, or a grid of runs to be made.")
+        _show(compare_runs(runs, place, baseline=baseline or "", registry=registry), as_json)
+        return
+    flags = {"dataset": dataset, "dataset.data": data, "model.weights": weights, "size": size, "rounds": rounds}
+    flags = {name: value for name, value in (flags | {"split": split}).items() if value is not None}
+    request = understood(
+        config,
+        flags | parse_assignments(option),
+        acquirers=acquirers,
+        selectors=selectors,
+        axes=axis,
+        seeds=seeds,
+        full_supervision=full_supervision,
+        baseline=baseline,
+        executor=executor,
+        jobs=jobs,
+        keep_models=keep_models,
+        ask_only=ask_only,
+    )
+    if commands:
+        from alseg.compare.commands import commands_of
+
+        for line in commands_of(registry, request, place):
+            typer.echo(line)
+        return
+    with _live(as_json) as live:
+        result = compare_grid(request, place, registry=registry, live=live)
+    _show(result, as_json)
+
+
+@contextlib.contextmanager
+def _live(as_json: bool) -> Iterator[Any]:
+    """A live view where stderr is a terminal, None elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, transient=True, refresh_per_second=4) as live:
+        yield live
+
+
+def _show(result: Comparison, as_json: bool) -> None:
+    """The table of strategies and budgets and where the page is; then what failed."""
+    if as_json:
+        typer.echo(json.dumps({"comparison": str(result.page), "summary": result.rows, "failed": result.failed}))
+    else:
+        _table(result.rows)
+        typer.echo(f"comparison: {result.page}")
+    if result.failed:
+        from alseg.errors import AlsegError
+
+        name, error = next(iter(result.failed.items()))
+        raise AlsegError(
+            f"{len(result.failed)} of the runs failed, the first of them {name}: {error.rstrip('.')}. The same command "
+            "tries them again."
+        )
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> None:
+    from rich.table import Table
+
+    from alseg.cli.display import whole
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("strategy", "pixels/image", "seeds", "mIoU %", "difference", "verdict", "classes/image"):
+        table.add_column(title, justify="left" if title in ("strategy", "verdict") else "right")
+    for row in rows:
+        table.add_row(
+            row["strategy"],
+            row["pixels_per_image"],
+            row["seeds"],
+            _percent(row["miou_mean"]) + (f" ± {_percent(row['miou_std'])}" if row["miou_std"] else ""),
+            _percent(row["difference"], "+.1f"),
+            row["verdict"],
+            f"{float(row['classes_per_image']):.2f}" if row["classes_per_image"] else "-",
+        )
+    whole(table).print(table)
+
+
+def _percent(text: str, form: str = ".1f") -> str:
+    return format(100 * float(text), form) if text else "-"

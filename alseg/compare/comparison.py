@@ -1,0 +1,159 @@
+"""`alseg compare` as a Python call: the grid's jobs, their executor, and the page on what came of them."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from filelock import FileLock, Timeout
+
+from alseg.compare.jobs import is_done, plan
+from alseg.compare.live import Overview
+from alseg.compare.page import write_comparison
+from alseg.compare.published import published_figures
+from alseg.compare.request import Request
+from alseg.compare.study import BASELINE, Cell, cells
+from alseg.config import recipe
+from alseg.errors import Interrupted, UserMistake
+from alseg.plugins import Registry, load_plugins
+from alseg.store import SETTINGS, write_whole
+
+STUDY = "comparison.toml"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The page, the rows of summary.csv, and the runs that failed with what they said."""
+
+    page: Path
+    rows: list[dict[str, str]]
+    failed: Mapping[str, str]
+
+
+def compare_grid(
+    request: Request, out: Path | str, *, registry: Registry | None = None, live: Any = None
+) -> Comparison:
+    """Complete the runs of a grid under `out`, and write there what they say.
+
+    live: a rich Live view, or None for plain lines on stderr. Raises UserMistake for settings that no run can
+    have, Interrupted on Ctrl-C.
+    """
+    registry, out = registry or load_plugins(), Path(out)
+    wanted = cells(registry, request.grid, request.toml, request.flags)
+    piece = registry.find("executor", request.executor)
+    execute = piece.build(piece.resolve(request.executor_options))
+    with _held(out):
+        jobs = plan(wanted, out, ask_only=request.ask_only, plugins=registry.files, third_party=registry.third_party)
+        _write_study(out, request, wanted)
+        overview = Overview(jobs, out / "logs", live)
+        try:
+            if jobs:
+                execute(jobs, out / "logs", overview)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                f"Interrupted with {overview.done} of {len(jobs)} runs done; the same command goes on. "
+                f"`alseg compare {shlex.quote(str(out))}` shows what is there."
+            ) from stop
+        page = _written(registry, request, wanted, out, overview.errors)
+    return Comparison(page, rows_of(out), overview.errors)
+
+
+def compare_runs(
+    runs: Sequence[Path], out: Path, *, baseline: str | None = None, registry: Registry | None = None
+) -> Comparison:
+    """Compare runs that are there; a folder of a comparison stands for its runs."""
+    registry = registry or load_plugins()
+    found = [run for given in runs for run in _runs_in(Path(given))]
+    names = {name: strategy for given in runs for name, strategy in _names_in(Path(given)).items()}
+    page = write_comparison(found, out, names=names, random=recipe(registry, BASELINE), baseline=baseline)
+    return Comparison(page, rows_of(out), {})
+
+
+def _written(
+    registry: Registry, request: Request, wanted: Sequence[Cell], out: Path, failed: Mapping[str, str]
+) -> Path:
+    """The page on all runs of the grid that have begun."""
+    folders = {cell: out / "runs" / cell.name for cell in wanted}
+    there = [folder for folder in folders.values() if (folder / SETTINGS).exists()]
+    complete = sum(is_done(folder, cell, request.ask_only) for cell, folder in folders.items())
+    note = "" if complete == len(wanted) else f"{complete} of {len(wanted)} runs are complete."
+    if not there:
+        name, error = next(iter(failed.items()))
+        raise UserMistake(f"No run could be begun: {name}: {error}")
+    return write_comparison(
+        there,
+        out,
+        title=request.title,
+        names={str(folder.resolve()): cell.strategy for cell, folder in folders.items() if cell.strategy},
+        random=recipe(registry, BASELINE),
+        baseline=request.baseline,
+        published=published_figures(request.published),
+        note=note,
+    )
+
+
+@contextlib.contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """One process at a time completes a comparison."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserMistake(f"Cannot create the comparison {out}: {error.strerror}; give another --out.") from error
+    if (out / SETTINGS).exists():
+        raise UserMistake(f"{out} is a run: give another --out, or compare it with others.")
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserMistake(f"Another process works on the comparison {out}: wait for it or end it.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write_study(out: Path, request: Request, wanted: Sequence[Cell]) -> None:
+    """What the comparison consists of, for whoever looks at its folder later."""
+    table = {
+        "title": request.title,
+        "baseline": request.baseline or "",
+        "seeds": list(request.grid.seeds),
+        "command": shlex.join(["alseg", *sys.argv[1:]]),
+        "runs": {cell.name: {"strategy": cell.strategy} for cell in wanted},
+    }
+    write_whole(out / STUDY, tomli_w.dumps(table).encode())
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """A run, or the runs of a comparison's folder."""
+    if (path / SETTINGS).exists():
+        return [path]
+    inner = path / "runs" if (path / "runs").is_dir() else path
+    found = sorted(run.parent for run in inner.glob(f"*/{SETTINGS}"))
+    if not found:
+        raise UserMistake(f"{path} is no run and holds none.")
+    return found
+
+
+def _names_in(path: Path) -> dict[str, str]:
+    """The strategies' names that a comparison's folder gives to its runs."""
+    try:
+        table = tomllib.loads((path / STUDY).read_text(encoding="utf-8")).get("runs", {})
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return {}
+    named = {name: str(entry.get("strategy", "")) for name, entry in table.items() if isinstance(entry, Mapping)}
+    return {str((path / "runs" / name).resolve()): strategy for name, strategy in named.items() if strategy}
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    """The rows of summary.csv."""
+    with open(out / "summary.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

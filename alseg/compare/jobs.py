@@ -1,0 +1,194 @@
+"""What is to be done for a comparison, run by run, and how one job is carried out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import tomli_w
+
+from alseg.compare.study import IN_STUDIES, Cell
+from alseg.config import flatten
+from alseg.errors import UserMistake
+from alseg.plugins import load_plugins
+from alseg.progress import Progress
+from alseg.store import SETTINGS, RunFolder, write_whole
+
+EXTENDED = ("rounds", "budget")  # what may be more than a run was begun with
+ASKED = "asked.json"  # what a round asked that nothing was trained on
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be carried to its end.
+
+    folder: the run's. settings: all of them, as run.toml holds them. first: the folder of a run whose only round
+    this one begins with, or None. after: the name of the job that makes that. ask_only: ask once more after the first
+    round, and train no further. plugins: single files; third_party: whether other people's plugins count.
+    """
+
+    name: str
+    folder: str
+    settings: Mapping[str, Any]
+    first: str | None = None
+    after: str | None = None
+    ask_only: bool = False
+    plugins: Sequence[str] = ()
+    third_party: bool = True
+
+
+class Watch(Protocol):
+    """Told by an executor how its jobs go."""
+
+    def started(self, job: Job) -> None:
+        """The job is being done."""
+
+    def finished(self, job: Job, error: str | None) -> None:
+        """The job is done, or failed with a sentence."""
+
+    def tick(self) -> None:
+        """Called a few times a second while jobs are being done."""
+
+
+class Executor(Protocol):
+    """Where the runs of a comparison take place."""
+
+    def __call__(self, jobs: Sequence[Job], logs: Path, watch: Watch) -> None:
+        """Carry out all jobs, each after the one it names; what a job prints goes to logs/NAME.log.
+
+        A job whose `after` failed is not begun. When this is interrupted, no job goes on.
+        """
+
+
+def plan(
+    cells: Sequence[Cell], out: Path, *, ask_only: bool = False, plugins: Sequence[Path] = (), third_party: bool = True
+) -> list[Job]:
+    """The jobs that complete the cells under `out`; what is complete is left out. Shared first rounds come first.
+
+    Raises UserMistake where a folder holds a run with other settings.
+    """
+    common: Any = {"plugins": tuple(str(file) for file in plugins), "third_party": third_party}
+    shared: dict[str, Job] = {}
+    jobs: list[Job] = []
+    for cell in cells:
+        folder = out / "runs" / cell.name
+        if (folder / SETTINGS).exists():
+            check_same(folder, cell.settings)
+        if is_done(folder, cell, ask_only):
+            continue
+        first = None
+        if cell.first and not (folder / SETTINGS).exists():
+            first = out / "first-rounds" / cell.first
+            if cell.first not in shared and not _has_rounds(first, 1):
+                shared[cell.first] = Job(
+                    f"first round, {cell.first}", str(first), first_settings(cell.settings), **common
+                )
+                jobs.append(shared[cell.first])
+        after = shared[cell.first].name if first is not None and cell.first in shared else None
+        jobs.append(
+            Job(cell.name, str(folder), cell.settings, str(first) if first else None, after, ask_only, **common)
+        )
+    return jobs
+
+
+def first_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings with its first round alone."""
+    return {**settings, "rounds": 1}
+
+
+def is_done(folder: Path, cell: Cell, ask_only: bool = False) -> bool:
+    """Whether a cell's run is complete, its later rounds too where it is extended."""
+    if ask_only and (folder / ASKED).exists():
+        return True
+    if not _has_rounds(folder, 1 if ask_only else cell.rounds):
+        run = RunFolder(folder) if (folder / SETTINGS).exists() else None
+        return run is not None and not ask_only and run.questions(len(run.rounds())) == []  # nothing was left to ask
+    return not ask_only
+
+
+def _has_rounds(folder: Path, rounds: int) -> bool:
+    return (folder / SETTINGS).exists() and len(RunFolder(folder).rounds()) >= rounds
+
+
+def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
+    """UserMistake where a folder's run has other settings than wanted; more rounds may be wanted."""
+    stored = RunFolder(folder).settings()
+    stored.pop("record", None)
+    before, now = flatten(stored), flatten(dict(settings))
+    free = {*IN_STUDIES, *EXTENDED}
+    for name in sorted(before.keys() | now.keys()):
+        if name not in free and before.get(name) != now.get(name):
+            raise UserMistake(
+                f"{folder} was made with {name} = {before.get(name, 'none')}, not {now.get(name, 'none')}: give another "
+                "--out, or move it away."
+            )
+
+
+def carry_out(job: Job, progress: Progress) -> None:
+    """Bring a job's run to its end, from whatever is there of it."""
+    from alseg import api
+
+    registry = load_plugins([Path(file) for file in job.plugins], job.third_party)
+    folder = Path(job.folder)
+    if job.first is not None and not (folder / SETTINGS).exists():
+        fork(Path(job.first), folder, job.settings)
+    if job.ask_only and job.first is not None:
+        from alseg.compare.asking import ask_once
+
+        ask_once(folder, registry, progress)
+        return
+    if (folder / SETTINGS).exists():
+        _extend(RunFolder(folder), job.settings)
+        api.resume(folder, registry=registry, progress=progress)
+    else:
+        api.run(flatten(dict(job.settings)), out=folder, registry=registry, progress=progress)
+
+
+def _extend(run: RunFolder, wanted: Mapping[str, Any]) -> None:
+    """Give a run the number of rounds and the budget that are wanted now."""
+    stored = run.settings()
+    if any(stored.get(name) != wanted.get(name) for name in EXTENDED):
+        with run.lock():
+            run.write_settings({**wanted, "record": stored.get("record", {})})
+
+
+def log_of(logs: Path, job: Job) -> Path:
+    """Where a job's words go."""
+    return logs / f"{job.name.replace(', ', ',').replace(' ', '-')}.log"
+
+
+def fork(first: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+    """A new run at `folder` whose first round is that of the run `first`, and whose settings are its own."""
+    source = RunFolder(first)
+    record = source.settings().get("record", {})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        os.chmod(fresh, 0o755)
+        for path in sorted(first.rglob("*")):
+            if path.is_dir() or path.name.startswith(".") or path.name == SETTINGS:
+                continue
+            place = fresh / path.relative_to(first)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _linked_or_copied(path, place)
+        write_whole(fresh / SETTINGS, tomli_w.dumps({**settings, "record": record}).encode())
+        os.rename(fresh, folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _linked_or_copied(path: Path, place: Path) -> None:
+    """A model is replaced whole and never written into, so that a link does; the rest is copied."""
+    if path.suffix == ".safetensors":
+        try:
+            os.link(path, place)
+            return
+        except OSError:
+            pass  # another file system
+    shutil.copyfile(path, place)

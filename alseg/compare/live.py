@@ -1,0 +1,110 @@
+"""The runs of a comparison as they go, in a terminal or as plain lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from alseg.cli.display import duration
+from alseg.compare.jobs import Job, log_of
+
+LOOK_EVERY = 1.0  # seconds between two looks at the runs' files
+MOST_ROWS = 16
+
+
+class Overview:
+    """Counts jobs, looks at the files of those that are being done, and shows them; live None: plain lines."""
+
+    def __init__(self, jobs: Sequence[Job], logs: Path, live: Live | None = None) -> None:
+        self._jobs, self._logs, self._live = list(jobs), logs, live
+        self._begun: dict[str, float] = {}
+        self._running: dict[str, Job] = {}
+        self._spent: list[float] = []
+        self._start, self._looked = time.monotonic(), 0.0
+        self.errors: dict[str, str] = {}  # by the job's name
+
+    @property
+    def done(self) -> int:
+        """How many jobs have ended, well or not."""
+        return len(self._spent) + len(self.errors)
+
+    def started(self, job: Job) -> None:
+        """A line, or a row from now on."""
+        self._begun[job.name], self._running[job.name] = time.monotonic(), job
+        self._say(f"{job.name}: begun")
+
+    def finished(self, job: Job, error: str | None) -> None:
+        """How it went, and how much is left."""
+        self._running.pop(job.name, None)
+        spent = time.monotonic() - self._begun.get(job.name, time.monotonic())
+        if error is None:
+            self._spent.append(spent)
+            self._say(f"{job.name}: {standing(job)}, {duration(spent)}; {self._count()}")
+        else:
+            self.errors[job.name] = error
+            line = f"{job.name}: failed: {error}"
+            self._say(line)
+            if self._live is not None:
+                self._live.console.print(line, style="red", highlight=False, markup=False)
+
+    def tick(self) -> None:
+        """Look at the files and show what they say, now and then."""
+        now = time.monotonic()
+        if self._live is None or now - self._looked < LOOK_EVERY:
+            return
+        self._looked = now
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for job in list(self._running.values())[:MOST_ROWS]:
+            table.add_row(
+                Text(job.name, no_wrap=True),
+                Text(standing(job), no_wrap=True),
+                Text(last_line(log_of(self._logs, job)), style="dim", no_wrap=True, overflow="ellipsis"),
+            )
+        grid = Table.grid()
+        grid.add_row(Text(self._count(), style="bold"))
+        grid.add_row(table)
+        self._live.update(grid)
+
+    def _count(self) -> str:
+        """How many of all are done, and the time left."""
+        total, left = len(self._jobs), len(self._jobs) - self.done
+        words = f"{self.done} of {total} runs"
+        if self.errors:
+            words += f", {len(self.errors)} failed"
+        if self._spent and left:
+            words += f", about {duration((time.monotonic() - self._start) / self.done * left)} left"
+        return words
+
+    def _say(self, line: str) -> None:
+        if self._live is None:
+            print(line, file=sys.stderr, flush=True)
+
+
+def standing(job: Job) -> str:
+    """How many rounds a job's run has, and their mean IoU."""
+    try:
+        lines = (Path(job.folder) / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+        scores = [json.loads(line).get("miou") for line in lines]
+    except (OSError, ValueError):
+        return "no round yet"
+    rounds = f"{len(scores)} round{'s' * (len(scores) != 1)}"
+    known = [f"{100 * score:.1f}" for score in scores if score is not None]
+    return f"{rounds}, mIoU % {' '.join(known[-6:])}" if known else rounds
+
+
+def last_line(path: Path) -> str:
+    """The last line of a file, without reading all of it."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 400))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""

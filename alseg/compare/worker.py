@@ -1,0 +1,93 @@
+"""A process that does jobs: `python -m alseg.compare.worker`, one JSON line a job on stdin, one a result on stdout.
+
+A line in is {"job": ..., "log": PATH}, where what the job prints goes; a line out is {"error": null or a sentence}.
+The process ends when stdin does, which is when whoever started it has died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from alseg.errors import AlsegError
+
+
+def main() -> int:
+    """Do jobs until stdin ends."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells this process
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    try:
+        while True:
+            order = json.loads(lines.get())
+            with _printing_to(order["log"]):
+                error = _error_of(order["job"])
+            results.write(json.dumps({"error": error}) + "\n")
+            results.flush()
+    except KeyboardInterrupt:
+        return 130
+
+
+def _error_of(job: dict[str, Any]) -> str | None:
+    """Do a job: None, or what went wrong in a sentence."""
+    from alseg.cli.display import PlainProgress
+    from alseg.compare.jobs import Job, carry_out
+
+    try:
+        carry_out(Job(**job), PlainProgress())
+    except AlsegError as error:
+        print(error, file=sys.stderr, flush=True)
+        return str(error)
+    except Exception as error:
+        traceback.print_exc()
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    finally:
+        _free_memory()
+    return None
+
+
+def _free_memory() -> None:
+    """Others on the same device may want it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _printing_to(path: str) -> Iterator[None]:
+    """What this process and its libraries print goes to the end of a file."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        yield
+        sys.stdout.flush()
+    finally:
+        os.close(file)
+
+
+def _read(lines: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    os.kill(os.getpid(), signal.SIGKILL)  # what is on the disk is whole at any time
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
