@@ -123,10 +123,8 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     free = {*IN_STUDIES, *EXTENDED}
     for name in sorted(before.keys() | now.keys()):
         if name not in free and before.get(name) != now.get(name):
-            raise UserMistake(
-                f"{folder} was made with {name} = {before.get(name, 'none')}, not {now.get(name, 'none')}: give another "
-                "--out, or move it away."
-            )
+            stated = f"{name} = {before.get(name, 'none')}, not {now.get(name, 'none')}"
+            raise UserMistake(f"{folder} was made with {stated}: give another --out, or move it away.")
 
 
 def carry_out(job: Job, progress: Progress) -> None:

@@ -98,7 +98,7 @@ def _places(grid: Grid, chance: Mapping[str, Any]) -> Iterator[_Place]:
         strategies = [*crossed, *strategies]
     # the acquirer draws, whatever a selector makes of that
     if not any(s.get("acquirer") == chance.get("acquirer") and not s.get("name") for s in strategies):
-        strategies = [chance, *strategies]
+        strategies = [dict(chance), *strategies]
     for values in itertools.product(*others.values()):
         other = dict(zip(others, values, strict=True))
         for strategy in strategies:
