@@ -50,8 +50,8 @@ def compare(
     baseline: str = typer.Option(
         None, metavar="NAME", help="A strategy to compare with besides chance.", rich_help_panel=GRID
     ),
-    config: Path = typer.Option(
-        None, metavar="FILE", help="Settings as TOML; its table `compare` holds the grid.", rich_help_panel=RUN
+    config: list[Path] = typer.Option(
+        [], metavar="FILE", help="Settings as TOML, the grid in a table `compare`. May be repeated.", rich_help_panel=RUN
     ),
     dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=RUN),
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=RUN),

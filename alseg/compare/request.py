@@ -35,7 +35,7 @@ class Request:
 
 
 def understood(
-    config: Path | None,
+    configs: Sequence[Path],
     flags: Mapping[str, Any],
     *,
     acquirers: str | None = None,
@@ -49,12 +49,9 @@ def understood(
     jobs: str | None = None,
     keep_models: bool = False,
 ) -> Request:
-    """The file and the flags put together; UserMistake where they make no sense."""
-    table = {} if config is None else read_toml_table(config, "compare")
-    where = f"The table `compare` of {config}"
-    for name in table:
-        if name not in KEYS:
-            raise UserMistake(f"{where} has no key {name!r}{nearest(name, KEYS)}.")
+    """The files, later over earlier, and the flags over them; UserMistake where they make no sense."""
+    table = _tables(configs)
+    where = f"The table `compare` of {' and '.join(map(str, configs))}"
     varied = _axes(table.get("axes", {}), where)
     varied |= dict(_axis(text) for text in axes)
     varied |= {kind: _listed(f"--{kind}s", text) for kind, text in _given(acquirer=acquirers, selector=selectors)}
@@ -75,7 +72,7 @@ def understood(
                 table.get("full_supervision", False) if full_supervision is None else full_supervision
             ),
         ),
-        toml={} if config is None else read_toml(config),
+        toml={name: value for config in configs for name, value in read_toml(config).items()},
         flags=settings | ({"keep_models": "all"} if keep_models else {}),
         title=str(table.get("title", "")),
         baseline=baseline or table.get("baseline"),
@@ -84,6 +81,21 @@ def understood(
         executor=executor,
         executor_options=inner | ({"jobs": jobs} if jobs is not None else {}),
     )
+
+
+def _tables(configs: Sequence[Path]) -> dict[str, Any]:
+    """The files' tables `compare`, a key of a later one in place of an earlier one's; axes are added up."""
+    merged: dict[str, Any] = {}
+    for config in configs:
+        table = read_toml_table(config, "compare")
+        for name in table:
+            if name not in KEYS:
+                raise UserMistake(f"The table `compare` of {config} has no key {name!r}{nearest(name, KEYS)}.")
+        axes = table.get("axes", {})
+        if isinstance(axes, Mapping) and isinstance(merged.get("axes"), Mapping):
+            table["axes"] = {**merged["axes"], **axes}
+        merged |= table
+    return merged
 
 
 def _given(**values: str | None) -> list[tuple[str, str]]:
