@@ -51,7 +51,10 @@ def compare(
         None, metavar="NAME", help="A strategy to compare with besides chance.", rich_help_panel=GRID
     ),
     config: list[Path] = typer.Option(
-        [], metavar="FILE", help="Settings as TOML, the grid in a table `compare`. May be repeated.", rich_help_panel=RUN
+        [],
+        metavar="FILE",
+        help="Settings as TOML, the grid in a table `compare`; repeatable.",
+        rich_help_panel=RUN,
     ),
     dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=RUN),
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=RUN),
