@@ -13,7 +13,7 @@ import typer
 from alseg.plugins import Registry
 
 if TYPE_CHECKING:
-    from alseg.compare.comparison import Comparison
+    from alseg.compare.running import Comparison
 
 GRID, RUN, WHERE = "What varies", "What does not", "Where and how"
 EPILOG = """Examples:
@@ -90,7 +90,7 @@ def compare(
     Chance is always among them. Runs that share a first round train it once; what is finished is not done
     again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
     """
-    from alseg.compare.comparison import compare_grid, compare_runs
+    from alseg.compare.running import compare_grid, compare_runs
     from alseg.compare.request import understood
     from alseg.config import parse_assignments
 
