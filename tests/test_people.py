@@ -100,7 +100,11 @@ def test_what_is_asked_again_is_asked_of_the_same_person_at_the_end(folder):
 
 
 ACTS = st.lists(
-    st.tuples(st.sampled_from(["answer", "skip", "undo"]), st.sampled_from(["ann", "bob", "cem"]), st.integers(0, 8)),
+    st.tuples(
+        st.sampled_from([*["answer", "skip", "undo"] * 3, "close"]),
+        st.sampled_from(["ann", "bob", "cem"]),
+        st.integers(0, 8),
+    ),
     max_size=30,
 )
 
@@ -117,6 +121,10 @@ def test_people_and_a_restart_see_the_same(tmp_path_factory, acts):
             if act == "undo":
                 round.undo(who)
                 continue
+            if act == "close":
+                round.close_votes(who)
+                assert not round.lacking().votes
+                continue
             queue = round.queue(9, who)
             if queue:
                 item = queue[number % len(queue)].item
@@ -125,6 +133,11 @@ def test_people_and_a_restart_see_the_same(tmp_path_factory, acts):
             assert act == "undo"
     again = open_round(folder, plan=plan)
     assert again.tally() == round.tally() and again.answered() == round.answered()
+    assert again.lacking() == round.lacking()
+    found = fold(folder.journal.events(), plan.people)
+    assert {item: (answer.name, answer.who) for item, answer in found.items()} == {
+        label.item: (label.name, label.who) for label in round.answered()
+    }, "as the journal says alone"
     assert [again.can_undo(who) for who in "abc"] == [round.can_undo(who) for who in "abc"]
     for who in ("ann", "bob", "cem"):
         assert again.can_undo(who) == round.can_undo(who)
