@@ -138,18 +138,21 @@ def fold(events: Iterable[Event], people: Mapping[str, int] | None = None) -> di
     people: of how many people an item is asked, where that is more than one. With fewer votes it has no answer,
     unless it was closed with those that are in. Answers that were asked for again, blind, change nothing.
     """
-    events, people = list(events), people or {}
-    votes: dict[str, dict[str, Answer]] = {}
-    for ask, answer in final_asks(events).items():
+    events = list(events)
+    asks = final_asks(events)
+    state = {item: answer for item, answer in asks.items() if "/" not in item}
+    votes: dict[str, dict[str, Answer]] = {}  # of items that somebody else answered, by turn
+    for ask in (ask for ask in asks if "/" in ask):
         item, _, turn = ask.partition("/")
         if turn != "again":
-            votes.setdefault(item, {})[turn] = answer
-    closed = closed_items(events)
-    return {
-        item: resolved([given[turn] for turn in sorted(given, key=lambda turn: (len(turn), turn))])
-        for item, given in votes.items()
-        if item in closed or len(given) >= people.get(item, 1)
-    }
+            votes.setdefault(item, {"": state[item]} if item in state else {})[turn] = asks[ask]
+    for item, given in votes.items():
+        state[item] = resolved([given[turn] for turn in sorted(given, key=lambda turn: (len(turn), turn))])
+    closed = closed_items(events) if people else set()
+    for item, wanted in (people or {}).items():
+        if item not in closed and len(votes.get(item, ("first",))) < wanted:
+            state.pop(item, None)
+    return state
 
 
 def places(events: Iterable[Event]) -> dict[str, tuple[int, int]]:
