@@ -340,7 +340,7 @@ def test_audits_that_a_run_began_with_measure_nothing(tmp_path):
     given |= {"trust.audit": 4, "rounds": 2, "start_from": str(tmp_path / "first")}
     del given["first_pixels"]
     result = alseg.run(given, out=tmp_path / "second")
-    assert "audit" not in result.rounds[0] and result.rounds[0]["labelled_pixels"] == 40
+    assert result.rounds[0]["audit"] is None and result.rounds[0]["labelled_pixels"] == 40
     assert result.rounds[1]["audit"]["pixels"] + result.rounds[1]["audit"]["unsure"] == 4
     assert sum(bool(line.get("audit")) for line in lines(tmp_path / "second" / "labels.jsonl")) == 34
 
