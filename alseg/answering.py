@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alseg.errors import AlsegError
 from alseg.journal import Event, as_events, fold, places
-from alseg.ledger import NOTHING_TWICE, Ledger, Plan
+from alseg.ledger import NOTHING_TWICE, Lacking, Ledger, Plan, Tally
 from alseg.protocols import Images
 from alseg.store import RunFolder
 from alseg.values import Answer, Classes, PixelLabel, PixelLabels, Question
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from alseg.looking import Looking
 
-RECENT = 200  # answers whose seconds are averaged
 LEASE, LEASED = 120.0, 3  # seconds for which so many next questions of one person are kept from others
 
 
@@ -35,26 +33,15 @@ class Attendance:
     """How this process waits for a person.
 
     wait: until all is answered; else the run ends as waiting. browser: open it. host, port: where its page is
-    served; None: any port that is free.
+    served; None: any port that is free. close_votes: what has an answer waits for no other person's and is not
+    asked again.
     """
 
     wait: bool = True
     browser: bool = True
     host: str = "127.0.0.1"
     port: int | None = None
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How far a round is; agreed of guessed: answers that the model had guessed. seconds: an answer's median."""
-
-    done: int
-    total: int
-    skipped: int
-    unsure: int
-    agreed: int
-    guessed: int
-    seconds: float | None
+    close_votes: bool = False
 
 
 class OpenRound:
@@ -128,8 +115,9 @@ class OpenRound:
         return [label for question in self.placed() if (label := self._label(question)) is not None]
 
     def points(self, image: str) -> list[PixelLabel]:
-        """What is labelled in an image so far, this round's included."""
-        mine = (self._label(question) for question in self.placed(image))
+        """What is labelled in an image so far, this round's included, but for what is still to be asked again."""
+        shown = (question for question in self.placed(image) if not self._ledger.is_asked_again(question.item))
+        mine = (self._label(question) for question in shown)
         return self.labels.of(image) + [label for label in mine if label is not None]
 
     def queue(self, count: int, who: str = "") -> list[Question]:
@@ -160,7 +148,7 @@ class OpenRound:
     @property
     def complete(self) -> bool:
         """Whether nothing is left for whoever attends; what would be asked again of people who have left is let be."""
-        if not self._ledger.open:
+        if self._sealed or not self._ledger.open:
             return True
         with self._changed:
             since = self._clock() - LEASE
@@ -189,21 +177,12 @@ class OpenRound:
     def tally(self) -> Tally:
         """How far the round is."""
         with self._changed:
-            ledger = self._ledger
-            known = list(ledger.answers.values())
-            firsts = [(a.name, ledger.questions[a.item].guess) for a in known if a.item in ledger.questions]
-            guessed = [name == guess for name, guess in firsts if None not in (name, guess)]
-            spent = [a.seconds for a in known if a.seconds is not None]
-            spent = (spent if self.asks_class else list(ledger.pick_seconds.values()))[-RECENT:]
-            return Tally(
-                done=len(ledger.asks) - len(ledger.open),
-                total=len(ledger.asks),
-                skipped=sum(count > 0 and name in ledger.open for name, count in ledger.skips.items()),
-                unsure=sum(a.name is None for a in known),
-                agreed=sum(guessed),
-                guessed=len(guessed),
-                seconds=statistics.median(spent) if spent else None,
-            )
+            return self._ledger.tally()
+
+    def lacking(self) -> Lacking:
+        """What the round still waits for."""
+        with self._changed:
+            return self._ledger.lacking()
 
     # What is answered
 
@@ -267,6 +246,13 @@ class OpenRound:
             self._done([event])
             if name in self._ledger.open:
                 self._leases[name] = who, self._clock() + LEASE
+
+    def close_votes(self, who: str) -> int:
+        """Let what has an answer wait for no further one: its votes are resolved as they are; how many questions."""
+        with self._changed:
+            items = self._ledger.closable()
+            self._done([_event("closed", item, who) for item in items])
+            return len(items)
 
     def take(self, answers: Sequence[Answer]) -> None:
         """Answers of an oracle that does not attend, written together; AlsegError where one names no class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -39,10 +40,10 @@ def attended(round: OpenRound, selector: Any, oracle: Any) -> None:
     """Let whoever picks pick and whoever answers answer; what is not answered then is waited for."""
     if round.unplaced() and attends(selector):
         selector.attend(round)
-    questions = round.unanswered()
-    if questions and attends(oracle):
-        oracle.attend(round)
-    elif questions:
+    if attends(oracle):
+        if not round.complete:
+            oracle.attend(round)
+    elif questions := round.unanswered():
         oracle.ask(questions)
         round.take(oracle.collect().answers)
     round.looking.close()
@@ -52,8 +53,8 @@ def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Atte
     """UserMistake where settings do not go with who picks and who answers."""
     if attendance is not None and not is_person(selector) and not is_person(oracle):
         raise UserMistake(
-            "--wait, --browser, --host and --port are for runs that a person answers; this one's oracle is "
-            f"{config.oracle.name!r}."
+            "--wait, --browser, --host, --port and --close-votes are for runs that a person answers; this one's "
+            f"oracle is {config.oracle.name!r}."
         )
     if config.trust.audit and config.labels == "all":
         raise UserMistake("trust.audit asks pixels, and full supervision (--labels all) asks none.")
@@ -68,10 +69,29 @@ def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Atte
 
 
 def check_answered(round: OpenRound) -> None:
-    """Waiting where answers are missing."""
+    """Waiting where answers are missing, or are to be given again; it says who has to come."""
     missing, total = len(round.unanswered()) + len(round.unplaced()), len(round.placed())
-    if missing:
-        raise Waiting(f"Round {round.number} waits for {missing} of {total} answers.")
+    if round.complete and not missing:
+        return
+    lacking = round.lacking()
+    waits = f"waits for {missing} of {total} answers" if missing else f"has all {total} answers and asks some again"
+    words = [f"Round {round.number} {waits}."]
+    if people := lacking.said():
+        words += [people, f"If nobody comes, `{closing(round.folder)}` makes do with what is in."]
+    raise Waiting(" ".join(words))
+
+
+def closing(folder: RunFolder) -> str:
+    """The command that lets what has an answer wait for no further one."""
+    return f"alseg annotate {shlex.quote(str(folder.path))} --close-votes"
+
+
+def user_name() -> str:
+    """The name under which this process runs."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
 
 
 @contextlib.contextmanager
@@ -199,7 +219,7 @@ def open_round(
     sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
     plan = plan_of(questions, config.trust, config.seed, number) if asks_class else NOTHING_TWICE
     with progress.phase(f"round {number}: answers", len(asks_of(questions, plan))) as step:
-        yield OpenRound(
+        round = OpenRound(
             number,
             questions,
             folder,
@@ -216,3 +236,6 @@ def open_round(
             advance=lambda count: step(count, ""),
             say=progress.say,
         )
+        if round.attendance.close_votes and (closed := round.close_votes(user_name())):
+            progress.say(f"Round {number}: questions closed with the votes that are in: {closed}.")
+        yield round

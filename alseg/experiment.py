@@ -299,7 +299,7 @@ class Experiment:
             "round": round,
             **asked,
             **score_statistics(self.split, scored.matrix, self.classes),
-            **({"audit": scored.audit} if scored.audit is not None else {}),
+            "audit": scored.audit,
             **paper_statistics(training.watched if self.images.test is not None else None),
             "loss": training.loss,
             "train_seconds": training.seconds,

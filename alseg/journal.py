@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,14 @@ def resolved(votes: Sequence[Answer]) -> Answer:
 
     "Can't tell" counts as a class; where two have most, nobody can tell. Seconds are all voters' together.
     """
+    item = votes[0].item.partition("/")[0]
     if len(votes) == 1:
-        return votes[0]
+        return votes[0]._replace(item=item)
     counts = Counter(vote.name for vote in votes).most_common(2)
     tied = len(counts) > 1 and counts[0][1] == counts[1][1]
     seconds = [vote.seconds for vote in votes if vote.seconds is not None]
     who = ", ".join(dict.fromkeys(vote.who for vote in votes))
-    return Answer(votes[0].item, None if tied else counts[0][0], who, sum(seconds) if seconds else None)
+    return Answer(item, None if tied else counts[0][0], who, sum(seconds) if seconds else None)
 
 
 def final_asks(events: Iterable[Event]) -> dict[str, Answer]:
@@ -110,24 +111,48 @@ def final_asks(events: Iterable[Event]) -> dict[str, Answer]:
         elif kind == "retracted":
             if event.get("what", "answered") == "answered":
                 state.pop(str(event.get("ask", event["item"])), None)
-        elif kind not in ("picked", "skipped"):
+        elif kind not in ("picked", "skipped", "closed"):
             raise AlsegError(f"The journal holds an unknown event {kind!r} of item {event['item']}.")
     return state
 
 
-def fold(events: Iterable[Event]) -> dict[str, Answer]:
+def closed_items(events: Iterable[Event]) -> set[str]:
+    """Items that wait for no further vote; one that is taken back opens its item again."""
+    closed: set[str] = set()
+    for event in events:
+        if event["event"] == "closed":
+            closed.add(event["item"])
+        elif event["event"] == "retracted" and reopens(event):
+            closed.discard(event["item"])
+    return closed
+
+
+def reopens(event: Event) -> bool:
+    """Whether a `retracted` event takes a vote back: no pick, no skip, and no answer that was given again."""
+    return event.get("what", "answered") == "answered" and not str(event.get("ask", "")).endswith("/again")
+
+
+def fold(events: Iterable[Event], people: Mapping[str, int] | None = None) -> dict[str, Answer]:
     """The answer of each item: its last event counts, and `retracted` reopens it; votes are resolved by `resolved`.
 
-    Answers that were asked for again, blind, change nothing.
+    people: of how many people an item is asked, where that is more than one. With fewer votes it has no answer,
+    unless it was closed with those that are in. Answers that were asked for again, blind, change nothing.
     """
+    events = list(events)
     asks = final_asks(events)
     state = {item: answer for item, answer in asks.items() if "/" not in item}
-    votes: dict[str, list[Answer]] = {}
-    for ask, answer in asks.items():
-        item, turn, _ = ask.partition("/")
-        if turn and item in state and not ask.endswith("/again"):
-            votes.setdefault(item, [state[item]]).append(answer)
-    return state | {item: resolved(given) for item, given in votes.items()}
+    votes: dict[str, dict[str, Answer]] = {}  # of items that somebody else answered, by turn
+    for ask in (ask for ask in asks if "/" in ask):
+        item, _, turn = ask.partition("/")
+        if turn != "again":
+            votes.setdefault(item, {"": state[item]} if item in state else {})[turn] = asks[ask]
+    for item, given in votes.items():
+        state[item] = resolved([given[turn] for turn in sorted(given, key=lambda turn: (len(turn), turn))])
+    closed = closed_items(events) if people else set()
+    for item, wanted in (people or {}).items():
+        if item not in closed and len(votes.get(item, ("first",))) < wanted:
+            state.pop(item, None)
+    return state
 
 
 def places(events: Iterable[Event]) -> dict[str, tuple[int, int]]:

@@ -6,15 +6,55 @@ with a name of its own; the first one bears the question's.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+import statistics
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from alseg.journal import Event, answer_of, resolved
+from alseg.journal import Event, answer_of, reopens, resolved
 from alseg.values import Answer, Question
 
 Kind = Literal["first", "other", "again"]
+RECENT = 200  # answers whose seconds are averaged
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far a round is; agreed of guessed: answers that the model had guessed. seconds: an answer's median."""
+
+    done: int
+    total: int
+    skipped: int
+    unsure: int
+    agreed: int
+    guessed: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What a round still waits for.
+
+    untouched: questions without any answer or without a pixel. votes: how many questions have k of n people's
+    answers, by (k, n). again: how many answers are to be given again, by who gave them.
+    """
+
+    untouched: int
+    votes: Mapping[tuple[int, int], int]
+    again: Mapping[str, int]
+
+    def said(self) -> str:
+        """Who has to come, in sentences; empty where anybody will do."""
+        words = []
+        if self.votes:
+            count = sum(self.votes.values())
+            have = ", ".join(f"{many} with {k} of {n} votes" for (k, n), many in sorted(self.votes.items()))
+            words.append(f"{count} {'question needs' if count == 1 else 'questions need'} another person ({have}).")
+        if self.again:
+            count, people = sum(self.again.values()), ", ".join(sorted(self.again))
+            words.append(f"{count} {'answer is' if count == 1 else 'answers are'} asked again, of {people}.")
+        return " ".join(words)
 
 
 class Ask(NamedTuple):
@@ -59,6 +99,7 @@ class Ledger:
         self.skips: dict[str, int] = {}
         self.open = OrderedDict.fromkeys(self.asks)
         self.history: list[tuple[str, str, str]] = []  # what was done, with which ask, by whom
+        self.closed: set[str] = set()  # items that wait for no further answer
         self._asks_class = asks_class
         for event in events:
             self.follow(event)
@@ -71,7 +112,14 @@ class Ledger:
         if name not in self.asks:
             return
         if kind == "retracted":
+            if reopens(event):
+                self.closed.discard(self.asks[name].item)
             self._take_back(event.get("what", "answered"), name, event.get("who", ""))
+            return
+        if kind == "closed":
+            self.closed.add(name)
+            for ask in self.asks_of_item(name):
+                self._close_if_done(ask.name)
             return
         if kind in ("answered", "unsure", "vote"):
             self.answers[name] = answer_of(event)
@@ -99,8 +147,10 @@ class Ledger:
             self.pick_seconds.pop(name, None)
         elif what == "skipped":
             self.skips[name] = max(0, self.skips.get(name, 0) - 1)
+        for ask in self.asks_of_item(self.asks[name].item):  # which may have been closed
+            if self.is_open(ask.name):
+                self.open.setdefault(ask.name)
         if self.is_open(name):  # a question that was put off may have been answered by somebody else since
-            self.open[name] = None
             self.open.move_to_end(name, last=False)
 
     def _close_if_done(self, name: str) -> None:
@@ -111,7 +161,7 @@ class Ledger:
         """Whether an ask still wants something."""
         item = self.asks[name].item
         placed = self.questions[item].y is not None or item in self.places
-        return not placed or (self._asks_class and name not in self.answers)
+        return not placed or (self._asks_class and name not in self.answers and item not in self.closed)
 
     def placed(self, item: str) -> Question:
         """A question with its pixel, once that is picked."""
@@ -150,12 +200,53 @@ class Ledger:
         again = self.asks.get(f"{item}/again")
         return found if again is None else [*found, again]
 
-    def answer(self, item: str) -> Answer | None:
-        """What a question's answers come to; None before all are in."""
+    def votes(self, item: str) -> list[Answer]:
+        """What people answered to a question, without what was asked again."""
         names = [ask.name for ask in self.asks_of_item(item) if ask.kind != "again"]
-        if any(name not in self.answers for name in names):
-            return None
-        return resolved([self.answers[name] for name in names])
+        return [self.answers[name] for name in names if name in self.answers]
+
+    def answer(self, item: str) -> Answer | None:
+        """What a question's answers come to; None before all are in, or it is closed with some."""
+        given = self.votes(item)
+        wanted = sum(ask.kind != "again" for ask in self.asks_of_item(item))
+        return resolved(given) if given and (len(given) == wanted or item in self.closed) else None
+
+    def closable(self) -> list[str]:
+        """Questions that have an answer and wait for another."""
+        waiting = dict.fromkeys(self.asks[name].item for name in self.open)
+        return [item for item in waiting if self.votes(item)]
+
+    def is_asked_again(self, item: str) -> bool:
+        """Whether its answer is still to be given again."""
+        return f"{item}/again" in self.open
+
+    def lacking(self) -> Lacking:
+        """What is still waited for."""
+        untouched, votes, again = 0, Counter[tuple[int, int]](), Counter[str]()
+        asks = [self.asks[name] for name in self.open]
+        again.update(self.answers[ask.item].who for ask in asks if ask.kind == "again" and ask.item in self.answers)
+        for item, lacks in Counter(ask.item for ask in asks if ask.kind != "again").items():
+            given = len(self.votes(item))
+            untouched += not given
+            votes.update({(given, given + lacks): 1} if given else {})
+        return Lacking(untouched, votes, again)
+
+    def tally(self) -> Tally:
+        """How far the round is."""
+        known = list(self.answers.values())
+        firsts = [(a.name, self.questions[a.item].guess) for a in known if a.item in self.questions]
+        guessed = [name == guess for name, guess in firsts if None not in (name, guess)]
+        spent = [a.seconds for a in known if a.seconds is not None]
+        spent = (spent if self._asks_class else list(self.pick_seconds.values()))[-RECENT:]
+        return Tally(
+            done=len(self.asks) - len(self.open),
+            total=len(self.asks),
+            skipped=sum(count > 0 and name in self.open for name, count in self.skips.items()),
+            unsure=sum(a.name is None for a in known),
+            agreed=sum(guessed),
+            guessed=len(guessed),
+            seconds=statistics.median(spent) if spent else None,
+        )
 
     def last_of(self, who: str) -> tuple[str, str] | None:
         """What a person did last, and with which ask."""

@@ -97,12 +97,29 @@ def test_the_slope_s_interval_covers_the_truth():
     assert 0.92 <= covered / 400 <= 0.98
 
 
+@few
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.sampled_from("abcd")), max_size=40),
+)
+def test_the_slope_s_interval_holds_nothing_that_cannot_be(answers):
+    """No shares in [0, 1] have a steeper least-squares line than none of the answers before, and all after the mean."""
+    found = agreement_slope([pair(*answer) for answer in answers])
+    rounds = np.array([round for round, _, _ in answers], float)
+    if found is None:
+        assert len(set(rounds.tolist())) < 3
+    elif found.interval is not None:
+        steepest = np.polyfit(rounds, rounds > rounds.mean(), 1)[0]
+        assert -steepest - 1e-9 <= found.interval.low <= found.value + 1e-9
+        assert found.value - 1e-9 <= found.interval.high <= steepest + 1e-9
+
+
 def test_no_interval_where_there_is_no_scatter():
     assert agreement_slope([]) is None
     assert agreement_slope([pair(1, True), pair(1, False)]) is None, "one round has no trend"
-    alone = agreement_slope([pair(1, True), pair(1, False), pair(2, True)])
+    assert agreement_slope(drawn(0, rounds=2)) is None, "nor have two"
+    alone = agreement_slope([pair(1, True), pair(1, False), pair(2, True), pair(3, True)])
     assert alone is not None and alone.interval is None, "one image has no spread between images"
-    every = agreement_slope([pair(r, True, image) for r in (1, 2) for image in "abc"])
+    every = agreement_slope([pair(r, True, image) for r in (1, 2, 3) for image in "abc"])
     assert every == (0.0, None)
 
 

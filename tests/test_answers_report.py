@@ -25,9 +25,11 @@ from test_run import lines
 
 import alseg
 from alseg.plugins import Registry
+from alseg.report.answer_figures import audited
 from alseg.report.crops import LEAST, window
 from alseg.report.page import write_report
 from alseg.report.reading import RunView
+from alseg.report.table import table_rows
 
 few = hypothesis_settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -201,6 +203,29 @@ def test_several_seeds_are_told_together(run, tmp_path):
     assert "Over seeds" in said and "camvid, margin, topk-then-uniform: over 2 seeds mIoU changed by" in said
     file.write_text(file.read_text().replace("epochs = 1", "epochs = 2"))
     assert "Over seeds" not in text_of([run, other], tmp_path / "page"), "other settings are another experiment"
+
+
+def test_audits_are_in_the_table_and_in_a_figure(run, cli, tmp_path):
+    """Of rounds with audits, without, and of an earlier version that says nothing of them."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    audit = {"pixels": 40, "unsure": 1, "accuracy": 0.85, "low": 0.709, "high": 0.929}
+    more: list[dict[str, Any]] = [{"audit": None}, {}, {"audit": audit}, {"audit": audit | {"accuracy": 0.9}}]
+    records = [{k: v for k, v in line.items() if k != "audit"} for line in lines(copy / "rounds.jsonl")]
+    rows = [record | new for record, new in zip(records, more, strict=True)]
+    (copy / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    header, *table = table_rows(rows)
+    assert [row[header.index("audited %")] for row in table] == ["-", "-", "85.0 (71 to 93)", "90.0 (71 to 93)"]
+    assert "audited %" not in table_rows(records)[0] and len({len(row) for row in (header, *table)}) == 1
+    shown = cli("resume", copy).out
+    assert "audited %" in shown and "85.0 (71 to 93)" in shown
+    assert "audited % " in text_of(copy, tmp_path / "page") and "85.0 (71 to 93)" in text_of(copy, tmp_path / "page")
+    (bars,) = audited(rows).axes[0].containers
+    places, heights = bars.lines[0].get_data()
+    (segments,) = (bar.get_segments() for bar in bars.lines[2])
+    assert (list(places), list(heights)) == ([2, 3], [85, 90])
+    assert np.array(segments)[0] == pytest.approx(np.array([[2, 70.9], [2, 92.9]]))
+    assert (tmp_path / "page/figures/audit.svg").exists()
+    assert "audit.svg" not in {path.name for path in (run / "figures").iterdir()}
 
 
 def test_a_run_that_records_less_is_reported_on(run, tmp_path):

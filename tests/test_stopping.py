@@ -120,15 +120,20 @@ def test_the_words_claim_no_more_than_the_interval():
 
 
 def test_without_masks_the_agreement_is_the_only_sign():
-    agreed = [Agreed(r, k, 10, Interval(*wilson(k, 10))) for r, k in ((1, 4), (2, 7))]
+    agreed = [Agreed(r, k, 10, Interval(*wilson(k, 10))) for r, k in ((1, 4), (2, 5), (3, 7))]
     said = advice(rounds(None, None, None), 10, agreed, Slope(0.3, Interval(0.1, 0.5)))
     assert len(said) == 2 and "only sign" in said[0]
-    assert "40 % of the answers in round 1 and 70 % in round 2, +30.0 points a round" in said[1]
-    assert "teaches less" in said[1]
+    assert "40 % of the answers in round 1 and 70 % in round 3, +30.0 points a round" in said[1]
+    assert "may teach it less" in said[1]
     assert advice(rounds(None), 10, [], None) == []
     (alone,) = on_agreement(agreed[:1], None)
     assert "40 %" in alone
-    for slope, words in ((Slope(0.0, Interval(-0.1, 0.1)), "no trend"), (Slope(-0.3, Interval(-0.5, -0.1)), "harder")):
+    (two,) = on_agreement(agreed[:2], None)
+    assert "40 % of the answers in round 1 and 50 % in round 2; a trend takes 3 rounds." in two
+    for slope, words in (
+        (Slope(0.0, Interval(-0.1, 0.1)), "no trend"),
+        (Slope(-0.3, Interval(-0.5, -0.1)), "may be harder"),
+    ):
         assert words in next(iter(on_agreement(agreed, slope)))
     assert "no scatter" in next(iter(on_agreement(agreed, Slope(0.3, None))))
 
@@ -138,3 +143,5 @@ def test_random_pixels_that_only_measure_are_a_sign_too():
     measured[-1]["audit"] = {"pixels": 40, "accuracy": 0.85, "low": 0.709, "high": 0.929}
     (said,) = advice(measured, 10, [], None)
     assert "At 40 random pixels" in said and "85 % (95 % interval 71 to 93)" in said
+    measured[-1]["audit"] = None
+    assert advice(measured, 10, [], None) == []

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import typer
 
-from alseg.cli.attendance import BROWSER, HOST, PORT, attendance_of
+from alseg.cli.attendance import BROWSER, CLOSE_VOTES, HOST, PORT, attendance_of
 
 EPILOG = """Examples:
 
 alseg annotate runs/folder-margin-topk-then-uniform-0
 
 alseg annotate runs/folder-margin-topk-then-uniform-0 --no-browser --host 0.0.0.0
+
+alseg annotate runs/folder-margin-topk-then-uniform-0 --close-votes
 """
 
 
@@ -28,6 +30,7 @@ def annotate(
     browser: bool = BROWSER,
     host: str = HOST,
     port: int = PORT,
+    close_votes: bool = CLOSE_VOTES,
     as_json: bool = typer.Option(False, "--json", help="Print what was answered as JSON."),
 ) -> None:
     """Open the page on the round that a run waits for, and leave its training for later.
@@ -39,7 +42,7 @@ def annotate(
     from alseg.store import RunFolder
 
     with terminal_progress() as progress, result_alone(as_json):
-        attendance = attendance_of(browser=browser, host=host, port=port)
+        attendance = attendance_of(browser=browser, host=host, port=port, close_votes=close_votes)
         run = RunFolder(folder)
         count = answer(run, registry=context.obj, attendance=attendance, progress=progress)
     number = len(run.rounds())

@@ -21,6 +21,12 @@ HOST: str = typer.Option(
 PORT: int = typer.Option(
     None, metavar="N", min=1, max=65535, help="And its port; by default one that is free.", rich_help_panel=PANEL
 )
+CLOSE_VOTES: bool = typer.Option(
+    None,
+    "--close-votes",
+    help="Let questions that have an answer wait for no other person's, and ask nothing again.",
+    rich_help_panel=PANEL,
+)
 
 
 def attendance_of(**given: Any) -> Attendance | None:

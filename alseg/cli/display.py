@@ -20,6 +20,7 @@ from alseg.progress import Progress, Step
 
 if TYPE_CHECKING:
     from alseg.api import RunResult
+    from alseg.interchange.exchange import Transfer
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -172,3 +173,14 @@ def show_result(result: RunResult, as_json: bool) -> None:
     for name, path in lines:
         if path is not None:
             console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_transfer(done: Transfer, as_json: bool) -> None:
+    """What was written of labels, or all of it as JSON; what was lost is said on stderr."""
+    for note in done.notes:
+        print(f"alseg: {note}", file=sys.stderr)
+    if as_json:
+        facts = {"labels": done.labels, "images": done.images, "notes": list(done.notes)}
+        print(json.dumps({"out": str(done.path), **facts}))
+    else:
+        print(f"{done.labels} labels of {done.images} images: {done.path}")

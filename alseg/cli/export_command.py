@@ -82,13 +82,8 @@ def _model(registry: Registry, run: Path, to: Path, round: int | None, size: str
 
 
 def _labels(registry: Registry, run: Path, format: str, out: Path | None, as_json: bool) -> None:
+    from alseg.cli.display import show_transfer
     from alseg.interchange.exchange import export_labels
 
     done = export_labels(run, format, out, registry=registry)
-    for note in done.notes:
-        typer.echo(f"alseg: {note}", err=True)
-    if as_json:
-        facts = {"labels": done.labels, "images": done.images, "notes": list(done.notes)}
-        typer.echo(json.dumps({"out": str(done.path), **facts}))
-    else:
-        typer.echo(f"{done.labels} labels of {done.images} images: {done.path}")
+    show_transfer(done, as_json)

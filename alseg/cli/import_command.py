@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,7 @@ def import_(
     Label images become points: each labelled pixel one, or with --thin fewer. With a dataset, images are found by
     key, path, file name or stem, and every place and class is checked.
     """
-    from alseg.cli.display import terminal_progress
+    from alseg.cli.display import show_transfer, terminal_progress
     from alseg.interchange.exchange import import_labels
 
     opened = _dataset(context.obj, dataset, data, classes, option)
@@ -69,13 +68,7 @@ def import_(
             ignore_missing=ignore_missing,
             progress=progress,
         )
-    for note in done.notes:
-        typer.echo(f"alseg: {note}", err=True)
-    if as_json:
-        facts = {"labels": done.labels, "images": done.images, "notes": list(done.notes)}
-        typer.echo(json.dumps({"out": str(done.path), **facts}))
-    else:
-        typer.echo(f"{done.labels} labels of {done.images} images: {done.path}")
+    show_transfer(done, as_json)
 
 
 def _dataset(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from alseg.cli.attendance import BROWSER, HOST, PORT, WAIT, attendance_of
+from alseg.cli.attendance import BROWSER, CLOSE_VOTES, HOST, PORT, WAIT, attendance_of
 
 EPILOG = """Examples:
 
@@ -30,6 +30,7 @@ def resume(
     browser: bool = BROWSER,
     host: str = HOST,
     port: int = PORT,
+    close_votes: bool = CLOSE_VOTES,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Go on with a run that was interrupted, from its last finished phase."""
@@ -42,7 +43,7 @@ def resume(
             folder,
             rounds=rounds,
             budget=budget,
-            attendance=attendance_of(wait=wait, browser=browser, host=host, port=port),
+            attendance=attendance_of(wait=wait, browser=browser, host=host, port=port, close_votes=close_votes),
             registry=context.obj,
             progress=progress,
         )

@@ -35,20 +35,22 @@ class Transfer:
 def export_labels(
     run: Path | str, format: str = "csv", out: Path | str | None = None, *, registry: Registry | None = None
 ) -> Transfer:
-    """Write a run's labels as csv, coco, label-studio, napari or masks; answers of an open round are among them.
+    """Write a run's labels as csv, coco, label-studio, napari or masks; answers of an open round are among
+    them, but for questions that still lack other people's votes.
 
     out: a file, or a folder where the format is many files; by default beside the run's folder. Raises
     UserMistake where that exists, or there is no such format.
     """
     chosen = format_named(format, written=True)
     run = Path(run)
-    found = read_run(run, registry or load_plugins())
+    # a table calls images by their keys: it needs no files of theirs
+    found = read_run(run, None if format == "csv" else registry or load_plugins())
     path = _free(Path(out) if out is not None else _beside(run, format, chosen), chosen)
     if not found.labels:
-        raise UserMistake(f"The run {run} has no labels yet.")
+        raise UserMistake(" ".join((f"The run {run} has no labels yet.", *found.notes)))
     assert chosen.write is not None
     _write(path, chosen.write(found))
-    notes = found.notes if format != "csv" else ()
+    notes = found.notes
     if chosen.lost:
         untrained = sum(label.name is None or label.audit for label in found.labels)
         notes += (f"The format {format} does not hold {chosen.lost}" + (f": {untrained} here." if untrained else "."),)

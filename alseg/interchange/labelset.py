@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from alseg.errors import AlsegError, UserMistake
 from alseg.interchange.fields import shown
 from alseg.journal import fold, places
 from alseg.plugins import Registry
+from alseg.settings import TrustSettings
 from alseg.store import SETTINGS, START, RunFolder
-from alseg.values import Classes, PixelLabel, PixelLabels
+from alseg.trust import plan_of
+from alseg.values import Classes, PixelLabel, PixelLabels, Question
 
 Size = tuple[int, int]  # height, width
 
@@ -52,10 +54,13 @@ def read_run(path: Path, registry: Registry | None = None) -> LabelSet:
     sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
     labels = [*folder.labels()] or [*start_labels(folder)]
     kept = {label.item for label in labels}
-    labels += [label for label in _open_answers(folder, settings) if label.item not in kept]
+    answers, lacking = _open_answers(folder, settings)
+    labels += [label for label in answers if label.item not in kept]
     for label in labels:
         _check(path, label, sizes, classes)
     files, notes = _files(registry, settings) if registry is not None else ({}, ())
+    if lacking:
+        notes += (f"{path} lacks other people's votes on {lacking} questions of its open round: they are left out.",)
     return LabelSet(tuple(labels), sizes, classes, files, notes)
 
 
@@ -68,20 +73,36 @@ def start_labels(folder: RunFolder) -> PixelLabels:
     return PixelLabels(tuple(numbered(read_csv(path).labels)) if path.exists() else ())
 
 
-def _open_answers(folder: RunFolder, settings: Mapping[str, Any]) -> Iterable[PixelLabel]:
+def _open_answers(folder: RunFolder, settings: Mapping[str, Any]) -> tuple[list[PixelLabel], int]:
+    """The labels of the open round, and of how many questions some votes are in, but not all."""
     number = len(folder.rounds())
     questions = folder.questions(number) or []
     items = {question.item for question in questions}
     events = [event for event in folder.journal.events() if event["item"] in items]
-    answers, picked = fold(events), places(events)
+    people = _people(folder.path, settings, questions, number)
+    answers, picked = fold(events, people), places(events)
     oracle = settings.get("oracle")
     source = str(oracle.get("name", "")) if isinstance(oracle, Mapping) else ""
+    found = []
     for question in questions:
         answer = answers.get(question.item)
         y, x = picked.get(question.item, (question.y, question.x))
         if answer is not None and y is not None and x is not None:
             facts = (question.item, question.image, y, x, answer.name, number, source, answer.who, answer.seconds)
-            yield PixelLabel(*facts, question.audit)
+            found.append(PixelLabel(*facts, question.audit))
+    return found, len(fold(events).keys() - answers.keys())
+
+
+def _people(path: Path, settings: Mapping[str, Any], questions: Sequence[Question], round: int) -> Mapping[str, int]:
+    """Of how many people a round's questions are asked, where that is more than one."""
+    try:
+        return plan_of(
+            questions, TrustSettings(**settings.get("trust", {})), int(settings.get("seed", 0)), round
+        ).people
+    except (TypeError, ValueError) as error:
+        raise AlsegError(
+            f"{path / SETTINGS} does not say which questions are asked of several: it is damaged."
+        ) from error
 
 
 def _classes(path: Path, record: Any) -> Classes:

@@ -13,6 +13,7 @@ from alseg.values import PixelLabel, Question
 
 CONFIDENT = 0.5  # a guess held likelier than all other classes together
 LEVEL = 0.95
+LEAST_ROUNDS = 3  # of a trend: a line through two rounds fits them whatever they say
 MOST = 20  # mistakes and examples that are listed
 MOST_OF_IMAGE = 2  # examples
 
@@ -46,7 +47,10 @@ class Agreed(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """Change of a share from one round to the next; no interval where there is no scatter to judge by."""
+    """Change of a share from one round to the next; no interval where there is no scatter to judge by.
+
+    The interval goes no further than shares from 0 to 1 could.
+    """
 
     value: float
     interval: Interval | None
@@ -69,7 +73,7 @@ def agreement_by_round(pairs: Iterable[Answered]) -> list[Agreed]:
 
 
 def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | None:
-    """The trend of the agreement over the rounds; None with fewer than two rounds that have guesses.
+    """The trend of the agreement over the rounds; None with fewer than three rounds that have guesses.
 
     The least-squares slope of agreed (1) or not (0) on the round's number. Pixels of one image are no
     independent draws, so its variance is the cluster-robust one over images (Liang and Zeger, 1986, with the
@@ -79,7 +83,7 @@ def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | 
     from scipy.special import stdtrit
 
     kept = [(q.image, label.round, q.guess == label.name) for q, label in pairs if q.guess and label.name]
-    if len({round for _, round, _ in kept}) < 2:
+    if len({round for _, round, _ in kept}) < LEAST_ROUNDS:
         return None
     images, group = np.unique([image for image, _, _ in kept], return_inverse=True)
     x = np.array([round for _, round, _ in kept], np.float64)
@@ -94,7 +98,8 @@ def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | 
     if error < 1e-12:
         return Slope(slope, None)
     half = float(stdtrit(g - 1, (1 + level) / 2)) * error
-    return Slope(slope, Interval(slope - half, slope + half))
+    most = float(np.abs(x).sum()) / (2 * float(x @ x))  # all agreed after the mean round, and none before it
+    return Slope(slope, Interval(max(-most, slope - half), min(most, slope + half)))
 
 
 def likeliest_mistakes(pairs: Iterable[Answered], most: int = MOST, least: float = CONFIDENT) -> list[Answered]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ def draw_answers(run: RunView) -> Iterator[Drawn]:
     if rounds:
         caption = "Answers that the model had guessed, with 95 % intervals (Wilson)."
         yield Drawn("agreement", caption, agreement(rounds))
+    if any(record.get("audit") for record in run.records):
+        caption = "Accuracy at random pixels that are never trained on, with 95 % intervals (Wilson)."
+        yield Drawn("audit", caption, audited(run.records))
 
 
 def draw_efforts(runs: Sequence[RunView]) -> Iterator[Drawn]:
@@ -75,17 +78,28 @@ def seconds_of_classes(times: dict[str, list[float]]) -> Figure:
 
 def agreement(rounds: Sequence[Agreed]) -> Figure:
     """The share of answers that the model had guessed, by round."""
-    figure, axes = canvas()
-    x = [one.round for one in rounds]
-    shares = np.array([one.share for one in rounds])
-    bounds = np.array([one.interval for one in rounds]).T
-    errors = 100 * np.abs(bounds - shares)
     # no line between the points: it would run through their numbers
-    axes.errorbar(x, 100 * shares, errors, color=COLOURS[0], ls="", marker="o", ms=7, elinewidth=1.5, capsize=4)
-    for one in some(list(rounds)):
-        y = 100 * one.share
-        axes.annotate(f"{y:.0f}", (one.round, y), (8, 0), textcoords="offset points", va="center", color=INK)
-    axes.set(xlabel="round", ylabel="answers guessed by the model (%)")
+    return _shares([(one.round, one.share, *one.interval) for one in rounds], "answers guessed by the model (%)", "")
+
+
+def audited(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """The accuracy at audited pixels, by round; a round without any has no point."""
+    found = [(record["round"], audit) for record in records if (audit := record.get("audit"))]
+    points = [(round, audit["accuracy"], audit["low"], audit["high"]) for round, audit in found]
+    return _shares(points, "accuracy at audited pixels (%)", "-")
+
+
+def _shares(points: Sequence[tuple[int, float, float, float]], label: str, line: str) -> Figure:
+    """Shares over rounds with their intervals; points: (round, share, low, high)."""
+    figure, axes = canvas()
+    x, shares, low, high = (list(column) for column in zip(*points, strict=True))
+    y = 100 * np.array(shares)
+    errors = np.abs(100 * np.array([low, high]) - y)
+    axes.errorbar(x, y, errors, color=COLOURS[0], ls=line, marker="o", ms=7, elinewidth=1.5, capsize=4)
+    for place, height in some(list(zip(x, y.tolist(), strict=True))):
+        offset = (8, -9) if line else (8, 0)
+        axes.annotate(f"{height:.0f}", (place, height), offset, textcoords="offset points", va="center", color=INK)
+    axes.set(xlabel="round", ylabel=label)
     axes.set_xticks(some(x))
     axes.set_xlim(min(x) - 0.5, max(x) + 0.5)
     axes.set_ylim(0, 100)

@@ -65,7 +65,7 @@ def read_acts(events: Iterable[Event], rounds: Mapping[str, int]) -> list[Act]:
     the event before it. Who answers at once by a program leaves neither a time nor any act but answers: such
     events are no acts of people, and are left out.
     """
-    events = list(events)
+    events = [event for event in events if event["event"] != "closed"]  # which is no answer, but their end
     people = {_who(event) for event in events if event["event"] not in ANSWERS or event.get("seconds") is not None}
     acts: list[Act] = []
     standing: dict[str, list[int]] = {}  # the answers to each showing of an item, by their number among the acts

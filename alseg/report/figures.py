@@ -21,7 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS, DASHES = "osD^vP", ("-", "--", "-.", ":")
 INK, MUTED, GRID, PAPER = "#1b1d20", "#63686f", "#dfe2e6", "#fefefd"  # the page gives them its own colours
 NAMES = {"learning-curve", "time", "class-iou", "confusion", "diversity", "asked-classes", "places"} | {
-    *("labelling-time", "acts", "seconds", "agreement")
+    *("labelling-time", "acts", "seconds", "agreement", "audit")
 }  # of a run's
 MOST_CLASSES = 40  # in a figure with a row a class
 MOST_TICKS = 10

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alseg.report.agreement import LEVEL, Agreed, Interval, Slope
+from alseg.report.agreement import LEAST_ROUNDS, LEVEL, Agreed, Interval, Slope
 
 WINDOW = 5  # rounds that a trend looks back on, at most
 Record = Mapping[str, Any]
@@ -172,21 +172,25 @@ def verdict(gain: Interval | None, over: str = "rounds") -> str:
 
 
 def on_agreement(rounds: Sequence[Agreed], slope: Slope | None) -> Iterable[str]:
-    """The agreement's first and last share and its trend, in words."""
+    """The agreement's first and last share and its trend, in words that claim no more than these show."""
     if not rounds:
         return
     first, last = rounds[0], rounds[-1]
-    if slope is None:
+    if len(rounds) == 1:
         yield f"The model had guessed {_share(last)} of the answers in round {last.round}."
         return
     said = f"The model had guessed {_share(first)} of the answers in round {first.round} and {_share(last)} in round "
-    said += f"{last.round}, {points(slope.value)} points a round{_bounds(slope.interval)}: "
+    said += f"{last.round}"
+    if slope is None:
+        yield said + f"; a trend takes {LEAST_ROUNDS} rounds."
+        return
+    said += f", {points(slope.value)} points a round{_bounds(slope.interval)}: "
     if slope.interval is None:
         yield said + "there is no scatter to judge it by."
     elif slope.interval.low > 0:
-        yield said + "it foresees more and more of them, so each new label teaches less."
+        yield said + "it seems to foresee more of them, so a new label may teach it less."
     elif slope.interval.high < 0:
-        yield said + "it foresees fewer and fewer of them, so the pixels asked now are harder."
+        yield said + "it seems to foresee fewer of them: the pixels asked now may be harder."
     else:
         yield said + "no trend can be told."
 

@@ -9,8 +9,10 @@ Record = dict[str, Any]
 
 
 def table_rows(records: Sequence[Record]) -> list[list[str]]:
-    """A header and a row a round, as text."""
-    rows = [["round", "pixels/image", "mIoU %", "accuracy %", "classes/image", "loss", "train s", "choose s"]]
+    """A header and a row a round, as text; where any round has audits, the accuracy there with its 95 % interval."""
+    audited = any(record.get("audit") for record in records)
+    rows = [["round", "pixels/image", "mIoU %", "accuracy %", *(["audited %"] if audited else [])]]
+    rows[0] += ["classes/image", "loss", "train s", "choose s"]
     for record in records:
         rows.append(
             [
@@ -18,6 +20,7 @@ def table_rows(records: Sequence[Record]) -> list[list[str]]:
                 f"{record['pixels_per_image']:.4g}",
                 _percent(record["miou"]),
                 _percent(record["pixel_accuracy"]),
+                *([_interval(record.get("audit"))] if audited else []),
                 "-" if record["classes_per_image_total"] is None else f"{record['classes_per_image_total']:.2f}",
                 "-" if record["loss"] is None else f"{record['loss']:.3f}",
                 f"{record['train_seconds']:.1f}",
@@ -25,6 +28,13 @@ def table_rows(records: Sequence[Record]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _interval(audit: Record | None) -> str:
+    if not audit:
+        return "-"
+    share, low, high = (100 * audit[key] for key in ("accuracy", "low", "high"))
+    return f"{share:.1f} ({low:.0f} to {high:.0f})"
 
 
 def _percent(fraction: float | None) -> str:

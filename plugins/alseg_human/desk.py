@@ -9,12 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from alseg.answering import NotOpen, OpenRound
+from alseg.attending import closing
 from alseg.colours import colours_of
 from alseg.values import Question
 from alseg_human.pictures import Pictures
 
 AHEAD = 12  # questions that a page knows ahead
 OTHERS = "What is left is with somebody else, or must be answered by another person."
+ALONE = "If nobody comes, stop alseg with Ctrl-C: `{command}` makes do with what is in."
 LAST = "That was this round's last question: Backspace takes it back, else it goes on in a moment."
 WATCHING = 5.0  # seconds since its last request for which a page counts as open
 
@@ -110,7 +112,10 @@ class Desk:
     def _said(self, round: OpenRound | None, who: str, queue: bool) -> str | None:
         if round is None or queue or not who:
             return self._message or None
-        return LAST if round.complete else OTHERS
+        if round.complete:
+            return LAST
+        people = round.lacking().said()
+        return " ".join([OTHERS, people, ALONE.format(command=closing(round.folder))] if people else [OTHERS])
 
     def _constant(self) -> dict[str, Any]:
         colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours_of(self._classes)]

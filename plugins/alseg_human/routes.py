@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import traceback
 from collections.abc import Callable
 from importlib import resources
@@ -17,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from alseg.answering import NotOpen, OpenRound
+from alseg.attending import user_name
 from alseg.errors import AlsegError
 from alseg_human.desk import Desk
 from alseg_human.guard import TooLarge
@@ -164,10 +164,7 @@ def person(request: Request, asks_name: bool = False) -> str:
         raise Unfit("A name has 60 letters at most.")
     if name or (given is not None and asks_name):
         return name
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
+    return user_name()
 
 
 def page_id(request: Request) -> str:
