@@ -13,12 +13,13 @@ MOST_NAMED = 4
 def conclusions(comparison: Comparison) -> list[str]:
     """Sentences on the differences from random and from the baseline; first what is told, then what is not."""
     said = []
-    for differences, reference in (
-        (comparison.from_random, "random"),
-        (comparison.from_baseline, comparison.baseline.name if comparison.baseline else ""),
-    ):
-        if differences:
-            said += _on(differences, reference)
+    baseline = comparison.baseline
+    of_random, of_baseline = comparison.grouped.random_of, lambda _: baseline
+    if comparison.from_random:
+        said += _on(comparison.from_random, "random") + _on_areas(comparison.area_differences(of_random), "random")
+    if baseline is not None:
+        said += _on(comparison.from_baseline, baseline.name)
+        said += _on_areas(comparison.area_differences(of_baseline), baseline.name)
     without = [o.name for o in comparison.asking if comparison.grouped.random_of(o) is None]
     if without:
         said.append(f"There is no random baseline with the same other settings for {_list(without)}.")
@@ -49,6 +50,17 @@ def _on(differences: Sequence[Difference], reference: str) -> list[str]:
             "better or worse is held to 5 % (Holm)."
         )
     return said
+
+
+def _on_areas(differences: Sequence[Difference], reference: str) -> list[str]:
+    """A sentence on all budgets together."""
+    judged, parts = tested(differences), []
+    for word in (BETTER, WORSE, SAME):
+        found = [one for one in judged if one.word == word]
+        if found:
+            each = _list([f"{one.strategy.name} ({_points(one)})" for one in found], many=True)
+            parts.append(f"{word}{'' if word == SAME else ' than ' + reference}: {each}")
+    return [f"All budgets together (area under the curve, tests of their own), {'; '.join(parts)}."] if parts else []
 
 
 def _words(name: str, judged: Iterable[Difference]) -> set[str]:
@@ -99,6 +111,6 @@ def _budgets(several: Sequence[Difference]) -> str:
     return f"{_list([f'{one.pixels:.4g}' for one in several if one.pixels is not None])} pixels an image"
 
 
-def _list(names: Sequence[str]) -> str:
-    joint = "; " if any("," in name for name in names) else ", "
+def _list(names: Sequence[str], many: bool = False) -> str:
+    joint = "; " if any("," in name for name in names) and not many else ", "
     return names[0] if len(names) == 1 else f"{joint.join(names[:-1])} and {names[-1]}"
