@@ -91,7 +91,10 @@ def test_the_opening_says_what_can_be_concluded(page):
     opening = " ".join(re.findall(r"<li>(.*?)</li>", text[: text.index("<h2>Figures")]))
     assert "With 4 seeds, margin, topk-then-uniform is better than random at" in opening
     assert "entropy, uniform-then-topk is worse than random at" in opening
-    assert "For entropy, topk-then-uniform no difference from random can be told. That is no proof" in opening
+    assert (
+        "With 4 seeds, no difference from random can be told for entropy, topk-then-uniform. That is no proof"
+        in opening
+    )
     assert "6 comparisons with random are made" in opening
     assert "better than entropy, topk-then-uniform" in opening
 
@@ -161,6 +164,33 @@ def test_one_seed_allows_no_verdict(tmp_path):
     assert [row["verdict"] for row in margin] == ["shared first round", "one seed", "one seed"]
     assert margin[1]["difference"] and not margin[1]["p_value"] and not margin[1]["miou_std"]
     assert "nothing can be said on a difference" in (tmp_path / "out/comparison.html").read_text()
+
+
+def test_runs_without_a_common_seed_are_not_paired(tmp_path):
+    runs = [write_run(tmp_path / f"m{s}", [0.4, 0.6], seed=s) for s in (0, 1)]
+    random = {"acquirer": "random", "selector": "uniform"}
+    runs += [write_run(tmp_path / f"r{s}", [0.4, 0.5], seed=s, **random) for s in (2, 3)]
+    table = [row for row in compare(runs, tmp_path / "out") if row["acquirer"] == "margin"]
+    assert [(row["difference"], row["verdict"]) for row in table] == [("", "shared first round"), ("", "")]
+    assert "no seed and budget in common with random" in (tmp_path / "out/comparison.html").read_text()
+
+
+def test_random_is_taken_with_the_same_pixels_per_round(tmp_path):
+    runs = []
+    for step in (5, 10):
+        for acquirer, selector, gain in (("margin", B, 0.01 * step), ("random", "uniform", 0.0)):
+            for seed in range(3):
+                options = {"acquirer": acquirer, "selector": selector, "seed": seed, "step": step}
+                mious = [0.4, 0.4 + gain + 0.001 * seed * (gain > 0)]
+                runs.append(
+                    write_run(
+                        tmp_path / f"{acquirer}{step}{seed}", mious, settings={"pixels_per_round": step}, **options
+                    )
+                )
+    found = {(row["strategy"], row["round"]): row for row in compare(runs, tmp_path / "out")}
+    assert float(found["margin, topk-then-uniform, pixels_per_round=5", "1"]["difference"]) == pytest.approx(0.051)
+    assert float(found["margin, topk-then-uniform, pixels_per_round=10", "1"]["difference"]) == pytest.approx(0.101)
+    assert found["random, pixels_per_round=10", "1"]["verdict"] == "reference"
 
 
 def test_without_random_nothing_is_tested(tmp_path):

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -87,11 +87,13 @@ def test_differences_without_a_spread():
     assert paired({s: v + 0.02 for s, v in same.items()}, same).p == 0
 
 
+@settings(deadline=None)
 @given(P_VALUES)
 def test_holm_is_its_step_down_procedure(p_values):
     assert holm(p_values) == pytest.approx(brute_force_holm(p_values), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(P_VALUES, st.randoms())
 def test_holm_keeps_the_order_and_does_not_mind_the_input_s(p_values, random):
     corrected = holm(p_values)
@@ -104,6 +106,7 @@ def test_holm_keeps_the_order_and_does_not_mind_the_input_s(p_values, random):
     assert holm([p_values[i] for i in order]) == [corrected[i] for i in order]
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_a_verdict_turned_round_is_its_opposite(ours, theirs):
     one, other = paired(by_seed(ours), by_seed(theirs)), paired(by_seed(theirs), by_seed(ours))

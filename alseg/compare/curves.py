@@ -130,7 +130,7 @@ def _published(axes: Axes, published: Sequence[Published], looks: dict[str, Styl
                 axes.axhline(one.miou, color=style.colour, lw=1, ls=":", label="" if points else f"{label}, all pixels")
         if points:
             x, y = [p.pixels_per_image or 0 for p in points], [p.miou for p in points]
-            marker = "o" if style.marker in "xX" else style.marker  # a cross has no inside
+            marker = "h" if style.marker == "x" else style.marker  # a cross has no inside
             axes.errorbar(x, y, [p.std or 0 for p in points], fmt=marker, lw=1, capsize=3, **look, label=label)
 
 

@@ -76,7 +76,7 @@ def _difference(axes: Axes, one: Difference, row: int, style: Style) -> None:
     assert one.paired is not None
     told = one.word in (BETTER, WORSE)
     mean, low = 100 * one.paired.mean, one.paired.low
-    marker = "o" if style.marker in "x" else style.marker  # a cross has no inside
+    marker = "h" if style.marker == "x" else style.marker  # a cross has no inside
     axes.errorbar(
         mean,
         row,

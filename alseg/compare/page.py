@@ -61,15 +61,17 @@ def write_comparison(
         comparison = Comparison(group(views, random, names), baseline)
         figures = {drawn.name: drawn for drawn in draw(comparison, published)}
         files = _tables(comparison, published, title, note)
-        page = _page(comparison, figures.values(), published, title, note)
+        svgs = {name: as_svg(drawn.figure) for name, drawn in figures.items()}
+        page = _page(comparison, [(drawn, svgs[name]) for name, drawn in figures.items()], published, title, note)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise AlsegError(f"The files of the runs do not fit together ({type(error).__name__}: {error}).") from error
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_whole(out / name, text.encode("utf-8", "replace"))
     for name, drawn in figures.items():
+        drawn.figure.set_layout_engine("none")  # laid out when it became an SVG; once more would take as long again
         write_whole(out / FIGURES / f"{name}.png", as_png(drawn.figure))
-        write_whole(out / FIGURES / f"{name}.svg", as_svg(drawn.figure).encode())
+        write_whole(out / FIGURES / f"{name}.svg", svgs[name].encode())
     for name in NAMES - figures.keys():
         for suffix in ("png", "svg"):  # what an earlier page had to show
             (out / FIGURES / f"{name}.{suffix}").unlink(missing_ok=True)
@@ -110,11 +112,13 @@ def _sections(comparison: Comparison, published: Sequence[Published]) -> list[tu
 
 
 def _page(
-    comparison: Comparison, figures: Iterable[Drawn], published: Sequence[Published], title: str, note: str
+    comparison: Comparison,
+    figures: Iterable[tuple[Drawn, str]],
+    published: Sequence[Published],
+    title: str,
+    note: str,
 ) -> str:
-    drawn = [
-        {"svg": themed(as_svg(one.figure), one.name), "caption": one.caption, "wide": _is_wide(one)} for one in figures
-    ]
+    drawn = [{"svg": themed(svg, one.name), "caption": one.caption, "wide": _is_wide(one)} for one, svg in figures]
     first = comparison.asking[0] if comparison.asking else comparison.grouped.strategies[0]
     run = next(iter(first.runs.values()))
     return _template().render(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from alseg.compare.comparison import Comparison, Difference, tested
-from alseg.compare.statistics import BETTER, ONE_SEED, SAME, WORSE
+from alseg.compare.statistics import BETTER, ONE_SEED, SAME, SHARED, WORSE
 
 MOST_NAMED = 4
 
@@ -43,6 +43,9 @@ def _on(differences: Sequence[Difference], reference: str) -> list[str]:
             f"{_list(single)}: one seed in common with {reference}, so that nothing can be said on a difference; "
             "what is shown are single runs."
         )
+    apart = [name for name, words in _words_of(differences).items() if words == {""}]
+    if apart:
+        said.append(f"{_list(apart)}: no seed and budget in common with {reference} after the first round.")
     if judged:
         said.append(
             f"{len(judged)} comparison{'s' if len(judged) > 1 else ''} with {reference} "
@@ -61,6 +64,15 @@ def _on_areas(differences: Sequence[Difference], reference: str) -> list[str]:
             each = _list([f"{one.strategy.name} ({_points(one)})" for one in found], many=True)
             parts.append(f"{word}{'' if word == SAME else ' than ' + reference}: {each}")
     return [f"All budgets together (area under the curve, tests of their own), {'; '.join(parts)}."] if parts else []
+
+
+def _words_of(differences: Iterable[Difference]) -> dict[str, set[str]]:
+    """The words said of each strategy, after the first round."""
+    found: dict[str, set[str]] = {}
+    for one in differences:
+        if one.word != SHARED:
+            found.setdefault(one.strategy.name, set()).add(one.word)
+    return found
 
 
 def _words(name: str, judged: Iterable[Difference]) -> set[str]:
@@ -85,12 +97,17 @@ def _told(name: str, judged: Sequence[Difference], reference: str) -> str:
 def _not_told(names: Sequence[str], of: int, judged: Sequence[Difference], reference: str) -> str:
     who = _list(names) if len(names) == of or len(names) <= MOST_NAMED else f"the other {len(names)} strategies"
     own = [one for one in judged if one.strategy.name in names and one.paired]
+    pairs = max(one.paired.pairs for one in own if one.paired)
     widest = max(own, key=lambda o: max(abs(o.paired.low or 0), abs(o.paired.high or 0)) if o.paired else 0)
-    said = f"For {who} no difference from {reference} can be told. That is no proof that there is none: "
+    said = f"With {pairs} seeds, no difference from {reference} can be told for {who}. "
+    said += "That is no proof that there is none: "
     low, high = (widest.paired.low, widest.paired.high) if widest.paired else (None, None)
     said += f"the intervals reach up to {100 * max(abs(low or 0), abs(high or 0)):.1f} points."
     enough = sorted((one for one in own if one.needed is not None), key=lambda one: one.needed or 0)
-    nearest = list({one.strategy.name: one for one in reversed(enough)}.values())[::-1][:MOST_NAMED]
+    first: dict[str, Difference] = {}  # a strategy's budget that would take the fewest
+    for one in enough:
+        first.setdefault(one.strategy.name, one)
+    nearest = list(first.values())[:MOST_NAMED]
     if nearest:
         each = [f"about {o.needed} for {o.strategy.name} at {_budgets([o])} ({_points(o)})" for o in nearest]
         said += f" Seeds that it would take, were the differences as large as those seen: {'; '.join(each)}."
