@@ -18,6 +18,7 @@ from PIL import Image
 from studies import RANDOM, write_asked, write_run, write_study
 
 from alseg.compare.page import Published, write_comparison
+from alseg.compare.statistics import holm, seeds_needed
 from alseg.errors import AlsegError, UserMistake
 
 A, B = "uniform-then-topk", "topk-then-uniform"
@@ -136,6 +137,17 @@ def test_differences_and_areas(page):
     assert areas["random"]["verdict"] == "reference"
     assert 20 < float(areas["margin, topk-then-uniform"]["pixels_for_95_percent"]) < 30
     assert areas["entropy, uniform-then-topk"]["pixels_for_95_percent"] == ""
+
+
+def test_the_correction_is_over_all_tests_against_a_reference(page):
+    table = [row for row in rows(page.parent, "differences.csv") if row["p_value"]]
+    for reference in ("random", "entropy, topk-then-uniform"):
+        family = [row for row in table if row["reference"] == reference]
+        assert len(family) == 6
+        corrected = holm([float(row["p_value"]) for row in family])
+        assert [float(row["p_holm"]) for row in family] == pytest.approx(corrected)
+        needed = [seeds_needed(float(row["difference"]), float(row["difference_std"]), 6) for row in family]
+        assert [row["seeds_needed"] for row in family] == ["" if n is None else str(n) for n in needed]
 
 
 def test_figures_are_files_whose_text_is_text(page):
