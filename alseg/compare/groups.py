@@ -1,0 +1,288 @@
+"""Runs grouped into strategies: those alike in every setting but the seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from alseg.config import PIECES, flatten
+from alseg.errors import UserMistake
+from alseg.report.reading import RunView
+from alseg.store import IMAGES, SETTINGS, START, RunFolder
+
+ASKERS = ("acquirer", "selector")
+# they say where, how and how long it was computed, and change no result at a budget
+IDLE = {"seed", "report", "cache", "device", "deterministic", "keep_models", "recipe", "rounds", "budget"} | {
+    *("train.workers", "query.batch_size", "evaluate.batch_size")
+}
+ASKING = {"first_pixels", "pixels_per_round", "pool_pixels_per_round", "cap", "start_from", "oracle", "query.size"}
+ALL_PIXELS = "all pixels"
+VERSIONS = ("alseg", "torch", "torchvision", "timm", "numpy", "python")
+
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Runs alike in every setting but the seed (seed -> run)."""
+
+    name: str
+    settings: Settings
+    runs: Mapping[int, RunView]
+    is_random: bool = False
+    is_full: bool = False  # full supervision: the upper line
+
+    @property
+    def acquirer(self) -> str:
+        """The acquirer's name; empty in full supervision, where nothing is asked."""
+        return "" if self.is_full else self.settings["acquirer"]
+
+    @property
+    def selector(self) -> str:
+        """The selector's name, likewise."""
+        return "" if self.is_full else self.settings["selector"]
+
+    @property
+    def shared(self) -> frozenset[tuple[str, str]]:
+        """The settings besides the acquirer's and selector's."""
+        return frozenset((k, v) for k, v in self.settings.items() if k.partition(".")[0] not in ASKERS)
+
+    @property
+    def training(self) -> frozenset[tuple[str, str]]:
+        """Of these, the ones that full supervision has too."""
+        return frozenset((k, v) for k, v in self.shared if not _is_asking(k))
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """The strategies, random first and full supervision last, and what is to be known about their runs."""
+
+    strategies: Sequence[Strategy]
+    differing: Sequence[str] = ()  # settings that do not have one value in all strategies
+    warnings: Sequence[str] = field(default=())
+
+    def named(self, name: str) -> Strategy | None:
+        """The strategy of a name."""
+        return next((strategy for strategy in self.strategies if strategy.name == name), None)
+
+    def random_of(self, strategy: Strategy) -> Strategy | None:
+        """The random baseline with a strategy's other settings."""
+        return next((one for one in self.strategies if one.is_random and one.shared == strategy.shared), None)
+
+    def full_of(self, strategy: Strategy) -> Strategy | None:
+        """The full supervision with a strategy's training settings; the only one there is serves all."""
+        full = [one for one in self.strategies if one.is_full]
+        alike = [one for one in full if one.training == strategy.training]
+        return alike[0] if alike else full[0] if len(full) == 1 else None
+
+
+def group(views: Sequence[RunView], random: Mapping[str, str], names: Mapping[str, str] | None = None) -> Grouped:
+    """Group runs into strategies and name them.
+
+    random: the pieces that make the random baseline (kind -> name). names: a run folder's resolved path -> the
+    name its strategy was given. Raises UserMistake where datasets, classes or evaluation images differ.
+    """
+    _check_comparable(views)
+    one_pool = len({_images(view)[0] for view in views}) == 1
+    found: dict[tuple[tuple[str, str], ...], list[RunView]] = defaultdict(list)
+    for view in sorted(views, key=lambda view: str(view.folder.path)):
+        found[tuple(sorted(identity(view, one_pool).items()))].append(view)
+    strategies, warnings = [], []
+    for settings, runs in sorted(found.items()):
+        kept, said = _one_a_seed(runs)
+        warnings += said
+        full = dict(settings).get("labels") == "all"
+        is_random = not full and all(dict(settings).get(kind) == name for kind, name in random.items())
+        strategies.append(Strategy("", dict(settings), kept, bool(random) and is_random, full))
+    named = _named(strategies, names or {})
+    for strategy in named:
+        warnings += _said_of_names(strategy, names or {})
+    order = sorted(named, key=lambda one: (one.is_full, not one.is_random, one.name))
+    return Grouped(order, _differing(order), [*warnings, *_unlike_machines(order)])
+
+
+def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
+    """What a run's results depend on besides its seed, flat.
+
+    Files count by their content. one_pool: all runs have the same training images, so that it does not
+    matter where the dataset's options found them.
+    """
+    settings = {key: value for key, value in view.settings.items() if key != "record"}
+    flat = {key: _text(value) for key, value in flatten(settings).items() if key not in IDLE}
+    record = view.record
+    flat |= {key: _text(record[key]) for key in ("precision", "void", "split") if key in record}
+    digest = record.get("weights", {}).get("sha256")
+    if digest:
+        flat["model.weights"] = digest[:12]
+    start = view.folder.path / START
+    if start.exists():
+        flat["start_from"] = hashlib.sha256(start.read_bytes()).hexdigest()[:12]
+    if one_pool:
+        flat = {key: value for key, value in flat.items() if not key.startswith("dataset.")}
+    else:
+        flat["training images"] = _images(view)[0][:12]
+    if flat.get("labels") == "all":  # nothing is asked
+        flat = {key: value for key, value in flat.items() if key.partition(".")[0] not in ASKERS}
+        flat = {key: value for key, value in flat.items() if not _is_asking(key)} | {"labels": "all"}
+    return flat
+
+
+def _is_asking(key: str) -> bool:
+    return key in ASKING or key.partition(".")[0] in ("trust", "oracle", "labels", "void")
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _images(view: RunView) -> tuple[str, str]:
+    """Digests of the training images and of those evaluated on: names, sizes and masks."""
+    path = view.folder.path / IMAGES
+    return _digests(view.folder, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=4096)
+def _digests(folder: RunFolder, changed: int) -> tuple[str, str]:
+    of: dict[bool, list[Any]] = {True: [], False: []}
+    for line in folder.images():
+        of[line["split"] == "train"].append((line["image"], line["height"], line["width"], line["mask"]))
+    train, held_out = (hashlib.sha256(repr(sorted(lines, key=repr)).encode()).hexdigest() for lines in of.values())
+    return train, held_out
+
+
+def _check_comparable(views: Sequence[RunView]) -> None:
+    if not views:
+        raise UserMistake("There is no run to compare.")
+    evaluated: dict[str, Callable[[RunView], Any]] = {
+        "datasets": lambda view: view.piece("dataset"),
+        "classes": lambda view: view.classes,
+        "evaluation splits": lambda view: view.record.get("split"),
+        "evaluation images": lambda view: _images(view)[1],
+    }
+    first = views[0]
+    for what, told in evaluated.items():
+        other = next((view for view in views if told(view) != told(first)), None)
+        if other is not None:
+            values = f" ({told(first)} and {told(other)})" if what in ("datasets", "evaluation splits") else ""
+            paths = f"{first.folder.path} and {other.folder.path}"
+            raise UserMistake(f"{paths} have different {what}{values}: compare them apart.")
+
+
+def _one_a_seed(runs: Sequence[RunView]) -> tuple[dict[int, RunView], list[str]]:
+    kept: dict[int, RunView] = {}
+    said = []
+    for run in runs:
+        seed = int(run.settings.get("seed", 0))
+        other = kept.get(seed)
+        if other is None:
+            kept[seed] = run
+            continue
+        stays, goes = (run, other) if len(run.records) > len(other.records) else (other, run)
+        kept[seed] = stays
+        said.append(
+            f"{goes.folder.path} and {stays.folder.path} are alike in every setting and the seed: "
+            f"the one with more rounds counts, the latter ({len(stays.records)} against {len(goes.records)})."
+        )
+    return dict(sorted(kept.items())), said
+
+
+def _named(strategies: Sequence[Strategy], names: Mapping[str, str]) -> list[Strategy]:
+    """A name each, no two the same: the given one, or acquirer and selector; then what tells those alike apart."""
+    asking = [one for one in strategies if not one.is_full]
+    telling = {id(one): _telling(one, asking if not one.is_full else strategies) for one in strategies}
+    bases = {id(one): _given(one, names) or _pieces(one) for one in strategies}
+    named = []
+    for one in strategies:
+        same = [other for other in strategies if bases[id(other)] == bases[id(one)]]
+        keys = telling[id(one)] if not _given(one, names) else _telling(one, same)
+        if one.is_full:
+            keys = [key for key in keys if len({other.settings.get(key) for other in same}) > 1]
+        extra = [f"{key}={one.settings[key]}" for key in keys if key in one.settings]
+        named.append(replace(one, name=", ".join([bases[id(one)], *extra])))
+    counts, seen, final = Counter(one.name for one in named), Counter[str](), []
+    for one in named:
+        seen[one.name] += 1
+        final.append(replace(one, name=f"{one.name} ({seen[one.name]})") if counts[one.name] > 1 else one)
+    return final
+
+
+def _pieces(strategy: Strategy) -> str:
+    if strategy.is_full:
+        return ALL_PIXELS
+    return strategy.acquirer if strategy.is_random else f"{strategy.acquirer}, {strategy.selector}"
+
+
+def _telling(strategy: Strategy, others: Iterable[Strategy]) -> list[str]:
+    """The settings of a strategy that others have otherwise; a piece's options among those that use the piece."""
+    found = []
+    for key, value in sorted(strategy.settings.items()):
+        kind, _, option = key.partition(".")
+        if key in ASKERS or (strategy.is_random and kind in ASKERS):
+            continue
+        peers = [o for o in others if not (option and kind in PIECES and _unlike_piece(o, strategy, kind))]
+        if any(other.settings.get(key) != value for other in peers):
+            found.append(key)
+    return found
+
+
+def _unlike_piece(one: Strategy, other: Strategy, kind: str) -> bool:
+    return one.settings.get(kind) != other.settings.get(kind) or (one.is_random and kind in ASKERS)
+
+
+def _differing(strategies: Sequence[Strategy]) -> list[str]:
+    keys = {key for one in strategies for key in one.settings}
+    asking = [one for one in strategies if not one.is_full] or strategies
+    return sorted(
+        (key for key in keys if len({one.settings.get(key) for one in asking}) > 1),
+        key=lambda key: (key.partition(".")[0] not in ASKERS, key),
+    )
+
+
+def _given(strategy: Strategy, names: Mapping[str, str]) -> str:
+    paths = (str(run.folder.path.resolve()) for run in strategy.runs.values())
+    return " / ".join(dict.fromkeys(names[path] for path in paths if names.get(path)))
+
+
+def _said_of_names(strategy: Strategy, names: Mapping[str, str]) -> list[str]:
+    paths = [str(run.folder.path.resolve()) for run in strategy.runs.values()]
+    given = sorted({names[path] for path in paths if names.get(path)})
+    if len(given) < 2:
+        return []
+    return [f"Runs named {' and '.join(given)} are alike in every setting: they are one strategy."]
+
+
+def _unlike_machines(strategies: Sequence[Strategy]) -> list[str]:
+    """What was not the same when the runs were computed; it may change results, and is no reason to split."""
+    found: dict[str, dict[str, set[Path]]] = defaultdict(lambda: defaultdict(set))
+    mixed: dict[str, list[str]] = defaultdict(list)
+    for strategy in strategies:
+        own: dict[str, set[str]] = defaultdict(set)
+        for run in strategy.runs.values():
+            told = [(key, str(run.record[key])) for key in ("device", *VERSIONS) if key in run.record]
+            told += [("device", str(record["device"])) for record in run.records if record["device"]]
+            for key, value in told:
+                found[key][value].add(run.folder.path)
+                own[key].add(value)
+        for key, values in own.items():
+            mixed[key] += [strategy.name] if len(values) > 1 else []
+    said = []
+    for key, by_value in found.items():
+        if len(by_value) > 1:
+            counts = "; ".join(f"{value}: {len(runs)} runs" for value, runs in sorted(by_value.items()))
+            within = f", also within {'; '.join(mixed[key])}" if mixed[key] else ""
+            said.append(f"The runs were not all computed with the same {key} ({counts}){within}.")
+    return said
+
+
+def read_runs(paths: Iterable[Path]) -> list[RunView]:
+    """Runs as they are now, each folder once; UserMistake where one is none."""
+    found = {path.resolve(): path for path in paths}
+    broken = next((path for path in found.values() if not (path / SETTINGS).is_file()), None)
+    if broken is not None:
+        raise UserMistake(f"{broken} is no run: it has no {SETTINGS}.")
+    return [RunView.read(path) for path in found.values()]

@@ -1,0 +1,168 @@
+"""The comparison's page, which opens from disk with nothing to fetch, and its tables and figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+import alseg
+from alseg.compare.comparison import Comparison, Difference, Published
+from alseg.compare.figures import NAMES, draw
+from alseg.compare.groups import group, read_runs
+from alseg.compare.tables import (
+    Rows,
+    area_csv,
+    area_rows,
+    cost_rows,
+    difference_rows,
+    differences_csv,
+    markdown,
+    miou_rows,
+    published_rows,
+    run_rows,
+    settings_rows,
+    summary_csv,
+)
+from alseg.compare.words import conclusions
+from alseg.errors import AlsegError
+from alseg.report.figures import Drawn, as_png, as_svg
+from alseg.report.page import themed
+from alseg.store import write_whole
+
+__all__ = ["PAGE", "Published", "write_comparison"]
+
+PAGE = "comparison.html"
+FIGURES = "figures"
+
+
+def write_comparison(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    title: str = "",
+    names: Mapping[str, str] | None = None,
+    random: Mapping[str, str],
+    baseline: str | None = None,
+    published: Sequence[Published] = (),
+    note: str = "",
+) -> Path:
+    """Write `out`/comparison.html on runs, finished or not, with its figures and tables beside it.
+
+    Reads the runs' files only, takes no lock. names: a run folder's resolved path -> its strategy's name.
+    random: the pieces of the random baseline (kind -> name). baseline: a strategy's name, to take differences
+    from besides random's. published: figures to stand beside these. Returns the page's path. Raises UserMistake
+    for runs that cannot be compared and for an unknown baseline.
+    """
+    views = read_runs(runs)
+    try:
+        comparison = Comparison(group(views, random, names), baseline)
+        figures = {drawn.name: drawn for drawn in draw(comparison, published)}
+        files = _tables(comparison, published, title, note)
+        svgs = {name: as_svg(drawn.figure) for name, drawn in figures.items()}
+        page = _page(comparison, [(drawn, svgs[name]) for name, drawn in figures.items()], published, title, note)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise AlsegError(f"The files of the runs do not fit together ({type(error).__name__}: {error}).") from error
+    (out / FIGURES).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        write_whole(out / name, text.encode("utf-8", "replace"))
+    for name, drawn in figures.items():
+        drawn.figure.set_layout_engine("none")  # laid out when it became an SVG; once more would take as long again
+        write_whole(out / FIGURES / f"{name}.png", as_png(drawn.figure))
+        write_whole(out / FIGURES / f"{name}.svg", svgs[name].encode())
+    for name in NAMES - figures.keys():
+        for suffix in ("png", "svg"):  # what an earlier page had to show
+            (out / FIGURES / f"{name}.{suffix}").unlink(missing_ok=True)
+    write_whole(out / PAGE, page.encode("utf-8", "replace"))
+    return out / PAGE
+
+
+def _tables(comparison: Comparison, published: Sequence[Published], title: str, note: str) -> dict[str, str]:
+    """The text of each file."""
+    parts = [f"# {title or 'Comparison'}", *([note] if note else []), *conclusions(comparison)]
+    for heading, rows in _sections(comparison, published):
+        parts += [f"## {heading}", markdown(rows)]
+    return {
+        "summary.csv": summary_csv(comparison),
+        "differences.csv": differences_csv(comparison),
+        "area.csv": area_csv(comparison),
+        "summary.md": "\n\n".join(part.rstrip("\n") for part in parts) + "\n",
+    }
+
+
+def _sections(comparison: Comparison, published: Sequence[Published]) -> list[tuple[str, Rows]]:
+    """The tables with their headings; those with nothing in them are left out."""
+    baseline = comparison.baseline
+    found = [("Mean IoU in %, by labelled pixels per image", miou_rows(comparison))]
+    found += [("Differences from random, points of mean IoU", difference_rows(comparison.from_random))]
+    if baseline is not None:
+        heading = f"Differences from {baseline.name}, points of mean IoU"
+        found += [(heading, difference_rows(comparison.from_baseline))]
+    areas = comparison.area_differences(comparison.grouped.random_of)
+    found += [("Area under the budget curve", area_rows(comparison))]
+    found += [("Differences in area from random, points of mean IoU", difference_rows(areas))]
+    if baseline is not None:
+        heading = f"Differences in area from {baseline.name}, points of mean IoU"
+        found += [(heading, difference_rows(comparison.area_differences(lambda _: baseline)))]
+    found += [("Diversity and cost", cost_rows(comparison))]
+    found += [("Published figures beside these", published_rows(comparison, published))]
+    return [(heading, rows) for heading, rows in found if len(rows) > 1]
+
+
+def _page(
+    comparison: Comparison,
+    figures: Iterable[tuple[Drawn, str]],
+    published: Sequence[Published],
+    title: str,
+    note: str,
+) -> str:
+    drawn = [{"svg": themed(svg, one.name), "caption": one.caption, "wide": _is_wide(one)} for one, svg in figures]
+    first = comparison.asking[0] if comparison.asking else comparison.grouped.strategies[0]
+    run = next(iter(first.runs.values()))
+    return _template().render(
+        title=title or "Comparison",
+        dataset=run.piece("dataset"),
+        split=run.record.get("split"),
+        note=note,
+        conclusions=conclusions(comparison),
+        figures=drawn,
+        sections=_sections(comparison, published),
+        settings=settings_rows(comparison) if comparison.grouped.differing else None,
+        runs=run_rows(comparison),
+        warnings=[*comparison.grouped.warnings, *_identical(comparison)],
+        full=bool(comparison.full),
+        version=alseg.__version__,
+    )
+
+
+def _is_wide(drawn: Drawn) -> bool:
+    return bool(drawn.figure.get_size_inches()[0] > 8)
+
+
+def _identical(comparison: Comparison) -> list[str]:
+    """Differences that are one number over several seeds are no luck."""
+    several = [*comparison.from_random, *comparison.from_baseline]
+    odd = list(dict.fromkeys(one.strategy.name for one in several if _is_identical(one)))
+    return [
+        f"{name} differs from its reference by exactly the same number in every seed: do its runs depend on it?"
+        for name in odd
+    ]
+
+
+def _is_identical(one: Difference) -> bool:
+    found = one.paired
+    return bool(one.word in ("better", "worse") and found and found.std is not None and found.std < 1e-12)
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html")

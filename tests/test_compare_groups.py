@@ -1,0 +1,123 @@
+"""Which runs are one strategy, and what it is called."""
+
+from __future__ import annotations
+
+import pytest
+from studies import RANDOM, write_run
+
+from alseg.compare.groups import group, read_runs
+from alseg.errors import UserMistake
+
+
+def grouped(runs, **options):
+    return group(read_runs(runs), RANDOM, **options)
+
+
+def names(found):
+    return [one.name for one in found.strategies]
+
+
+def test_seeds_of_one_strategy_are_one_and_machines_do_not_split_it(tmp_path):
+    settings = ({}, {"train": {"workers": 9}, "device": "cuda", "rounds": 7, "recipe": "other"})
+    runs = [
+        write_run(tmp_path / f"m{seed}" / "run", [0.4, 0.5], seed=seed, settings=settings[seed], device=device)
+        for seed, device in enumerate(("cpu, 2 threads", "H100"))
+    ]
+    runs.append(write_run(tmp_path / "r0", [0.4], acquirer="random", selector="uniform"))
+    found = grouped(runs)
+    assert names(found) == ["random", "margin, topk-then-uniform"]
+    assert list(found.strategies[1].runs) == [0, 1]
+    (warning,) = found.warnings
+    assert "same device (H100: 1 runs; cpu, 2 threads: 2 runs)" in warning
+    assert "also within margin, topk-then-uniform" in warning
+
+
+UNLIKE = {
+    "a setting": {"settings": {"train": {"epochs": 12}}},
+    "an option": {"settings": {"selector": {"top": 0.1}}},
+    "weights": {"record": {"weights": {"sha256": "ab" * 32}}},
+    "precision": {"record": {"precision": "bfloat16"}},
+}
+
+
+@pytest.mark.parametrize("case", UNLIKE)
+def test_unlike_runs_are_not_averaged(tmp_path, case):
+    runs = [write_run(tmp_path / "a", [0.4]), write_run(tmp_path / "b", [0.5], seed=1, **UNLIKE[case])]
+    found = grouped(runs)
+    assert len(found.strategies) == 2
+    assert len(set(names(found))) == 2
+    assert all(name.startswith("margin, topk-then-uniform, ") for name in names(found))
+    assert found.differing
+
+
+def test_a_name_holds_what_differs_and_no_option_of_another_piece(tmp_path):
+    runs = [write_run(tmp_path / "a", [0.4])]
+    runs.append(write_run(tmp_path / "b", [0.4], selector="uniform"))
+    runs.append(write_run(tmp_path / "c", [0.4], settings={"train": {"epochs": 12}}))
+    assert sorted(names(grouped(runs[:2]))) == ["margin, topk-then-uniform", "margin, uniform"]
+    assert sorted(names(grouped(runs))) == [
+        "margin, topk-then-uniform, train.epochs=12",
+        "margin, topk-then-uniform, train.epochs=50",
+        "margin, uniform, train.epochs=50",
+    ]
+    assert "selector.top" in grouped(runs).differing
+
+
+def test_of_two_runs_alike_the_longer_counts(tmp_path):
+    short, long = write_run(tmp_path / "a", [0.4]), write_run(tmp_path / "b", [0.4, 0.5])
+    for runs in ([short, long], [long, short]):
+        found = grouped(runs)
+        assert [run.name for run in found.strategies[0].runs.values()] == ["b"]
+        assert "the one with more rounds counts" in found.warnings[0]
+
+
+def test_given_names_are_kept_and_kept_apart(tmp_path):
+    runs = [write_run(tmp_path / "a", [0.4]), write_run(tmp_path / "b", [0.5], settings={"train": {"epochs": 12}})]
+    given = {str(path.resolve()): "ours" for path in runs}
+    assert names(grouped(runs, names=given)) == ["ours, train.epochs=12", "ours, train.epochs=50"]
+    given = {str(runs[0].resolve()): 'a "b", <c>'}
+    assert 'a "b", <c>' in names(grouped(runs, names=given))
+
+
+def test_random_and_full_supervision_go_with_the_settings_they_share(tmp_path):
+    epochs = ({"train": {"epochs": 12}}, {"train": {"epochs": 50}})
+    runs = []
+    for number, settings in enumerate(epochs):
+        runs.append(write_run(tmp_path / f"m{number}", [0.4], settings=settings))
+        runs.append(write_run(tmp_path / f"f{number}", [0.6], settings=settings | {"labels": "all"}))
+    runs.append(write_run(tmp_path / "r", [0.4], acquirer="random", selector="uniform", settings=epochs[0]))
+    found = grouped(runs)
+    short, long = (found.named(f"margin, topk-then-uniform, train.epochs={n}") for n in (12, 50))
+    assert found.random_of(short).is_random
+    assert found.random_of(long) is None
+    assert [found.full_of(one).name for one in (short, long)] == [
+        "all pixels, train.epochs=12",
+        "all pixels, train.epochs=50",
+    ]
+
+
+def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):
+    runs = [
+        write_run(tmp_path / a, [0.6], acquirer=a, seed=seed, settings={"labels": "all"})
+        for seed, a in enumerate(("margin", "entropy"))
+    ]
+    (only,) = grouped(runs).strategies
+    assert only.is_full and only.name == "all pixels" and len(only.runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"dataset": "voc12"}, r"datasets \(camvid and voc12\)"),
+        ({"record": {"classes": ["a", "b"]}}, "classes"),
+        ({"record": {"split": "test"}}, "splits"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, other, what):
+    runs = [write_run(tmp_path / "a", [0.4]), write_run(tmp_path / "b", [0.4], **other)]
+    with pytest.raises(UserMistake, match=f"different .*{what}"):
+        grouped(runs)
+    with pytest.raises(UserMistake, match="is no run"):
+        read_runs([tmp_path])
+    with pytest.raises(UserMistake, match="no run to compare"):
+        grouped([])
