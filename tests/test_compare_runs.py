@@ -160,7 +160,8 @@ def test_asking_only_trains_nothing_after_the_first_round(study, cli, data, tmp_
     source, made, _ = study
     out = tmp_path / "asked"
     shutil.copytree(source / "first-rounds", out / "first-rounds")
-    words = ("compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--out", out)
+    # as many threads a run as in the study
+    words = ("compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--jobs", "2", "--out", out)
     asked = cli(*words, "--ask-only", "--json")
     assert asked.code == 0, asked.err
     for cell in made:
@@ -238,7 +239,7 @@ def test_workers_end_with_their_parent_and_the_same_command_goes_on(study, data,
 def test_a_killed_worker_costs_one_try(study, data, tmp_path):
     source, made, _ = study
     out = tmp_path / "out"
-    words = ["compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--jobs", "1", "--out", out]
+    words = ["compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--jobs", "2", "--out", out]
     process = started(words)
     end = time.monotonic() + 120
     while not list(out.glob("runs/*/rounds.jsonl")) and time.monotonic() < end:

@@ -90,8 +90,8 @@ def compare(
     Chance is always among them. Runs that share a first round train it once; what is finished is not done
     again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
     """
-    from alseg.compare.running import compare_grid, compare_runs
     from alseg.compare.request import understood
+    from alseg.compare.running import compare_grid, compare_runs
     from alseg.config import parse_assignments
 
     registry: Registry = context.obj
@@ -102,7 +102,7 @@ def compare(
 
         if any(given) or commands or ask_only:
             raise UserMistake("Give either runs that are there, or a grid of runs to be made.")
-        _show(compare_runs(runs, place, baseline=baseline or "", registry=registry), as_json)
+        _show(compare_runs(runs, place, baseline=baseline, registry=registry), as_json)
         return
     flags = {"dataset": dataset, "dataset.data": data, "model.weights": weights, "size": size, "rounds": rounds}
     flags = {name: value for name, value in (flags | {"split": split}).items() if value is not None}
