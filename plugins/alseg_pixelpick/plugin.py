@@ -105,6 +105,13 @@ def uniform_then_topk(share: Fraction = 0.05) -> Selector:
     return selectors.UniformThenTopk(share)
 
 
+def balanced_random() -> Selector:
+    """n candidates at random, balanced over the predicted class; utilities do not count."""
+    from alseg_pixelpick import balanced
+
+    return balanced.balanced_random
+
+
 def simulated_picker() -> Selector:
     """A person who clicks where the model is wrong, simulated with the stored masks (the paper's section D)."""
     from alseg_pixelpick import picker
@@ -169,11 +176,12 @@ def register_acquirers(register: Register) -> None:
 
 @hookimpl
 def register_selectors(register: Register) -> None:
-    """Heuristics A and B and their plain relatives."""
+    """Heuristics A and B and their relatives."""
     register("topk", topk)
     register("uniform", uniform)
     register("topk-then-uniform", topk_then_uniform)
     register("uniform-then-topk", uniform_then_topk)
+    register("balanced-random", balanced_random)
     register("simulated-picker", simulated_picker)
 
 
