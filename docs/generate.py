@@ -37,7 +37,8 @@ def settings_page(registry: Registry) -> str:
             for option in options or [{"name": "", "type": "", "default": "", "required": False}]:
                 default = "must be given" if option["required"] else _shown(option["default"])
                 option_name = f"`{kind}.{option['name']}`" if option["name"] else ""
-                text += f"| {kind} | `{piece.name}` | {option_name} | {option['type']} | {default} |\n"
+                name = f"{piece.name}:NAME" if piece.is_modifier else piece.name
+                text += f"| {kind} | `{name}` | {option_name} | {option['type']} | {default} |\n"
     return text
 
 

@@ -77,6 +77,17 @@ def variation_ratio(passes: Passes = 20) -> Acquirer:
     return committee.VariationRatio(passes)
 
 
+def power(
+    acquirer: Acquirer,
+    beta: Annotated[float, Between(1e-6, 1e6)] = 1.0,
+    form: Literal["power", "softmax", "rank"] = "power",
+) -> Acquirer:
+    """Noise, so that the highest are drawn with odds that grow with utility (power, softmax or rank)."""
+    from alseg_pixelpick import power
+
+    return power.Power(acquirer, beta, form)
+
+
 def topk() -> Selector:
     """The n pixels of highest utility."""
     from alseg_pixelpick import selectors
@@ -110,6 +121,16 @@ def balanced_random() -> Selector:
     from alseg_pixelpick import balanced
 
     return balanced.balanced_random
+
+
+def stratified(selector: Selector, balanced: Fraction = 0.66) -> Selector:
+    """A share of the picks divided equally among the predicted classes, the rest chosen freely."""
+    from alseg.errors import UserMistake
+    from alseg_pixelpick import balanced as by_class
+
+    if hasattr(selector, "attend"):
+        raise UserMistake("stratified: goes with a selector that chooses, not with one that lets somebody pick.")
+    return by_class.Stratified(selector, balanced)
 
 
 def simulated_picker() -> Selector:
@@ -163,7 +184,7 @@ def fpn(
 
 @hookimpl
 def register_acquirers(register: Register) -> None:
-    """The paper's three uncertainty measures, chance, and the disagreement of dropout passes."""
+    """The paper's uncertainty measures, chance, the disagreement of dropout passes, and noise on any of them."""
     register("least-confidence", least_confidence)
     register("margin", margin)
     register("entropy", entropy)
@@ -172,6 +193,7 @@ def register_acquirers(register: Register) -> None:
     register("soft-vote", soft_vote)
     register("bald", bald)
     register("variation-ratio", variation_ratio)
+    register("power", power)
 
 
 @hookimpl
@@ -182,6 +204,7 @@ def register_selectors(register: Register) -> None:
     register("topk-then-uniform", topk_then_uniform)
     register("uniform-then-topk", uniform_then_topk)
     register("balanced-random", balanced_random)
+    register("stratified", stratified)
     register("simulated-picker", simulated_picker)
 
 
