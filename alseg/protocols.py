@@ -54,6 +54,7 @@ class Model(Protocol):
 
     Optional: `decode_at(features, points [B, n, 2]) -> [B, C, n]`, points being (y, x) as fractions of
     the image's height and width, equal in evaluation mode to sampling `decode`'s logits;
+    `embedding(features) -> [B, D, h, w]`, features to be compared by their Euclidean distance;
     `for_inference(precision)`, a copy that gives the same logits faster, in evaluation mode and without
     gradients; and `origin`, a mapping that says which weights it started from.
     """

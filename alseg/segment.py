@@ -142,6 +142,13 @@ class Segmenter:
                 for first in range(k)
             )
 
+        def embedding() -> Tensor:
+            if max(scaled.shape[-2:]) > self.tile:
+                raise UserMistake(
+                    "The run's acquirer compares all of an image at once: give a larger --tile or a --size."
+                )
+            return passes(scaled).embedding()
+
         def uniforms(purpose: str) -> Tensor:
             start = noise.stream(draw.seed, draw.round, purpose, key)
             return noise.uniforms([start], size[0] * size[1], on_device).unflatten(1, size)
@@ -149,7 +156,7 @@ class Segmenter:
         batch = PoolBatch(
             keys=(key,),
             size=size,
-            prediction=ModelPrediction(lambda: logits, size, members),
+            prediction=ModelPrediction(lambda: logits, size, members, embedding),
             candidates=torch.ones(1, *size, dtype=torch.bool, device=on_device),
             labels=PixelLabels(),
             round=draw.round,

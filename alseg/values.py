@@ -143,7 +143,7 @@ class PixelLabels:
 
 
 class Prediction(Protocol):
-    """What the model thinks of a batch, computed when asked; maps are on the images' own grid."""
+    """What the model thinks of a batch, computed when asked; maps of classes are on the images' own grid."""
 
     def probabilities(self) -> Tensor:
         """Class probabilities, float32 [B, C, H, W]."""
@@ -162,6 +162,13 @@ class Prediction(Protocol):
 
         Do not keep them all: k maps of a batch may be more than the memory holds. Raises UserMistake
         where the model has no dropout.
+        """
+
+    def embedding(self) -> Tensor:
+        """Features to be compared by their Euclidean distance, float32 [B, D, h, w] on the model's grid.
+
+        Computed at each call; `alseg.grid.sample` gives them at pixels. Raises UserMistake where the model
+        has none.
         """
 
 

@@ -40,8 +40,20 @@ class Passes:
     def plain(self) -> Tensor:
         """The model's logits in evaluation mode."""
         with lower_precision(self._device, self._precision):
-            features = self._model.encode(self._images()) if self._features is None else self._features
-            return self._model.decode(features).float()
+            return self._model.decode(self._encoded()).float()
+
+    @torch.no_grad()
+    def embedding(self) -> Tensor:
+        """The model's embedding, float32 [B, D, h, w], in evaluation mode; UserMistake where it has none."""
+        embed = getattr(self._model, "embedding", None)
+        if embed is None:
+            name = type(self._model).__name__
+            raise UserMistake(f"The model {name} has no embedding: choose one that has, or pieces that need none.")
+        with lower_precision(self._device, self._precision):
+            return embed(self._encoded()).float()
+
+    def _encoded(self) -> Any:
+        return self._model.encode(self._images()) if self._features is None else self._features
 
     def dropout(self, count: int, first: int = 0) -> Iterator[Tensor]:
         """`count` logits from number `first` on, one at a time, with the dropout layers at work.

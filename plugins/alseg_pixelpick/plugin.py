@@ -123,6 +123,13 @@ def balanced_random() -> Selector:
     return balanced.balanced_random
 
 
+def diverse(top: Fraction = 0.05) -> Selector:
+    """Of the share `top` of highest utility, n that the model sees as different (k-means++ on its embedding)."""
+    from alseg_pixelpick import diverse
+
+    return diverse.Diverse(top)
+
+
 def stratified(selector: Selector, balanced: Fraction = 0.66) -> Selector:
     """A share of the picks divided equally among the predicted classes, the rest chosen freely."""
     from alseg.errors import UserMistake
@@ -204,6 +211,7 @@ def register_selectors(register: Register) -> None:
     register("topk-then-uniform", topk_then_uniform)
     register("uniform-then-topk", uniform_then_topk)
     register("balanced-random", balanced_random)
+    register("diverse", diverse)
     register("stratified", stratified)
     register("simulated-picker", simulated_picker)
 
