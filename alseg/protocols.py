@@ -56,7 +56,8 @@ class Model(Protocol):
     the image's height and width, equal in evaluation mode to sampling `decode`'s logits;
     `embedding(features) -> [B, D, h, w]`, features to be compared by their Euclidean distance;
     `for_inference(precision)`, a copy that gives the same logits faster, in evaluation mode and without
-    gradients; and `origin`, a mapping that says which weights it started from.
+    gradients; `members`, models of which it is made, each trained on a loss of its own and each one of its
+    samples; and `origin`, a mapping that says which weights it started from.
     """
 
     def encode(self, images: Tensor) -> Any:
@@ -70,6 +71,11 @@ class Model(Protocol):
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """All parameters as "encoder" (pretrained) and "decoder"; the recipe holds their rates."""
+
+
+def members_of(model: Any) -> list[Any]:
+    """The models that are trained: a joint model's members, or the model itself."""
+    return list(getattr(model, "members", [model]))
 
 
 class Acquirer(Protocol):

@@ -136,9 +136,9 @@ class Segmenter:
 
         def members(k: int) -> Iterator[Tensor]:
             if max(scaled.shape[-2:]) <= self.tile:
-                return passes(scaled).dropout(k)
+                return passes(scaled).samples(k)
             return (
-                tiled_logits(scaled, lambda part: next(passes(part).dropout(1, first)), self.tile)  # noqa: B023
+                tiled_logits(scaled, lambda part: next(passes(part).samples(1, first)), self.tile)  # noqa: B023
                 for first in range(k)
             )
 

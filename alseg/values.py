@@ -158,10 +158,10 @@ class Prediction(Protocol):
         """The likeliest class, int64 [B, H, W]."""
 
     def samples(self, k: int) -> Iterator[Tensor]:
-        """k class probabilities float32 [B, C, H, W] that differ by chance, by dropout; one at a time.
+        """k class probabilities float32 [B, C, H, W] that differ by chance; one at a time.
 
-        Do not keep them all: k maps of a batch may be more than the memory holds. Raises UserMistake
-        where the model has no dropout.
+        By dropout, or the first k members of a joint model. Do not keep them all: k maps of a batch may be
+        more than the memory holds. Raises UserMistake where the model has neither dropout nor k members.
         """
 
     def embedding(self) -> Tensor:

@@ -99,4 +99,4 @@ def predict(
         return resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
 
     passes = Passes(model, scaled, device, precision, draw)
-    return ModelPrediction(passes.plain, (height, width), passes.dropout, passes.embedding)
+    return ModelPrediction(passes.plain, (height, width), passes.samples, passes.embedding)

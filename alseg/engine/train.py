@@ -17,7 +17,7 @@ from alseg.engine.steps import CUDAGraph, Gradients, Recorded
 from alseg.engine.team import ALONE, Team
 from alseg.errors import UserMistake
 from alseg.grid import resize, sample
-from alseg.protocols import Model
+from alseg.protocols import Model, members_of
 from alseg.settings import TrainSettings
 
 Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
@@ -58,7 +58,8 @@ def train(
     """
     assert isinstance(model, nn.Module)
     started = time.perf_counter()
-    at_points = settings.decode == "points" and hasattr(model, "decode_at") and not source.dense
+    can = all(hasattr(member, "decode_at") for member in members_of(model))
+    at_points = settings.decode == "points" and can and not source.dense
     descent = optimizer(model, settings)
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
@@ -119,7 +120,12 @@ class _Loss(nn.Module):
         self.model, self._at_points = model, at_points
 
     def forward(self, images: Tensor, points: Tensor | None, classes: Tensor) -> Tensor:
-        return point_loss(self.model, Batch(images, points, classes), self._at_points)  # type: ignore[arg-type]
+        batch = Batch(images, points, classes)
+        losses = [point_loss(member, batch, self._at_points) for member in members_of(self.model)]
+        if len(losses) == 1:
+            return losses[0]
+        total = torch.stack(losses).sum()  # by which each member learns as if it were alone
+        return total - (total - total / len(losses)).detach()  # while what is told is their mean
 
 
 def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:

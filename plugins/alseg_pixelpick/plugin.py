@@ -13,6 +13,8 @@ from alseg.options import Between
 from alseg_pixelpick import recipes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alseg.hookspecs import Register
     from alseg.protocols import Acquirer, Images, Model, Oracle, Selector
     from alseg.values import Classes
@@ -189,6 +191,13 @@ def fpn(
     return FPN(encoders.Encoder(encoder, str(weights), output_stride, encoders.last_four), classes, channels)
 
 
+def ensemble(new_model: Callable[[], Model], members: Annotated[int, Between(2, 1000)] = 5) -> Model:
+    """Several models from different first weights (a deep ensemble); its samples are its members."""
+    from alseg_pixelpick.ensemble import Ensemble
+
+    return Ensemble([new_model() for _ in range(members)])
+
+
 @hookimpl
 def register_acquirers(register: Register) -> None:
     """The paper's uncertainty measures, chance, the disagreement of dropout passes, and noise on any of them."""
@@ -225,9 +234,10 @@ def register_oracles(register: Register) -> None:
 
 @hookimpl
 def register_models(register: Register) -> None:
-    """DeepLabv3+ and FPN."""
+    """DeepLabv3+, FPN, and several of either."""
     register("deeplabv3plus", deeplabv3plus)
     register("fpn", fpn)
+    register("ensemble", ensemble)
 
 
 @hookimpl
