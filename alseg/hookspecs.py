@@ -48,6 +48,11 @@ def register_oracles(register: Register) -> None:
 
 
 @hookspec
+def register_terms(register: Register) -> None:
+    """Add training terms; a factory may take `model` and `classes` and gives a `Term`."""
+
+
+@hookspec
 def register_recipes(register: Register) -> None:
     """Add recipes; a factory gives a mapping from dotted settings to values."""
 

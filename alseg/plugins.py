@@ -26,6 +26,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "acquirer": (),
     "selector": (),
     "oracle": ("images", "classes", "seed"),
+    "term": ("model", "classes"),
     "recipe": (),
 }
 # A factory with one of these parameters is a modifier: it takes another piece of its kind, or what builds one anew.
@@ -89,8 +90,12 @@ class Piece:
             raise TypeError("an option must not be called 'name', which is the piece's own")
         return options
 
-    def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """All options, given ones converted and the rest at their defaults."""
+    def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
+        """All options, given ones converted and the rest at their defaults.
+
+        prefix: what their settings begin with; None: the kind.
+        """
+        prefix = prefix or self.kind
         try:
             options = self.options()
         except TypeError as error:
@@ -104,9 +109,9 @@ class Piece:
         resolved = {}
         for name, option in options.items():
             if name in values:
-                resolved[name] = convert(f"{self.kind}.{name}", values[name], option.type)
+                resolved[name] = convert(f"{prefix}.{name}", values[name], option.type)
             elif option.default is MISSING:
-                flag = f"--{name}" if name == "data" else f"-o {self.kind}.{name}=..."
+                flag = f"--{name}" if name == "data" else f"-o {prefix}.{name}=..."
                 raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
             else:
                 resolved[name] = option.default

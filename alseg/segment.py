@@ -20,7 +20,7 @@ from alseg.engine.predict import ModelPrediction
 from alseg.engine.tiles import strips, tiled_logits
 from alseg.errors import UserMistake
 from alseg.grid import resize_images
-from alseg.models import stored_model
+from alseg.models import Models
 from alseg.options import Longer, Size, fitted
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.protocols import Acquirer, Model
@@ -73,8 +73,8 @@ class Segmenter:
         self._precision = choose_precision(precision, self._device)
         self.size = size or self.config.evaluate.size or self.config.query.size
         self.tile = tile
-        piece = registry.find("model", self.config.model.name)
-        self._model, _ = stored_model(folder, self.round, piece, self.config.model, len(self.classes), self._device)
+        models = Models(registry, self.config, len(self.classes), self._device)
+        self._model, _ = models.stored(folder, self.round)
         with inferring(self._model, self._precision) as quick:
             self._quick: Model = quick
         self.digest = folder.model_digest(self.round)
@@ -149,6 +149,9 @@ class Segmenter:
                 )
             return passes(scaled).embedding()
 
+        def term(name: str) -> Tensor:
+            return tiled_logits(scaled, lambda part: passes(part).term(name), self.tile)
+
         def uniforms(purpose: str) -> Tensor:
             start = noise.stream(draw.seed, draw.round, purpose, key)
             return noise.uniforms([start], size[0] * size[1], on_device).unflatten(1, size)
@@ -156,7 +159,7 @@ class Segmenter:
         batch = PoolBatch(
             keys=(key,),
             size=size,
-            prediction=ModelPrediction(lambda: logits, size, members, embedding),
+            prediction=ModelPrediction(lambda: logits, size, members, embedding, term),
             candidates=torch.ones(1, *size, dtype=torch.bool, device=on_device),
             labels=PixelLabels(),
             round=draw.round,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -142,6 +142,22 @@ class PixelLabels:
         return PixelLabels((*self.labels, *labels))
 
 
+class Taught(NamedTuple):
+    """What a training step knows of its batch: B images with n points each.
+
+    images: float32 [B, 3, H, W] in [0, 1]. features: what the model's `encode` gave. logits: float32 [B, C, n] at
+    the points. points: [B, n, 2], (y, x) as fractions of height and width. classes: int64 [B, n], below 0
+    where a point is none. losses: the cross-entropy at each point, float32 [B, n], 0 where it is none.
+    """
+
+    images: Tensor
+    features: Any
+    logits: Tensor
+    points: Tensor
+    classes: Tensor
+    losses: Tensor
+
+
 class Prediction(Protocol):
     """What the model thinks of a batch, computed when asked; maps of classes are on the images' own grid."""
 
@@ -170,6 +186,9 @@ class Prediction(Protocol):
         Computed at each call; `alseg.grid.sample` gives them at pixels. Raises UserMistake where the model
         has none.
         """
+
+    def term(self, name: str) -> Tensor:
+        """What a training term says of each pixel, float32 [B, H, W]; UserMistake where the run has no such term."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alseg.engine.device import lower_precision, seeded
+from alseg.engine.terms import term_called
 from alseg.errors import UserMistake
 from alseg.protocols import Model, members_of
 
@@ -58,6 +59,15 @@ class Passes:
             self._kept = self._images()
         with lower_precision(self._device, self._precision):
             return member.decode(member.encode(self._kept)).float()
+
+    @torch.no_grad()
+    def term(self, name: str) -> Tensor:
+        """What a training term says, float32 [B, 1, h, w]; UserMistake where the model was trained without it."""
+        see = getattr(term_called(self._model, name), "seen", None)
+        if see is None:
+            raise UserMistake(f"The model has no training term {name!r} to be asked: give -o terms={name}.")
+        with lower_precision(self._device, self._precision):
+            return see(self._encoded()).float()
 
     def _encoded(self) -> Any:
         return self._model.encode(self._images()) if self._features is None else self._features

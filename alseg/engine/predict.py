@@ -28,11 +28,16 @@ def no_embedding() -> Tensor:
     raise AlsegError("There is no model here that could give an embedding.")
 
 
+def no_term(name: str) -> Tensor:
+    """Of logits that come from no model."""
+    raise AlsegError(f"There is no model here that could have the training term {name!r}.")
+
+
 class ModelPrediction:
     """`Prediction` from logits [B, C, h, w], which are computed when first asked for.
 
     They are upsampled to `size`, the images' own, before the softmax. `members` gives k logits that
-    differ by chance, one at a time; `embedding` the model's, at each call anew.
+    differ by chance, one at a time; `embedding` and `term` are the model's, at each call anew.
     """
 
     def __init__(
@@ -41,8 +46,10 @@ class ModelPrediction:
         size: tuple[int, int],
         members: Callable[[int], Iterator[Tensor]] = no_members,
         embedding: Callable[[], Tensor] = no_embedding,
+        term: Callable[[str], Tensor] = no_term,
     ) -> None:
-        self._logits, self._size, self._members, self._embedding = logits, size, members, embedding
+        self._logits, self._size, self._members = logits, size, members
+        self._embedding, self._term = embedding, term
 
     @cached_property
     def _probabilities(self) -> Tensor:
@@ -78,6 +85,10 @@ class ModelPrediction:
         """float32 [B, D, h, w]."""
         return self._embedding()
 
+    def term(self, name: str) -> Tensor:
+        """float32 [B, H, W]."""
+        return resize(self._term(name), self._size)[:, 0]
+
 
 def predict(
     model: Model,
@@ -99,4 +110,4 @@ def predict(
         return resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
 
     passes = Passes(model, scaled, device, precision, draw)
-    return ModelPrediction(passes.plain, (height, width), passes.samples, passes.embedding)
+    return ModelPrediction(passes.plain, (height, width), passes.samples, passes.embedding, passes.term)

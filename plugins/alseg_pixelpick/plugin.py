@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from alseg.hookspecs import Register
-    from alseg.protocols import Acquirer, Images, Model, Oracle, Selector
+    from alseg.protocols import Acquirer, Images, Model, Oracle, Selector, Term
     from alseg.values import Classes
 
 Fraction = Annotated[float, Between(0, 1)]
@@ -77,6 +77,13 @@ def variation_ratio(passes: Passes = 20) -> Acquirer:
     from alseg_pixelpick import committee
 
     return committee.VariationRatio(passes)
+
+
+def predicted_loss() -> Acquirer:
+    """The loss that the term learning-loss predicts of each pixel: give -o terms=learning-loss."""
+    from alseg_pixelpick import learning_loss
+
+    return learning_loss.predicted_loss
 
 
 def power(
@@ -198,9 +205,22 @@ def ensemble(new_model: Callable[[], Model], members: Annotated[int, Between(2, 
     return Ensemble([new_model() for _ in range(members)])
 
 
+def learning_loss(
+    model: Model,
+    weight: Annotated[float, Between(0, 1e6)] = 1.0,
+    width: Annotated[int, Between(1, 4096)] = 64,
+    margin: Annotated[float, Between(0, 1e6)] = 1.0,
+    joint: Fraction = 0.6,
+) -> Term:
+    """A module that learns which points have a high loss (Yoo and Kweon, CVPR 2019)."""
+    from alseg_pixelpick.learning_loss import LearningLoss
+
+    return LearningLoss(model, width, weight, margin, joint)
+
+
 @hookimpl
 def register_acquirers(register: Register) -> None:
-    """The paper's uncertainty measures, chance, the disagreement of dropout passes, and noise on any of them."""
+    """The paper's uncertainty measures, chance, disagreement, predicted loss, and noise on any of them."""
     register("least-confidence", least_confidence)
     register("margin", margin)
     register("entropy", entropy)
@@ -209,6 +229,7 @@ def register_acquirers(register: Register) -> None:
     register("soft-vote", soft_vote)
     register("bald", bald)
     register("variation-ratio", variation_ratio)
+    register("learning-loss", predicted_loss)
     register("power", power)
 
 
@@ -238,6 +259,12 @@ def register_models(register: Register) -> None:
     register("deeplabv3plus", deeplabv3plus)
     register("fpn", fpn)
     register("ensemble", ensemble)
+
+
+@hookimpl
+def register_terms(register: Register) -> None:
+    """What the acquirer learning-loss asks."""
+    register("learning-loss", learning_loss)
 
 
 @hookimpl
