@@ -79,6 +79,28 @@ def test_a_third_partys_modifier_wraps_what_its_name_says(plugin):  # noqa: F811
     )
 
 
+ORACLES = """\
+from alseg import hookimpl
+
+def counted(oracle, images, offset: int = 0):
+    return (oracle, len(images) + offset)
+
+def plain(seed, classes):
+    return (seed, classes)
+
+@hookimpl
+def register_oracles(register):
+    register("counted", counted)
+    register("plain", plain)
+"""
+
+
+def test_the_core_gives_each_part_what_it_takes(plugin):  # noqa: F811
+    piece = load_plugins([plugin(ORACLES)]).find("oracle", "counted:plain")
+    made = piece.build(piece.resolve({"offset": 2}), images=[1, 2, 3], classes="abc", seed=7)
+    assert made == ((7, "abc"), 5)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -46,20 +46,22 @@ def listing(registry: Registry, kind: str | None = None) -> list[dict[str, Any]]
                 options = [option.describe() for option in piece.options().values()]
             except Exception as problem:
                 status, error = "failed", f"{type(problem).__name__}: {problem}"
-            row = _row(piece.name, piece.kind, piece.plugin, status, error, options)
-            rows.append(row | {"modifier": piece.is_modifier})
+            rows.append(_row(piece.name, piece.kind, piece.plugin, status, error, options, piece.is_modifier))
     for plugin in registry.plugins:
         if plugin.status != "ok":
             rows.append(_row(plugin.name, None, plugin, plugin.status, plugin.error, []))
     return rows
 
 
-def _row(name: str, kind: str | None, plugin: Any, status: str, error: str | None, options: Any) -> dict[str, Any]:
+def _row(
+    name: str, kind: str | None, plugin: Any, status: str, error: str | None, options: Any, modifier: bool = False
+) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
         "distribution": plugin.distribution,
         "version": plugin.version,
+        "modifier": modifier,
         "options": options,
         "status": status,
         "error": error,
@@ -85,7 +87,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
             words = f"{row['status']}: {row['error']}"
         origin = f"{row['distribution']} {row['version']}"
         style = "red" if row["error"] else ""
-        name = f"{row['name']}:NAME" if row.get("modifier") else row["name"]
+        name = f"{row['name']}:NAME" if row["modifier"] else row["name"]
         table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", name, origin, words)))
     console = Console()
     (console if console.is_terminal else whole(table)).print(table)
