@@ -1,9 +1,7 @@
 """The hooks a plugin may implement.
 
-`register(name, factory)` adds a piece: `factory` is a function or class whose keyword parameters, their
-types and defaults are the piece's options. Import torch inside it, so that listing pieces stays quick.
-A factory that takes another piece of its kind, by a parameter `acquirer`, `selector`, ... (`new_acquirer`,
-...: a function that builds one at each call), is a modifier: it is written `modifier:name`.
+`register(name, factory)` adds a piece: the keyword parameters of `factory`, their types and defaults, are its options.
+Torch is imported inside it. With a parameter `acquirer` (or `new_acquirer`, what builds one), it modifies acquirers.
 """
 
 from __future__ import annotations
