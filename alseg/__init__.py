@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alseg.options import Between
     from alseg.plugins import Registry, load_plugins
     from alseg.predicting import predict
-    from alseg.protocols import Acquirer, Dataset, Images, Model, Oracle, Selector
+    from alseg.protocols import Acquirer, Dataset, Images, Model, Oracle, Selector, Term
     from alseg.ranking import highest, pick
     from alseg.segment import Segmentation, Segmenter
     from alseg.values import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Prediction,
         Question,
         Selection,
+        Taught,
     )
 
 _HOMES = {
@@ -40,7 +41,7 @@ _HOMES = {
     "alseg.interchange.exchange": ("export_labels", "import_labels"),
     "alseg.options": ("Between",),
     "alseg.plugins": ("Registry", "load_plugins"),
-    "alseg.protocols": ("Acquirer", "Dataset", "Images", "Model", "Oracle", "Selector"),
+    "alseg.protocols": ("Acquirer", "Dataset", "Images", "Model", "Oracle", "Selector", "Term"),
     "alseg.predicting": ("predict",),
     "alseg.ranking": ("highest", "pick"),
     "alseg.segment": ("Segmentation", "Segmenter"),
@@ -54,6 +55,7 @@ _HOMES = {
         "Prediction",
         "Question",
         "Selection",
+        "Taught",
     ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -79,6 +81,8 @@ __all__ = [
     "Segmenter",
     "Selection",
     "Selector",
+    "Taught",
+    "Term",
     "UserMistake",
     "Waiting",
     "export_labels",

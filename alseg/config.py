@@ -40,6 +40,7 @@ class RunConfig:
     selector: Choice
     oracle: Choice
     recipe: str
+    terms: tuple[Choice, ...] = ()  # what is trained on besides the labels
     first_pixels: Count = 10
     pixels_per_round: Count = 10
     budget: Count = 100
@@ -90,7 +91,11 @@ class RunConfig:
         """As TOML holds it, None as "none"; `flatten` of it gives the same configuration again."""
         unused = [*(PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap"))]
         unused.append("start_from" if self.start_from is None else "first_pixels")
-        return {name: value for name, value in _nested(self).items() if name not in unused}
+        nested = {name: value for name, value in _nested(self).items() if name not in [*unused, "terms"]}
+        if self.terms:
+            nested["terms"] = [term.name for term in self.terms]
+            nested |= {term.name: {k: _written(v) for k, v in term.options.items()} for term in self.terms}
+        return nested
 
 
 def _nested(settings: Any) -> dict[str, Any]:
@@ -190,7 +195,8 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     merged = _laid_over(registry, [base, suited, rest]) | settled | {"recipe": name}
     pieces = {kind: registry.find(kind, str(merged[kind])) for kind in PIECES}
     choices = {k: Choice(str(merged[k]), p.resolve(_options(k, merged))) for k, p in pieces.items()}
-    config = _typed(RunConfig, merged, choices)
+    terms, merged = _terms(registry, merged)
+    config = _typed(RunConfig, merged, {**choices, "terms": terms})
     if config.pixels_in(0) > config.budget and config.pool_pixels_per_round is None:
         raise UserMistake(
             f"first_pixels is {config.first_pixels}, more than the budget of {config.budget} pixels an image."
@@ -198,8 +204,9 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     for key, (low, high) in (("scale", config.augment.scale), ("blur_sigma", config.augment.blur_sigma)):
         if low > high:
             raise UserMistake(f"augment.{key} goes from low to high, not from {low:g} to {high:g}.")
-    if config.start_from is not None and config.labels == "all":
-        raise UserMistake("start_from gives points to begin with; labels = all takes every pixel of the masks.")
+    for name, value in (("start_from gives", config.start_from), ("terms learn at", config.terms)):
+        if value and config.labels == "all":
+            raise UserMistake(f"{name} points; labels = all takes every pixel of the masks.")
     _refuse_contradictions(user)
     return Resolved(config, pieces, dataset)
 
@@ -234,7 +241,30 @@ def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[st
     for kind in pieces:
         name = choices[kind].name
         choices[kind] = Choice(name, registry.find(kind, name).resolve(choices[kind].options))
-    return _typed(RunConfig, flat, choices)
+    terms, flat = _terms(registry, flat, check="model" in pieces)
+    return _typed(RunConfig, flat, {**choices, "terms": terms})
+
+
+def _terms(
+    registry: Registry, flat: Mapping[str, Any], check: bool = True
+) -> tuple[tuple[Choice, ...], dict[str, Any]]:
+    """The training terms that settings name, with their options NAME.OPTION, and the other settings."""
+    rest = dict(flat)
+    names: tuple[str, ...] = convert("terms", rest.pop("terms", None), tuple[str, ...] | None) or ()
+    terms = []
+    for name in names:
+        head = name.replace("-", "_")
+        if names.count(name) > 1 or head in get_type_hints(RunConfig):
+            raise UserMistake(f"The term {name!r} is given twice, or has the name of a setting.")
+        options = _options(head, rest)
+        rest = {key: value for key, value in rest.items() if not key.startswith(f"{head}.")}
+        terms.append(Choice(name, registry.find("term", name).resolve(options, head) if check else options))
+    for piece in registry.of("term"):
+        if _options(piece.name.replace("-", "_"), rest):
+            raise UserMistake(
+                f"There are options of the term {piece.name!r}, which is not taken: -o terms={piece.name}."
+            )
+    return tuple(terms), rest
 
 
 def _refuse_contradictions(user: Mapping[str, Any]) -> None:
@@ -262,7 +292,7 @@ def _options(kind: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
 
 
-def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: dict[str, Choice]) -> RunConfig:
+def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: Mapping[str, Any]) -> RunConfig:
     hints = get_type_hints(kind, include_extras=True)
     sections: dict[str, Any] = {n: hint for n, hint in hints.items() if is_dataclass(hint) and n not in choices}
     known = [name for name in hints if name not in sections]

@@ -30,7 +30,7 @@ from alseg.engine.device import (
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
-from alseg.models import fresh_model, stored_model
+from alseg.models import Models
 from alseg.plugins import Registry
 from alseg.progress import Progress
 from alseg.protocols import Model, Oracle, Selector
@@ -68,10 +68,12 @@ class Experiment:
         self.config: RunConfig = resolved.config
         self.classes = resolved.dataset.classes
         team.check_batches(self.config.train.batch_size)
+        team.check_terms(self.config.terms)
         self._device = choose_device(self.config.device)
         if self._device.type == "cpu":
             keep_freed_memory()
         self._precision = choose_precision(self.config.precision, self._device)
+        self._models = Models(registry, self.config, len(self.classes), self._device)
         self.images = open_images(resolved, progress)
         self.split, self._pool, self._held_out = self.images.split, self.images.pool, self.images.held_out
         choice = self.config.oracle
@@ -117,7 +119,7 @@ class Experiment:
 
     def prepare(self) -> None:
         """Build the first round's model and rehearse its asking: what cannot work stops a run before its folder."""
-        self._first = self._fresh(0)
+        self._first = self._models.fresh(0)
         if not self._picks:
             self._asking.rehearse(self._first)
 
@@ -186,7 +188,7 @@ class Experiment:
 
     def train(self, round: int, labels: PixelLabels | None) -> tuple[Model, TrainResult]:
         """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
-        model = self._first if round == 0 and self._first is not None else self._fresh(round)
+        model = self._first if round == 0 and self._first is not None else self._models.fresh(round)
         self._first = None
         self._team.tell("train", round, None if labels is None else list(labels))
         result = self._taught(round, labels, model)
@@ -203,8 +205,7 @@ class Experiment:
         if self._trained is None or self._trained[0] != round:
             if not self.folder.has_model(round):
                 return self.train(round, self.folder.labels().before(round + 1))
-            piece, config = self._pieces["model"], self.config
-            model, facts = stored_model(self.folder, round, piece, config.model, len(self.classes), self._device)
+            model, facts = self._models.stored(self.folder, round)
             self._trained = round, model, TrainResult(**facts)
         return self._trained[1:]
 
@@ -247,10 +248,10 @@ class Experiment:
         while (order := self._team.told())[0] != "end":
             if order[0] == "train":
                 labels = None if order[2] is None else PixelLabels(tuple(PixelLabel(*label) for label in order[2]))
-                model = self._fresh(order[1])
+                model = self._models.fresh(order[1])
                 self._taught(order[1], labels, model)
                 continue
-            model = model or self._fresh(0)  # to be given the leader's weights
+            model = model or self._models.fresh(0)  # to be given the leader's weights
             if order[0] == "score":
                 self._scoring.matrix(model)
             else:
@@ -318,12 +319,6 @@ class Experiment:
     def _known_pixels(self) -> int:
         masks = (self._pool.mask(i) for i in range(len(self._pool)))
         return sum(int((mask != self.classes.void).sum()) for mask in masks if mask is not None)
-
-    def _fresh(self, round: int) -> Model:
-        config = self.config
-        return fresh_model(
-            self._pieces["model"], config.model, len(self.classes), self._device, seed=config.seed, round=round
-        )
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         for failure in self._registry.notify(hook, folder=str(self.folder.path), **arguments):

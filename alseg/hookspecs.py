@@ -1,7 +1,7 @@
 """The hooks a plugin may implement.
 
-`register(name, factory)` adds a piece: `factory` is a function or class whose keyword parameters, their
-types and defaults are the piece's options. Import torch inside it, so that listing pieces stays quick.
+`register(name, factory)` adds a piece: the keyword parameters of `factory`, their types and defaults, are its options.
+Torch is imported inside it. With a parameter `acquirer` (or `new_acquirer`, what builds one), it modifies acquirers.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def register_selectors(register: Register) -> None:
 @hookspec
 def register_oracles(register: Register) -> None:
     """Add oracles; a factory may take `images`, `classes` and `seed` and gives an `Oracle`."""
+
+
+@hookspec
+def register_terms(register: Register) -> None:
+    """Add training terms; a factory may take `model` and `classes` and gives a `Term`."""
 
 
 @hookspec

@@ -7,39 +7,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from alseg.config import Choice
+from alseg.config import Choice, RunConfig
 from alseg.engine.device import seeded
+from alseg.engine.terms import attach
 from alseg.errors import AlsegError
-from alseg.plugins import Piece
+from alseg.plugins import Registry
 from alseg.protocols import Model
 from alseg.store import RunFolder
 
 
-def fresh_model(
-    piece: Piece,
-    choice: Choice,
-    classes: int,
-    device: torch.device,
-    *,
-    seed: int = 0,
-    round: int = 0,
-    pretrained: bool = True,
-) -> Model:
-    """A model as a training begins with; its initial weights depend on seed and round alone."""
-    options = dict(choice.options)
-    if not pretrained and "weights" in options:
-        options["weights"] = "none"  # stored weights replace them all
-    with seeded(device, seed, round, "initial weights"):
-        model = piece.build(options, classes=classes)
-    if not isinstance(model, nn.Module) or not isinstance(model, Model):
-        raise AlsegError(f"The model {choice.name!r} is no nn.Module with encode, decode and parameter_groups.")
-    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+class Models:
+    """Builds the models of a run, with the terms that they are trained on."""
 
+    def __init__(self, registry: Registry, config: RunConfig, classes: int, device: torch.device) -> None:
+        self._registry, self._classes, self._device = registry, classes, device
+        self._choice, self._seed, self._terms = config.model, config.seed, config.terms
 
-def stored_model(
-    folder: RunFolder, round: int, piece: Piece, choice: Choice, classes: int, device: torch.device
-) -> tuple[Model, dict[str, Any]]:
-    """The model that a round trained, and the facts about its training."""
-    model = fresh_model(piece, choice, classes, device, pretrained=False)
-    assert isinstance(model, nn.Module)
-    return model, folder.read_model(round, model)
+    def fresh(self, round: int = 0, *, pretrained: bool = True) -> Model:
+        """A model as a training begins with; its initial weights depend on seed and round alone."""
+        name, options = self._choice.name, dict(self._choice.options)
+        if not pretrained and "weights" in options:
+            options["weights"] = "none"  # stored weights replace them all
+        piece = self._registry.find("model", name)
+        with seeded(self._device, self._seed, round, "initial weights"):
+            model = piece.build(options, classes=self._classes)
+        if not isinstance(model, nn.Module) or not isinstance(model, Model):
+            raise AlsegError(f"The model {name!r} is no nn.Module with encode, decode and parameter_groups.")
+        if self._terms:
+            attach(model, {choice.name: self._term(choice, model, round) for choice in self._terms})
+        return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def stored(self, folder: RunFolder, round: int) -> tuple[Model, dict[str, Any]]:
+        """The model that a round trained, and the facts about its training."""
+        model = self.fresh(pretrained=False)
+        assert isinstance(model, nn.Module)
+        return model, folder.read_model(round, model)
+
+    def _term(self, choice: Choice, model: Model, round: int) -> Any:
+        piece = self._registry.find("term", choice.name)
+        with seeded(self._device, self._seed, round, f"initial weights of {choice.name}"):
+            return piece.build(choice.options, classes=self._classes, model=model)

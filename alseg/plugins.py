@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "acquirer": (),
     "selector": (),
     "oracle": ("images", "classes", "seed"),
+    "term": ("model", "classes"),
     "recipe": (),
     "executor": (),
 }
+# A factory with one of these parameters is a modifier: it takes another piece of its kind, or what builds one anew.
+WRAPPED: dict[str, tuple[str, str]] = {kind: (kind, f"new_{kind}") for kind in GIVEN}
 FIRST_PARTY = "alseg"
 
 
@@ -44,26 +48,55 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Piece:
-    """A registered name: what kind it is, who registered it, and its factory."""
+    """A registered name: what kind it is, who registered it, and its factory.
+
+    inner: of a modifier that was found as `modifier:name`, the piece that it is to wrap.
+    """
 
     kind: str
     name: str
     factory: Callable[..., Any]
     plugin: Plugin
+    inner: Piece | None = None
+
+    @property
+    def is_modifier(self) -> bool:
+        """Whether it wraps another piece of its kind."""
+        return not parameters_of(self.factory).keys().isdisjoint(WRAPPED[self.kind])
 
     def described(self) -> str:
         """Its kind, name and distribution, for messages."""
         return f"The {self.kind} {self.name!r} of {self.plugin.distribution}"
 
+    def says(self) -> str:
+        """The first line of what its factory says of itself, and of the piece that it wraps."""
+        own = (inspect.getdoc(getattr(self.factory, "func", self.factory)) or "").partition("\n")[0]
+        return own if self.inner is None else f"{own} {self.inner.says()}".strip()
+
     def options(self) -> dict[str, Option]:
-        """The options of the factory, by name."""
-        options = options_of(self.factory, GIVEN[self.kind])
+        """The options of the factory, by name, and those of the piece that it wraps.
+
+        Raises UserMistake where both have an option of one name.
+        """
+        own = self._own_options()
+        inner = {} if self.inner is None else self.inner.options()
+        for name in inner:
+            if name in own:
+                raise UserMistake(f"{self.described()} does not fit together: two parts have an option {name!r}.")
+        return own | inner
+
+    def _own_options(self) -> dict[str, Option]:
+        options = options_of(self.factory, GIVEN[self.kind] + WRAPPED[self.kind])
         if "name" in options:
             raise TypeError("an option must not be called 'name', which is the piece's own")
         return options
 
-    def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """All options, given ones converted and the rest at their defaults."""
+    def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
+        """All options, given ones converted and the rest at their defaults.
+
+        prefix: what their settings begin with; None: the kind.
+        """
+        prefix = prefix or self.kind
         try:
             options = self.options()
         except TypeError as error:
@@ -77,9 +110,9 @@ class Piece:
         resolved = {}
         for name, option in options.items():
             if name in values:
-                resolved[name] = convert(f"{self.kind}.{name}", values[name], option.type)
+                resolved[name] = convert(f"{prefix}.{name}", values[name], option.type)
             elif option.default is MISSING:
-                flag = f"--{name}" if name == "data" else f"-o {self.kind}.{name}=..."
+                flag = f"--{name}" if name == "data" else f"-o {prefix}.{name}=..."
                 raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
             else:
                 resolved[name] = option.default
@@ -87,7 +120,13 @@ class Piece:
 
     def build(self, options: Mapping[str, Any], **given: Any) -> Any:
         """Call the factory with its options and what the core gives; an error names the plugin."""
-        taken = {name: value for name, value in given.items() if name in parameters_of(self.factory)}
+        parameters = parameters_of(self.factory)
+        taken = {name: value for name, value in given.items() if name in parameters}
+        if self.inner is not None:
+            own, (piece, new_piece) = self._own_options(), WRAPPED[self.kind]
+            new = partial(self.inner.build, {k: v for k, v in options.items() if k not in own}, **given)
+            options = {k: v for k, v in options.items() if k in own}
+            taken |= {piece: new()} if piece in parameters else {new_piece: new}
         try:
             made = self.factory(**options, **taken)
         except AlsegError:
@@ -116,11 +155,24 @@ class Registry:
         return (piece for piece in self.pieces if piece.kind == kind)
 
     def find(self, kind: str, name: str) -> Piece:
-        """The piece called `name`, or `distribution:name` where two distributions claim it."""
+        """The piece called `name`, `distribution:name` where two distributions claim it, or `modifier:name`."""
+        piece = self._found(kind, name)
+        if piece.is_modifier and piece.inner is None:
+            raise _alone(kind, name)
+        return piece
+
+    def _found(self, kind: str, name: str) -> Piece:
         found = [piece for piece in self.of(kind) if piece.name == name]
-        if not found and ":" in name:
-            distribution, _, short = name.partition(":")
-            found = [p for p in self.of(kind) if p.name == short and p.plugin.distribution == distribution]
+        head, colon, rest = name.partition(":")
+        if not found and colon:
+            of_distribution = [piece for piece in self.of(kind) if piece.plugin.distribution == head]
+            found = [piece for piece in of_distribution if piece.name == rest]
+            # distribution:modifier:name
+            modifier, again, inner = rest.partition(":")
+            if not found and again and any(piece.name == modifier for piece in of_distribution):
+                return self._modified(kind, f"{head}:{modifier}", inner)
+            if not found and any(piece.name == head for piece in self.of(kind)):
+                return self._modified(kind, head, rest)
         if len(found) == 1:
             return found[0]
         if found:
@@ -128,11 +180,26 @@ class Registry:
             raise UserMistake(
                 f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.distribution}:{name} to choose."
             )
-        message = f"There is no {kind} {name!r}{nearest(name, [piece.name for piece in self.of(kind)])}."
+        message = f"There is no {kind} {name!r}{self._nearest(kind, name)}."
         for plugin in self.plugins:
             if plugin.status == "failed":
                 message += f" The plugin {plugin.name} of {plugin.distribution} failed to load: {plugin.error}."
         raise UserMistake(message)
+
+    def _modified(self, kind: str, name: str, inner: str) -> Piece:
+        modifier = self._found(kind, name)
+        if not modifier.is_modifier:
+            raise UserMistake(f"The {kind} {name!r} modifies no other{self._nearest(kind, f'{name}:')}.")
+        if not inner:
+            raise _alone(kind, name)
+        return replace(modifier, name=f"{name}:{inner}", inner=self.find(kind, inner))
+
+    def _nearest(self, kind: str, name: str) -> str:
+        """Names like an unknown one; where it has a modifier's form, modifiers like its first part."""
+        modifier, colon, _ = name.partition(":")
+        if not colon:
+            return nearest(name, [piece.name for piece in self.of(kind)])
+        return nearest(f"{modifier}:", [f"{piece.name}:" for piece in self.of(kind) if piece.is_modifier])
 
     def notify(self, hook: str, **arguments: Any) -> list[str]:
         """Call a life-cycle hook on every plugin; what a plugin raises is returned as a sentence."""
@@ -230,6 +297,10 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
 
         manager.subset_hook_caller(f"register_{kind}s", others)(register=register)
         yield from found
+
+
+def _alone(kind: str, modifier: str) -> UserMistake:
+    return UserMistake(f"The {kind} {modifier!r} modifies another: write {modifier}:NAME.")
 
 
 def plugin_hint(record: Any) -> str:

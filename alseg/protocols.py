@@ -1,4 +1,4 @@
-"""The five protocols a plugin may implement.
+"""The protocols a plugin may implement.
 
 B batch, C classes, H x W an image's own pixels, h x w the model's grid, n pixels asked of an image.
 No base class is needed: an object with these methods is the piece.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from alseg.values import Answers, Classes, PoolBatch, Question, Selection
+from alseg.values import Answers, Classes, PoolBatch, Question, Selection, Taught
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,8 +54,10 @@ class Model(Protocol):
 
     Optional: `decode_at(features, points [B, n, 2]) -> [B, C, n]`, points being (y, x) as fractions of
     the image's height and width, equal in evaluation mode to sampling `decode`'s logits;
+    `embedding(features) -> [B, D, h, w]`, features to be compared by their Euclidean distance;
     `for_inference(precision)`, a copy that gives the same logits faster, in evaluation mode and without
-    gradients; and `origin`, a mapping that says which weights it started from.
+    gradients; `members`, models of which it is made, each trained on a loss of its own and each one of its
+    samples; and `origin`, a mapping that says which weights it started from.
     """
 
     def encode(self, images: Tensor) -> Any:
@@ -69,6 +71,23 @@ class Model(Protocol):
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """All parameters as "encoder" (pretrained) and "decoder"; the recipe holds their rates."""
+
+
+def members_of(model: Any) -> list[Any]:
+    """The models that are trained: a joint model's members, or the model itself."""
+    return list(getattr(model, "members", [model]))
+
+
+class Term(Protocol):
+    """An `nn.Module` with a loss of its own, which a model is trained on besides its labels' cross-entropy.
+
+    Its parameters are trained with the model's and stored with them. Optional: `after_step(model, done)`, called
+    after each step, `done` being the share of the training that is done, in (0, 1]; and `seen(features) ->
+    float32 [B, 1, h, w]`, what it says of each place in evaluation mode, for acquirers (`Prediction.term`).
+    """
+
+    def loss(self, model: Model, taught: Taught) -> Tensor:
+        """A scalar, which is added to the batch's mean cross-entropy."""
 
 
 class Acquirer(Protocol):

@@ -52,3 +52,20 @@ def pick(values: Tensor, allowed: Tensor, n: int) -> Selection:
     # a chosen entry may itself be the lowest: padding stays last
     order = order.gather(1, (indices.gather(1, order) < 0).to(torch.int8).argsort(dim=1, stable=True))
     return Selection(indices.gather(1, order), priority.gather(1, order))
+
+
+def places(values: Tensor, groups: Tensor, allowed: Tensor) -> Tensor:
+    """The place of each allowed entry within its group of its row, from 0 for the highest; ties go to the lower index.
+
+    values [B, N], groups int64 [B, N], at least 0, allowed bool [B, N] -> int64 [B, N]; what is not allowed is
+    a group of its own.
+    """
+    by_value = values.argsort(dim=1, descending=True, stable=True)
+    held = torch.where(allowed, groups, -1).gather(1, by_value)
+    by_group = held.argsort(dim=1, stable=True)
+    ordered = held.gather(1, by_group)
+    index = torch.arange(values.shape[1], device=values.device).expand_as(ordered)
+    begins = torch.ones_like(allowed)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = torch.where(begins, index, 0).cummax(1).values  # where each entry's group begins
+    return torch.empty_like(groups).scatter_(1, by_value.gather(1, by_group), index - first)

@@ -20,7 +20,7 @@ from alseg.engine.predict import ModelPrediction
 from alseg.engine.tiles import strips, tiled_logits
 from alseg.errors import UserMistake
 from alseg.grid import resize_images
-from alseg.models import stored_model
+from alseg.models import Models
 from alseg.options import Longer, Size, fitted
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.protocols import Acquirer, Model
@@ -73,8 +73,8 @@ class Segmenter:
         self._precision = choose_precision(precision, self._device)
         self.size = size or self.config.evaluate.size or self.config.query.size
         self.tile = tile
-        piece = registry.find("model", self.config.model.name)
-        self._model, _ = stored_model(folder, self.round, piece, self.config.model, len(self.classes), self._device)
+        models = Models(registry, self.config, len(self.classes), self._device)
+        self._model, _ = models.stored(folder, self.round)
         with inferring(self._model, self._precision) as quick:
             self._quick: Model = quick
         self.digest = folder.model_digest(self.round)
@@ -136,11 +136,21 @@ class Segmenter:
 
         def members(k: int) -> Iterator[Tensor]:
             if max(scaled.shape[-2:]) <= self.tile:
-                return passes(scaled).dropout(k)
+                return passes(scaled).samples(k)
             return (
-                tiled_logits(scaled, lambda part: next(passes(part).dropout(1, first)), self.tile)  # noqa: B023
+                tiled_logits(scaled, lambda part: next(passes(part).samples(1, first)), self.tile)  # noqa: B023
                 for first in range(k)
             )
+
+        def embedding() -> Tensor:
+            if max(scaled.shape[-2:]) > self.tile:
+                raise UserMistake(
+                    "The run's acquirer compares all of an image at once: give a larger --tile or a --size."
+                )
+            return passes(scaled).embedding()
+
+        def term(name: str) -> Tensor:
+            return tiled_logits(scaled, lambda part: passes(part).term(name), self.tile)
 
         def uniforms(purpose: str) -> Tensor:
             start = noise.stream(draw.seed, draw.round, purpose, key)
@@ -149,7 +159,7 @@ class Segmenter:
         batch = PoolBatch(
             keys=(key,),
             size=size,
-            prediction=ModelPrediction(lambda: logits, size, members),
+            prediction=ModelPrediction(lambda: logits, size, members, embedding, term),
             candidates=torch.ones(1, *size, dtype=torch.bool, device=on_device),
             labels=PixelLabels(),
             round=draw.round,

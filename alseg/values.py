@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -142,8 +142,24 @@ class PixelLabels:
         return PixelLabels((*self.labels, *labels))
 
 
+class Taught(NamedTuple):
+    """What a training step knows of its batch: B images with n points each.
+
+    images: float32 [B, 3, H, W] in [0, 1]. features: what the model's `encode` gave. logits: float32 [B, C, n] at
+    the points. points: [B, n, 2], (y, x) as fractions of height and width. classes: int64 [B, n], below 0
+    where a point is none. losses: the cross-entropy at each point, float32 [B, n], 0 where it is none.
+    """
+
+    images: Tensor
+    features: Any
+    logits: Tensor
+    points: Tensor
+    classes: Tensor
+    losses: Tensor
+
+
 class Prediction(Protocol):
-    """What the model thinks of a batch, computed when asked; maps are on the images' own grid."""
+    """What the model thinks of a batch, computed when asked; maps of classes are on the images' own grid."""
 
     def probabilities(self) -> Tensor:
         """Class probabilities, float32 [B, C, H, W]."""
@@ -158,11 +174,21 @@ class Prediction(Protocol):
         """The likeliest class, int64 [B, H, W]."""
 
     def samples(self, k: int) -> Iterator[Tensor]:
-        """k class probabilities float32 [B, C, H, W] that differ by chance, by dropout; one at a time.
+        """k class probabilities float32 [B, C, H, W] that differ by chance; one at a time.
 
-        Do not keep them all: k maps of a batch may be more than the memory holds. Raises UserMistake
-        where the model has no dropout.
+        By dropout, or the first k members of a joint model. Do not keep them all: k maps of a batch may be
+        more than the memory holds. Raises UserMistake where the model has neither dropout nor k members.
         """
+
+    def embedding(self) -> Tensor:
+        """Features to be compared by their Euclidean distance, float32 [B, D, h, w] on the model's grid.
+
+        Computed at each call; `alseg.grid.sample` gives them at pixels. Raises UserMistake where the model
+        has none.
+        """
+
+    def term(self, name: str) -> Tensor:
+        """What a training term says of each pixel, float32 [B, H, W]; UserMistake where the run has no such term."""
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,15 @@ def settings_page(registry: Registry) -> str:
         rows.append(f"| `{name}` | {describe(kind)} | {' | '.join(values)} |\n")
     text = HEADER + "".join(rows) + "\n# Pieces and their options\n\n| kind | name | option | takes | default |\n"
     text += "| --- | --- | --- | --- | --- |\n"
-    for kind in PIECES:
+    for kind in (*PIECES, "term"):
         for piece in sorted(registry.of(kind), key=lambda piece: piece.name):
             options = [option.describe() for option in piece.options().values()]
             for option in options or [{"name": "", "type": "", "default": "", "required": False}]:
                 default = "must be given" if option["required"] else _shown(option["default"])
-                option_name = f"`{kind}.{option['name']}`" if option["name"] else ""
-                text += f"| {kind} | `{piece.name}` | {option_name} | {option['type']} | {default} |\n"
+                prefix = piece.name if kind == "term" else kind
+                option_name = f"`{prefix}.{option['name']}`" if option["name"] else ""
+                name = f"{piece.name}:NAME" if piece.is_modifier else piece.name
+                text += f"| {kind} | `{name}` | {option_name} | {option['type']} | {default} |\n"
     return text
 
 
@@ -73,6 +75,9 @@ def _settings(kind: Any, prefix: str) -> list[tuple[str, Any, Any]]:
     found = []
     for field in fields(kind):
         if field.name in PIECES:
+            continue
+        if field.name == "terms":
+            found.append((prefix + field.name, tuple[str, ...] | None, None))
             continue
         if is_dataclass(hints[field.name]):
             found += _settings(hints[field.name], f"{prefix}{field.name}.")

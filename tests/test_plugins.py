@@ -120,7 +120,7 @@ def test_json_lists_every_piece_of_alseg(cli):
     outcome = cli("plugins", "--json", "--no-third-party")
     assert (outcome.code, outcome.err) == (0, "")
     rows = json.loads(outcome.out)
-    assert {row["kind"] for row in rows} == {"dataset", "model", "acquirer", "selector", "oracle", "recipe"}
+    assert {row["kind"] for row in rows} == {"dataset", "model", "acquirer", "selector", "oracle", "term", "recipe"}
     assert {row["distribution"] for row in rows} == {"alseg"}
     assert all(row["status"] == "ok" and row["version"] for row in rows)
     top = next(row["options"] for row in rows if row["name"] == "topk-then-uniform")

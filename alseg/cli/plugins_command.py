@@ -20,7 +20,10 @@ def plugins(
     kind: str = typer.Option(None, help="Only pieces of this kind."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """List every registered piece, where it comes from and its options; a plugin that failed with its error."""
+    """List every registered piece, where it comes from and its options; a plugin that failed with its error.
+
+    What is listed as power:NAME modifies another piece of its kind, such as power:margin.
+    """
     registry: Registry = context.obj
     if kind is not None and kind not in GIVEN:
         from alseg.errors import UserMistake
@@ -43,19 +46,22 @@ def listing(registry: Registry, kind: str | None = None) -> list[dict[str, Any]]
                 options = [option.describe() for option in piece.options().values()]
             except Exception as problem:
                 status, error = "failed", f"{type(problem).__name__}: {problem}"
-            rows.append(_row(piece.name, piece.kind, piece.plugin, status, error, options))
+            rows.append(_row(piece.name, piece.kind, piece.plugin, status, error, options, piece.is_modifier))
     for plugin in registry.plugins:
         if plugin.status != "ok":
             rows.append(_row(plugin.name, None, plugin, plugin.status, plugin.error, []))
     return rows
 
 
-def _row(name: str, kind: str | None, plugin: Any, status: str, error: str | None, options: Any) -> dict[str, Any]:
+def _row(
+    name: str, kind: str | None, plugin: Any, status: str, error: str | None, options: Any, modifier: bool = False
+) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
         "distribution": plugin.distribution,
         "version": plugin.version,
+        "modifier": modifier,
         "options": options,
         "status": status,
         "error": error,
@@ -81,6 +87,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
             words = f"{row['status']}: {row['error']}"
         origin = f"{row['distribution']} {row['version']}"
         style = "red" if row["error"] else ""
-        table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", row["name"], origin, words)))
+        name = f"{row['name']}:NAME" if row["modifier"] else row["name"]
+        table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", name, origin, words)))
     console = Console()
     (console if console.is_terminal else whole(table)).print(table)

@@ -1,4 +1,4 @@
-"""One batch through a model: a plain pass in evaluation mode, and dropout passes that differ by chance."""
+"""One batch through a model: a plain pass in evaluation mode, and samples that differ by chance."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from alseg.engine.device import lower_precision, seeded
+from alseg.engine.terms import term_called
 from alseg.errors import UserMistake
-from alseg.protocols import Model
+from alseg.protocols import Model, members_of
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -31,8 +32,8 @@ class Passes:
         self, model: Model, images: Callable[[], Tensor], device: torch.device, precision: torch.dtype, draw: Draw
     ) -> None:
         self._model, self._images, self._device, self._precision, self._draw = model, images, device, precision, draw
-        # kept from the first dropout pass on: features of evaluation mode, and where they would differ from
-        # pass to pass, the scaled images
+        # kept from the first sample on: features of evaluation mode, and where they would differ from sample
+        # to sample, the scaled images
         self._features: Any = None
         self._kept: Tensor | None = None
 
@@ -40,28 +41,63 @@ class Passes:
     def plain(self) -> Tensor:
         """The model's logits in evaluation mode."""
         with lower_precision(self._device, self._precision):
-            features = self._model.encode(self._images()) if self._features is None else self._features
-            return self._model.decode(features).float()
+            return self._model.decode(self._encoded()).float()
 
-    def dropout(self, count: int, first: int = 0) -> Iterator[Tensor]:
-        """`count` logits from number `first` on, one at a time, with the dropout layers at work.
+    @torch.no_grad()
+    def embedding(self) -> Tensor:
+        """The model's embedding, float32 [B, D, h, w], in evaluation mode; UserMistake where it has none."""
+        embed = getattr(self._model, "embedding", None)
+        if embed is None:
+            name = type(self._model).__name__
+            raise UserMistake(f"The model {name} has no embedding: choose one that has, or pieces that need none.")
+        with lower_precision(self._device, self._precision):
+            return embed(self._encoded()).float()
 
-        All else is in evaluation mode.
+    @torch.no_grad()
+    def _of(self, member: Model) -> Tensor:
+        if self._kept is None:
+            self._kept = self._images()
+        with lower_precision(self._device, self._precision):
+            return member.decode(member.encode(self._kept)).float()
 
-        The encoder runs once if no dropout is at work in it (Gal and Ghahramani, ICML 2016). Raises
-        UserMistake where the model has no dropout.
+    @torch.no_grad()
+    def term(self, name: str) -> Tensor:
+        """What a training term says, float32 [B, 1, h, w]; UserMistake where the model was trained without it."""
+        see = getattr(term_called(self._model, name), "seen", None)
+        if see is None:
+            raise UserMistake(f"The model has no training term {name!r} to be asked: give -o terms={name}.")
+        with lower_precision(self._device, self._precision):
+            return see(self._encoded()).float()
+
+    def _encoded(self) -> Any:
+        return self._model.encode(self._images()) if self._features is None else self._features
+
+    def samples(self, count: int, first: int = 0) -> Iterator[Tensor]:
+        """`count` logits from number `first` on, one at a time: a joint model's members', or by dropout.
+
+        With dropout its layers are at work and all else is in evaluation mode; the encoder runs once if no
+        dropout is at work in it (Gal and Ghahramani, ICML 2016). Raises UserMistake where the model has no
+        dropout, or fewer members.
         """
         assert isinstance(self._model, nn.Module)
+        members = members_of(self._model)
+        if members != [self._model]:
+            if first + count > len(members):
+                raise UserMistake(
+                    f"The model has {len(members)} members and {first + count} samples are asked for: give it more, "
+                    f"or let the acquirer ask for {len(members)}, such as by -o acquirer.passes={len(members)}."
+                )
+            return (self._of(member) for member in members[first : first + count])
         active = [m for m in self._model.modules() if isinstance(m, DROPOUT) and m.p > 0]
         if not active:
             raise UserMistake(
                 f"The model {type(self._model).__name__} has no dropout with a rate above 0, so that its passes would "
                 "all be the same: choose a model with dropout, or an acquirer that needs a single pass."
             )
-        return (self._member(active, number) for number in range(first, first + count))
+        return (self._dropout_pass(active, number) for number in range(first, first + count))
 
     @torch.no_grad()
-    def _member(self, active: Sequence[nn.Module], number: int) -> Tensor:
+    def _dropout_pass(self, active: Sequence[nn.Module], number: int) -> Tensor:
         model, (seed, round, key) = self._model, self._draw
         assert isinstance(model, nn.Module)
         with lower_precision(self._device, self._precision):

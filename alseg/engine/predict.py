@@ -23,11 +23,21 @@ def no_members(k: int) -> Iterator[Tensor]:
     raise AlsegError("There is no model here that could make dropout passes.")
 
 
+def no_embedding() -> Tensor:
+    """Of logits that come from no model."""
+    raise AlsegError("There is no model here that could give an embedding.")
+
+
+def no_term(name: str) -> Tensor:
+    """Of logits that come from no model."""
+    raise AlsegError(f"There is no model here that could have the training term {name!r}.")
+
+
 class ModelPrediction:
     """`Prediction` from logits [B, C, h, w], which are computed when first asked for.
 
     They are upsampled to `size`, the images' own, before the softmax. `members` gives k logits that
-    differ by chance, one at a time.
+    differ by chance, one at a time; `embedding` and `term` are the model's, at each call anew.
     """
 
     def __init__(
@@ -35,8 +45,11 @@ class ModelPrediction:
         logits: Callable[[], Tensor],
         size: tuple[int, int],
         members: Callable[[int], Iterator[Tensor]] = no_members,
+        embedding: Callable[[], Tensor] = no_embedding,
+        term: Callable[[str], Tensor] = no_term,
     ) -> None:
         self._logits, self._size, self._members = logits, size, members
+        self._embedding, self._term = embedding, term
 
     @cached_property
     def _probabilities(self) -> Tensor:
@@ -68,6 +81,14 @@ class ModelPrediction:
         """k times float32 [B, C, H, W], never more than one at a time."""
         return (resize(logits, self._size).softmax(1) for logits in self._members(k))
 
+    def embedding(self) -> Tensor:
+        """float32 [B, D, h, w]."""
+        return self._embedding()
+
+    def term(self, name: str) -> Tensor:
+        """float32 [B, H, W]."""
+        return resize(self._term(name), self._size)[:, 0]
+
 
 def predict(
     model: Model,
@@ -89,4 +110,4 @@ def predict(
         return resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
 
     passes = Passes(model, scaled, device, precision, draw)
-    return ModelPrediction(passes.plain, (height, width), passes.dropout)
+    return ModelPrediction(passes.plain, (height, width), passes.samples, passes.embedding, passes.term)

@@ -51,6 +51,13 @@ class Team:
                 f"-o train.batch_size={least}."
             )
 
+    def check_terms(self, terms: Sequence[Any]) -> None:
+        """UserMistake where several processes would train with terms, whose losses are of a whole batch."""
+        if terms and self.size > 1:
+            raise UserMistake(
+                "Training with terms takes one process: start the run without torchrun, or without terms."
+            )
+
     def tell(self, *order: Any) -> None:
         """The leader's order to the followers, of what JSON holds."""
         if self.size > 1 and self.leads:

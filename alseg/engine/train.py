@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,12 @@ from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.device import lower_precision, mode, seeded
 from alseg.engine.steps import CUDAGraph, Gradients, Recorded
 from alseg.engine.team import ALONE, Team
+from alseg.engine.terms import terms_of
 from alseg.errors import UserMistake
 from alseg.grid import resize, sample
-from alseg.protocols import Model
+from alseg.protocols import Model, Term, members_of
 from alseg.settings import TrainSettings
+from alseg.values import Taught
 
 Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
 
@@ -58,13 +61,15 @@ def train(
     """
     assert isinstance(model, nn.Module)
     started = time.perf_counter()
-    at_points = settings.decode == "points" and hasattr(model, "decode_at") and not source.dense
+    can = all(hasattr(member, "decode_at") for member in members_of(model))
+    at_points = settings.decode == "points" and can and not source.dense
     descent = optimizer(model, settings)
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
     loss, steps, watched = None, 0, []
     gradients = _gradients(team.wrapped(_Loss(model, at_points), device), descent, device, precision, team)
-    if settings.cuda_graph and device.type == "cuda" and team.size == 1:
+    terms = terms_of(model)
+    if can_record(settings, device, team, terms):
         gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
         for epoch in range(settings.epochs if source.steps else 0):
@@ -75,6 +80,9 @@ def train(
                 total += gradients(batch)
                 descent.step()
                 steps += 1
+                for term in terms:
+                    if hasattr(term, "after_step"):
+                        term.after_step(model, steps / len(factors))
                 advance(len(batch.images) * team.size, None)
             # the only synchronisation with the host in an epoch
             loss = float(team.total(total)) / (source.steps * team.size)
@@ -91,6 +99,11 @@ def train(
                 if watch is not None:
                     watched.append(watch())
     return TrainResult(loss, steps, len(source.taught), time.perf_counter() - started, watched)
+
+
+def can_record(settings: TrainSettings, device: torch.device, team: Team, terms: Sequence[Any]) -> bool:
+    """Whether steps may be recorded as a CUDA graph; a term may do what cannot be."""
+    return settings.cuda_graph and device.type == "cuda" and team.size == 1 and not terms
 
 
 def _gradients(
@@ -119,23 +132,48 @@ class _Loss(nn.Module):
         self.model, self._at_points = model, at_points
 
     def forward(self, images: Tensor, points: Tensor | None, classes: Tensor) -> Tensor:
-        return point_loss(self.model, Batch(images, points, classes), self._at_points)  # type: ignore[arg-type]
+        batch = Batch(images, points, classes)
+        if terms := terms_of(self.model):
+            return loss_with_terms(self.model, batch, self._at_points, terms)  # type: ignore[arg-type]
+        losses = [point_loss(member, batch, self._at_points) for member in members_of(self.model)]
+        if len(losses) == 1:
+            return losses[0]
+        total = torch.stack(losses).sum()  # by which each member learns as if it were alone
+        return total - (total - total / len(losses)).detach()  # while what is told is their mean
 
 
 def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:
     """Mean cross-entropy over the batch's labelled points, or pixels; 0 where it has none."""
+    logits = _logits(model, model.encode(batch.images), batch, at_points)
+    return -_gains(logits, batch).sum() / (batch.classes != PADDING).sum().clamp(min=1)
+
+
+def loss_with_terms(model: Model, batch: Batch, at_points: bool, terms: Sequence[Term]) -> Tensor:
+    """`point_loss` of a batch with points, and what the terms add to it."""
+    assert batch.points is not None
     features = model.encode(batch.images)
+    logits = _logits(model, features, batch, at_points)
+    losses = -_gains(logits, batch)
+    loss = losses.sum() / (batch.classes != PADDING).sum().clamp(min=1)
+    taught = Taught(batch.images, features, logits, batch.points, batch.classes, losses)
+    return loss + torch.stack([term.loss(model, taught) for term in terms]).sum()
+
+
+def _logits(model: Model, features: Any, batch: Batch, at_points: bool) -> Tensor:
+    """float32 at the batch's points [B, C, n], or pixels [B, C, H, W]."""
     if batch.points is None:
         height, width = batch.images.shape[-2:]
-        logits = resize(model.decode(features).float(), (height, width))
-    elif at_points:
-        logits = model.decode_at(features, batch.points)  # type: ignore[attr-defined]
-    else:
-        logits = sample(model.decode(features).float(), batch.points)
-    known = batch.classes != PADDING
+        return resize(model.decode(features).float(), (height, width))
+    if at_points:
+        return model.decode_at(features, batch.points).float()  # type: ignore[attr-defined]
+    return sample(model.decode(features).float(), batch.points)
+
+
+def _gains(logits: Tensor, batch: Batch) -> Tensor:
+    """Log-probabilities of the labelled classes, 0 where none is."""
     # log_softmax and gather: cross_entropy of maps has no deterministic backward on CUDA
-    gains = F.log_softmax(logits.float(), 1).gather(1, batch.classes.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return -gains.where(known, 0).sum() / known.sum().clamp(min=1)
+    gains = F.log_softmax(logits, 1).gather(1, batch.classes.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return gains.where(batch.classes != PADDING, 0)
 
 
 def rate_factors(settings: TrainSettings, steps: int) -> Sequence[float]:
@@ -160,6 +198,10 @@ def optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
         {"params": list(parameters), "lr": settings.learning_rate * (settings.encoder_rate if part == "encoder" else 1)}
         for part, parameters in model.parameter_groups().items()
     ]
+    known = {id(parameter) for group in groups for parameter in group["params"]}  # type: ignore[attr-defined]
+    added = [p for term in terms_of(model) for p in term.parameters() if id(p) not in known]
+    if added:
+        groups.append({"params": added, "lr": settings.learning_rate})
     decay = settings.weight_decay
     if settings.optimizer == "sgd":
         momentum = settings.momentum
@@ -178,7 +220,8 @@ def settle_batch_norms(
     """
     assert isinstance(model, nn.Module)
     decoder = {id(parameter) for parameter in model.parameter_groups()["decoder"]}
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    apart = {id(module) for term in terms_of(model) for module in term.modules()}
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in apart]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -54,10 +53,9 @@ def answer_sections(view: RunView, registry: Registry) -> dict[str, Any]:
 def said_of_acquirer(view: RunView, registry: Registry) -> str:
     """The first line of what the run's acquirer says of itself; nothing where it is not installed."""
     try:
-        factory = registry.find("acquirer", view.piece("acquirer")).factory
+        return registry.find("acquirer", view.piece("acquirer")).says()
     except AlsegError:
         return ""
-    return (inspect.getdoc(getattr(factory, "func", factory)) or "").partition("\n")[0]
 
 
 def labelling_facts(view: RunView) -> list[tuple[str, str]]:

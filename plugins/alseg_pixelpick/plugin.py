@@ -13,8 +13,10 @@ from alseg.options import Between
 from alseg_pixelpick import recipes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alseg.hookspecs import Register
-    from alseg.protocols import Acquirer, Images, Model, Oracle, Selector
+    from alseg.protocols import Acquirer, Images, Model, Oracle, Selector, Term
     from alseg.values import Classes
 
 Fraction = Annotated[float, Between(0, 1)]
@@ -77,6 +79,24 @@ def variation_ratio(passes: Passes = 20) -> Acquirer:
     return committee.VariationRatio(passes)
 
 
+def predicted_loss() -> Acquirer:
+    """The loss that the term learning-loss predicts of each pixel: give -o terms=learning-loss."""
+    from alseg_pixelpick import learning_loss
+
+    return learning_loss.predicted_loss
+
+
+def power(
+    acquirer: Acquirer,
+    beta: Annotated[float, Between(1e-6, 1e6)] = 1.0,
+    form: Literal["power", "softmax", "rank"] = "power",
+) -> Acquirer:
+    """Noise, so that the highest are drawn with odds that grow with utility (power, softmax or rank)."""
+    from alseg_pixelpick import power
+
+    return power.Power(acquirer, beta, form)
+
+
 def topk() -> Selector:
     """The n pixels of highest utility."""
     from alseg_pixelpick import selectors
@@ -103,6 +123,30 @@ def uniform_then_topk(share: Fraction = 0.05) -> Selector:
     from alseg_pixelpick import selectors
 
     return selectors.UniformThenTopk(share)
+
+
+def balanced_random() -> Selector:
+    """n candidates at random, balanced over the predicted class; utilities do not count."""
+    from alseg_pixelpick import balanced
+
+    return balanced.balanced_random
+
+
+def diverse(top: Fraction = 0.05) -> Selector:
+    """Of the share `top` of highest utility, n that the model sees as different (k-means++ on its embedding)."""
+    from alseg_pixelpick import diverse
+
+    return diverse.Diverse(top)
+
+
+def stratified(selector: Selector, balanced: Fraction = 0.66) -> Selector:
+    """A share of the picks divided equally among the predicted classes, the rest chosen freely."""
+    from alseg.errors import UserMistake
+    from alseg_pixelpick import balanced as by_class
+
+    if hasattr(selector, "attend"):
+        raise UserMistake("stratified: goes with a selector that chooses, not with one that lets somebody pick.")
+    return by_class.Stratified(selector, balanced)
 
 
 def simulated_picker() -> Selector:
@@ -154,9 +198,29 @@ def fpn(
     return FPN(encoders.Encoder(encoder, str(weights), output_stride, encoders.last_four), classes, channels)
 
 
+def ensemble(new_model: Callable[[], Model], members: Annotated[int, Between(2, 1000)] = 5) -> Model:
+    """Several models from different first weights (a deep ensemble); its samples are its members."""
+    from alseg_pixelpick.ensemble import Ensemble
+
+    return Ensemble([new_model() for _ in range(members)])
+
+
+def learning_loss(
+    model: Model,
+    weight: Annotated[float, Between(0, 1e6)] = 1.0,
+    width: Annotated[int, Between(1, 4096)] = 64,
+    margin: Annotated[float, Between(0, 1e6)] = 1.0,
+    joint: Fraction = 0.6,
+) -> Term:
+    """A module that learns which points have a high loss (Yoo and Kweon, CVPR 2019)."""
+    from alseg_pixelpick.learning_loss import LearningLoss
+
+    return LearningLoss(model, width, weight, margin, joint)
+
+
 @hookimpl
 def register_acquirers(register: Register) -> None:
-    """The paper's three uncertainty measures, chance, and the disagreement of dropout passes."""
+    """The paper's uncertainty measures, chance, disagreement, predicted loss, and noise on any of them."""
     register("least-confidence", least_confidence)
     register("margin", margin)
     register("entropy", entropy)
@@ -165,15 +229,20 @@ def register_acquirers(register: Register) -> None:
     register("soft-vote", soft_vote)
     register("bald", bald)
     register("variation-ratio", variation_ratio)
+    register("learning-loss", predicted_loss)
+    register("power", power)
 
 
 @hookimpl
 def register_selectors(register: Register) -> None:
-    """Heuristics A and B and their plain relatives."""
+    """Heuristics A and B and their relatives."""
     register("topk", topk)
     register("uniform", uniform)
     register("topk-then-uniform", topk_then_uniform)
     register("uniform-then-topk", uniform_then_topk)
+    register("balanced-random", balanced_random)
+    register("diverse", diverse)
+    register("stratified", stratified)
     register("simulated-picker", simulated_picker)
 
 
@@ -186,9 +255,16 @@ def register_oracles(register: Register) -> None:
 
 @hookimpl
 def register_models(register: Register) -> None:
-    """DeepLabv3+ and FPN."""
+    """DeepLabv3+, FPN, and several of either."""
     register("deeplabv3plus", deeplabv3plus)
     register("fpn", fpn)
+    register("ensemble", ensemble)
+
+
+@hookimpl
+def register_terms(register: Register) -> None:
+    """What the acquirer learning-loss asks."""
+    register("learning-loss", learning_loss)
 
 
 @hookimpl

@@ -30,7 +30,7 @@ class TopkThenUniform:
 
     def __call__(self, batch: PoolBatch, utility: Tensor, n: int) -> Selection:
         """n of the most useful candidates; the priority is the draw's key."""
-        best = highest(utility.flatten(1), batch.candidates.flatten(1), _share(batch, self.top, n))
+        best = highest(utility.flatten(1), batch.candidates.flatten(1), share_of(batch, self.top, n))
         return pick(-batch.noise("topk-then-uniform"), best.view_as(batch.candidates), n)
 
 
@@ -43,11 +43,11 @@ class UniformThenTopk:
     def __call__(self, batch: PoolBatch, utility: Tensor, n: int) -> Selection:
         """The most useful n of a uniform share; the priority is the utility."""
         keys = -batch.noise("uniform-then-topk").flatten(1)
-        drawn = highest(keys, batch.candidates.flatten(1), _share(batch, self.share, n))
+        drawn = highest(keys, batch.candidates.flatten(1), share_of(batch, self.share, n))
         return pick(utility, drawn.view_as(batch.candidates), n)
 
 
-def _share(batch: PoolBatch, share: float, n: int) -> Tensor:
+def share_of(batch: PoolBatch, share: float, n: int) -> Tensor:
     """max(n, ceil(share x candidates)) of each image, int64 [B], in decimal: 0.05 x 140 is 7, not 8."""
     exact = Decimal(str(share))
     counts = batch.candidates.flatten(1).sum(1).tolist()
