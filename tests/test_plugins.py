@@ -120,7 +120,8 @@ def test_json_lists_every_piece_of_alseg(cli):
     outcome = cli("plugins", "--json", "--no-third-party")
     assert (outcome.code, outcome.err) == (0, "")
     rows = json.loads(outcome.out)
-    assert {row["kind"] for row in rows} == {"dataset", "model", "acquirer", "selector", "oracle", "term", "recipe"}
+    pieces = {"dataset", "model", "acquirer", "selector", "oracle", "term"}
+    assert {row["kind"] for row in rows} == pieces | {"recipe", "executor"}
     assert {row["distribution"] for row in rows} == {"alseg"}
     assert all(row["status"] == "ok" and row["version"] for row in rows)
     top = next(row["options"] for row in rows if row["name"] == "topk-then-uniform")
