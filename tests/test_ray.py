@@ -126,16 +126,22 @@ def test_a_run_that_somebody_writes_is_waited_for(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a cluster of two nodes on this machine, one CPU each."""
+def cluster() -> Iterator[Any]:
+    """A cluster of two nodes on this machine, one CPU each."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     try:
-        yield cluster.address
+        yield cluster
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture
+def two_nodes(cluster: Any) -> str:
+    """Its address."""
+    return str(cluster.address)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +149,8 @@ def on_this_machine(tmp_path_factory: pytest.TempPathFactory, registry: Registry
     """The data's folder and the local executor's results; one thread, as a task with one CPU has."""
     root, seen = tmp_path_factory.mktemp("grid"), Seen()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "1")
         LocalExecutor(1)(jobs_of(registry, root, "local"), root / "local" / "logs", seen)
     assert not seen.errors
     return root, results(root / "local")
@@ -185,6 +192,35 @@ def test_a_run_whose_process_is_killed_goes_on(two_nodes, on_this_machine, regis
     processes = [line for line in log.splitlines() if line.startswith("On ")]
     assert len(processes) == 2 and processes[0].endswith(f"process {killed[0]}")
     assert len(set(seen.told)) == len(seen.told), "told twice"
+
+
+@pytest.mark.slow
+def test_a_run_whose_node_is_lost_goes_on(cluster, two_nodes, on_this_machine, registry):
+    root, expected = on_this_machine
+    head = cluster.head_node.all_processes["raylet"][0].process.pid
+    lost: list[str] = []
+
+    def lose() -> None:
+        """SIGKILL for all of the other node than the head, once it does a run."""
+        for writer in (root / "lost" / "runs").glob("*/.writer"):
+            words = writer.read_text().split()
+            node = parent_of(int(words[1])) if len(words) > 1 else head
+            if not lost and node != head:
+                lost.append(writer.parent.name)
+                for process in (node, int(words[1])):
+                    os.kill(process, signal.SIGKILL)
+
+    seen = Seen(lose)
+    ray_executor(address=two_nodes, cpus=1)(jobs_of(registry, root, "lost"), root / "lost" / "logs", seen)
+    cluster.add_node(num_cpus=1)
+    assert lost and not seen.errors
+    assert results(root / "lost") == expected
+    log = (root / "lost" / "logs" / f"{lost[0]}.log").read_text()
+    assert len([line for line in log.splitlines() if line.startswith("On ")]) == 2
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.mark.slow
