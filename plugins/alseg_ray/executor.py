@@ -20,6 +20,13 @@ TICK = 0.25  # seconds between two looks at the tasks
 GRACE = 10.0  # seconds that an interrupted run has to end by itself
 ANSWER = 60.0  # seconds that a node has to say whether it sees the comparison
 RETRIES = 5  # how often a run goes on elsewhere that was lost with its process or node
+# what Ray says of a task whose process or node it has lost
+GONE = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.TaskUnschedulableError,  # it went a moment ago
+)
 CORES = 2.0  # for a run of which nobody said how many
 
 
@@ -88,8 +95,8 @@ def _check(cluster: Cluster, need: Mapping[str, float], mark: Path) -> None:
     for ref in answered:
         try:
             node = ray.get(ref)
-        except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError):
-            continue  # others may do its runs
+        except GONE:
+            continue  # others do its runs
         except ray.exceptions.RayError as error:
             raise UserMistake(f"A node of the cluster cannot begin a run: {_sentence(error)}") from error
         if node is not None:
@@ -165,7 +172,7 @@ def _error_of(ref: Any, log: Path) -> str | None:
     try:
         error: str | None = ray.get(ref)
         return error
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError):
+    except GONE:
         return f"the process that did it was lost {RETRIES + 1} times; {log} has what it said."
     except ray.exceptions.RayError as error:
         return _sentence(error)
