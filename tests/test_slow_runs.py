@@ -170,7 +170,7 @@ def test_the_wheel_holds_plugins_types_and_entry_points(tmp_path):
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    for package in ("alseg", "alseg_pixelpick", "alseg_datasets", "alseg_human"):
+    for package in ("alseg", "alseg_pixelpick", "alseg_datasets", "alseg_human", "alseg_ray"):
         assert (target / package / "py.typed").exists()
     kept = {path.name for path in (root / "plugins" / "alseg_human" / "page").iterdir()}
     assert kept and kept == {path.name for path in (target / "alseg_human" / "page").iterdir()}

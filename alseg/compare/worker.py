@@ -16,8 +16,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from alseg.compare.jobs import Job, carry_out
 from alseg.errors import AlsegError
 
 
@@ -28,24 +30,24 @@ def main() -> int:
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what is printed between two jobs is no result
     try:
         while True:
             order = json.loads(lines.get())
-            with _printing_to(order["log"]):
-                error = _error_of(order["job"])
+            with printing_to(order["log"]):
+                error = error_of(Job(**order["job"]))
             results.write(json.dumps({"error": error}) + "\n")
             results.flush()
     except KeyboardInterrupt:
         return 130
 
 
-def _error_of(job: dict[str, Any]) -> str | None:
+def error_of(job: Job) -> str | None:
     """Do a job: None, or what went wrong in a sentence."""
     from alseg.cli.display import PlainProgress
-    from alseg.compare.jobs import Job, carry_out
 
     try:
-        carry_out(Job(**job), PlainProgress())
+        carry_out(job, PlainProgress())
     except AlsegError as error:
         print(error, file=sys.stderr, flush=True)
         return str(error)
@@ -67,15 +69,20 @@ def _free_memory() -> None:
 
 
 @contextlib.contextmanager
-def _printing_to(path: str) -> Iterator[None]:
+def printing_to(path: Path | str) -> Iterator[None]:
     """What this process and its libraries print goes to the end of a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    before = {stream: os.dup(stream) for stream in (1, 2)}
     try:
-        for stream in (1, 2):
+        for stream in before:
             os.dup2(file, stream)
         yield
-        sys.stdout.flush()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for stream, kept in before.items():
+            os.dup2(kept, stream)
+            os.close(kept)
         os.close(file)
 
 
