@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MARKERS = "osD^vPX<>"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1)), (0, (8, 1.5, 1, 1, 1, 1.5)))
 MOST_TOGETHER = 6  # curves in one pair of axes; more get a panel each
+MOST_PANEL_TICKS = 5
 PIXELS, SECONDS = "labelled pixels per image", "training and choosing (seconds)"
 
 
@@ -161,7 +162,9 @@ def _panels(
         _curve(axes, comparison.cells[one.name], where, looks[one.name], one.name, 0.01, 4.0)
         if labels[0] == PIXELS:
             _published(axes, [p for p in published if p.strategy in (one.name, None)], looks)
-            axes.set_xticks(some(comparison.budgets)[::2], [f"{p:.4g}" for p in some(comparison.budgets)[::2]])
+            ticks = some(comparison.budgets)
+            ticks = ticks[::2] if len(ticks) > MOST_PANEL_TICKS else ticks
+            axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
         axes.set_title(wrapped(one.name), size=9, color=INK, parse_math=False)
     for axes in grid[len(own) :]:
         axes.remove()

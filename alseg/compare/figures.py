@@ -27,8 +27,10 @@ def draw(comparison: Comparison, published: Sequence[Published] = ()) -> Iterato
     bars = "; bars: 95 % interval over seeds" if any(cell.miou.std is not None for cell in scored) else ""
     if scored:
         caption = f"Mean IoU against labelled pixels{bars}."
-        hollow = " Hollow: published figures, by their own protocol." if published else ""
-        yield Drawn("pixels", caption + hollow, curves(comparison, lambda cell: cell.pixels, PIXELS, published))
+        most = max(comparison.budgets, default=0.0) * 1.05  # figures of larger budgets are in the table
+        near = [one for one in published if one.pixels_per_image is None or one.pixels_per_image <= most]
+        hollow = " Hollow: published figures, by their own protocol." if near else ""
+        yield Drawn("pixels", caption + hollow, curves(comparison, lambda cell: cell.pixels, PIXELS, near))
         caption = f"Mean IoU against the seconds of training and choosing up to there{bars}."
         yield Drawn("seconds", caption, curves(comparison, lambda cell: cell.seconds, SECONDS))
     for name, differences in (("random", comparison.from_random), ("baseline", comparison.from_baseline)):
