@@ -38,7 +38,8 @@ class Overview:
     def started(self, job: Job) -> None:
         """A line, or a row from now on."""
         self._begun[job.name], self._running[job.name] = time.monotonic(), job
-        self._say(f"{job.name}: begun")
+        if self._live is None:
+            self._say(f"{job.name}: begun")
 
     def finished(self, job: Job, error: str | None) -> None:
         """How it went, and how much is left."""
@@ -46,13 +47,11 @@ class Overview:
         spent = time.monotonic() - self._begun.get(job.name, time.monotonic())
         if error is None:
             self._spent.append(spent)
-            self._say(f"{job.name}: {standing(job)}, {duration(spent)}; {self._count()}")
+            line = f"{job.name}: {standing(job)}, {duration(spent)}"
+            self._say(line if self._live is not None else f"{line}; {self._count()}")
         else:
             self.errors[job.name] = error
-            line = f"{job.name}: failed: {error}"
-            self._say(line)
-            if self._live is not None:
-                self._live.console.print(line, style="red", highlight=False, markup=False)
+            self._say(f"{job.name}: failed: {error}", "red")
 
     def tick(self) -> None:
         """Look at the files and show what they say, now and then."""
@@ -82,9 +81,12 @@ class Overview:
             words += f", about {duration((time.monotonic() - self._start) / self.done * left)} left"
         return words
 
-    def _say(self, line: str) -> None:
+    def _say(self, line: str, style: str = "") -> None:
+        """A line that stays."""
         if self._live is None:
             print(line, file=sys.stderr, flush=True)
+        else:
+            self._live.console.print(line, style=style, highlight=False, markup=False)
 
 
 def standing(job: Job) -> str:
