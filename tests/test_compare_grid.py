@@ -39,6 +39,26 @@ def test_each_acquirer_with_each_selector_seed_by_seed_and_chance(grid):
     assert names == [f"{strategy},seed={seed}" for seed in (0, 1) for strategy in strategies]
 
 
+def test_a_single_seed_by_its_number(grid):
+    assert [cell.settings["seed"] for cell in grid(seeds="7,")] == [7, 7]
+
+
+def test_chance_is_trained_as_each_strategy_is(grid, tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text(
+        '[[compare.strategies]]\nacquirer = "learning-loss"\nselector = "topk"\nterms = ["learning-loss"]\n'
+        '[[compare.strategies]]\nacquirer = "margin"\nselector = "topk"\n'
+    )
+    made = grid(configs=[file])
+    assert [(cell.settings["acquirer"]["name"], cell.settings.get("terms", [])) for cell in made] == [
+        ("random", []),
+        ("random", ["learning-loss"]),
+        ("learning-loss", ["learning-loss"]),
+        ("margin", []),
+    ]
+    assert made[1].first == made[2].first != made[0].first == made[3].first
+
+
 def test_chance_is_added_once_and_for_every_value_of_other_axes(grid):
     made = grid(acquirers="random,margin", selectors="topk", axes=["pixels_per_round=1,5"])
     assert [cell.name for cell in made] == [
@@ -111,6 +131,13 @@ def test_long_names_are_cut_and_stay_apart(grid):
     assert max(len(cell.name) for cell in made) <= LONGEST_NAME
 
 
+def test_names_are_cut_by_their_bytes(grid, tmp_path):
+    file = tmp_path / "study.toml"
+    strategy = '[[compare.strategies]]\nname = "{0}"\nacquirer = "margin"\nselector = "topk"\n'
+    file.write_text(strategy.format("\u8a9e" * 90), encoding="utf-8")
+    assert max(len(cell.name.encode()) for cell in grid(configs=[file])) <= LONGEST_NAME
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -122,6 +149,11 @@ def test_long_names_are_cut_and_stay_apart(grid):
         ({"axes": ["train.epoch=1"]}, "no setting 'train.epoch'"),
         ({"axes": ["train.epochs=1,many"]}, "train.epochs takes"),
         ({"flags": {"seed": "1"}}, "counts its seeds itself"),
+        ({"axes": ["seed=1,2"]}, "counts its seeds itself"),
+        ({"seeds": "\u00b2"}, "--seeds takes a number of seeds"),
+        ({"axes": ["rounds=1,2"]}, "differ in rounds alone"),
+        ({"axes": ["labels=points,all"]}, "give --full-supervision"),
+        ({"flags": {"oracle": "human"}}, "The oracle 'human' is a person"),
     ],
 )
 def test_what_makes_no_sense_is_refused(grid, given, words):

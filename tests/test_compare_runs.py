@@ -17,7 +17,7 @@ import pytest
 from conftest import SMALL, one_sentence, write_camvid
 
 from alseg.compare.jobs import Job, fork, plan
-from alseg.compare.local import LocalExecutor
+from alseg.compare.local import LocalExecutor, environment
 from alseg.compare.request import understood
 from alseg.compare.study import cells
 from alseg.store import RunFolder
@@ -177,6 +177,89 @@ def test_asking_only_trains_nothing_after_the_first_round(study, cli, data, tmp_
         assert scores(out / "runs" / cell.name) == scores(source / "runs" / cell.name)
 
 
+def test_asking_goes_on_where_it_was_stopped(study, registry, tmp_path):
+    """A fork that has asked nothing yet, and one that has no round yet, are not trained to their end."""
+    source, made, _ = study
+    out = tmp_path / "asked"
+    shutil.copytree(source / "first-rounds", out / "first-rounds")
+    first = next((out / "first-rounds").iterdir())
+    fork(first, out / "runs" / made[1].name, made[1].settings)
+    bare = out / "runs" / made[2].name
+    fork(first, bare, made[2].settings)
+    for name in ("rounds.jsonl", "labels.jsonl", "rounds/00/model.safetensors"):
+        (bare / name).unlink()
+    told = Told()
+    LocalExecutor(1)(plan(made, out, ask_only=True), out / "logs", told)
+    assert set(told.errors.values()) == {None}, told.errors
+    assert plan(made, out, ask_only=True) == []
+    for cell in made:
+        run = out / "runs" / cell.name
+        assert len(RunFolder(run).rounds()) == 1 and (run / "asked.json").exists()
+        assert RunFolder(run).settings()["rounds"] == 3
+    assert plan(made, source, ask_only=True) == [], "whole runs have asked"
+
+
+def test_what_a_killed_process_left_counts_for_nothing(study, cli, tmp_path):
+    source, made, _ = study
+    out = tmp_path / "study"
+    shutil.copytree(source, out)
+    half = out / "runs" / f".{made[1].name}.half"
+    shutil.copytree(out / "runs" / made[1].name, half)
+    shown = cli("compare", out, "--json")
+    assert shown.code == 0, shown.err
+    assert json.loads(shown.out)["comparison"] == str(out / "comparison.html"), "beside its runs"
+    assert half.name not in (out / "comparison.html").read_text()
+
+
+def test_a_damaged_run_is_named_and_the_others_are_shown(study, cli, data, tmp_path):
+    source, made, _ = study
+    out = tmp_path / "study"
+    shutil.copytree(source, out)
+    (out / "runs" / made[1].name / "rounds.jsonl").write_text("torn\n")
+    done = cli("compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--out", out)
+    assert done.code == 1
+    assert made[1].name in done.err and "move" in done.err and "anew" in done.err
+    rows = list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
+    assert {row["acquirer"] for row in rows} == {"random", "entropy"}
+
+
+def test_a_baseline_that_is_not_there_costs_no_page(study, cli, data):
+    out, _, _ = study
+    words = ("compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--out", out)
+    spelt = cli(*words, "--baseline", "margin,topk-then-uniform")
+    assert spelt.code == 0 and "no strategy" not in (out / "comparison.html").read_text(), spelt.err
+    wrong = cli(*words, "--baseline", "margni")
+    assert wrong.code == 0 and "no strategy" in (out / "comparison.html").read_text()
+    (out / "study.toml").write_text("[[compare.published]]\nmiou = 3\n")
+    one_sentence(cli(*words, "--config", out / "study.toml"), "[[compare.published]] takes")
+
+
+def test_what_libraries_print_is_no_result(study, tmp_path, monkeypatch):
+    _, made, _ = study
+    (tmp_path / "sitecustomize.py").write_text("print('{} hello')\nprint(3)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    told = Told()
+    LocalExecutor(1)(plan(made[:1], tmp_path / "out"), tmp_path / "logs", told)
+    assert set(told.errors.values()) == {None}, told.errors
+
+
+def test_a_process_that_cannot_start_is_told(study, tmp_path, monkeypatch):
+    _, made, _ = study
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    told = Told()
+    LocalExecutor(1)(plan(made[:1], tmp_path / "out"), tmp_path / "logs", told)
+    assert "FileNotFoundError" in str(told.errors[next(iter(told.errors))])
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_threads_that_somebody_gave_count(monkeypatch, name):
+    for other in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "3")
+    made = environment(2, ["a", "b"], 1)
+    assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"], made["CUDA_VISIBLE_DEVICES"]) == ("3", "3", "b")
+
+
 def test_the_command_line_from_nothing_to_a_page(cli, data, tmp_path):
     out = tmp_path / "out"
     words = ("compare", "--data", data, "--acquirers", "margin", *FLAGS, "--rounds", "2", "--seeds", "2", "--out", out)
@@ -193,7 +276,7 @@ def test_the_command_line_from_nothing_to_a_page(cli, data, tmp_path):
     again = cli("compare", out, "--out", tmp_path / "again")
     assert again.code == 0, again.err
     assert "margin, topk-then-uniform" in again.out
-    one_sentence(cli("compare", out, "--seeds", "3"), "Give either runs that are there, or a grid")
+    one_sentence(cli("compare", out, "--seeds", "3"), "--seeds is for a grid of runs to be made")
     one_sentence(cli("compare", tmp_path / "nowhere"), "is no run and holds none")
     one_sentence(cli("compare", *words[1:-1], next((out / "runs").iterdir())), "is a run: give another --out")
 
@@ -222,8 +305,10 @@ def test_workers_end_with_their_parent_and_the_same_command_goes_on(study, data,
         time.sleep(0.05)
     children = workers_of(process.pid)
     process.send_signal(how)
+    asked = time.monotonic()
     _, said = process.communicate(timeout=60)
     if how == signal.SIGINT:
+        assert time.monotonic() - asked < 10, "the processes end by themselves"
         assert process.returncode == 130 and "the same command goes on" in said, said
     end = time.monotonic() + 30
     while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < end:

@@ -30,6 +30,9 @@ alseg compare runs/margin-* runs/random-* --out comparisons/mine
 """
 
 
+ALONE = ("runs", "baseline", "out", "as_json")  # what goes with runs that are there
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command("compare", epilog=EPILOG)(compare)
@@ -91,18 +94,18 @@ def compare(
     again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
     """
     from alseg.compare.request import understood
-    from alseg.compare.running import compare_grid, compare_runs
+    from alseg.compare.running import compare_grid, compare_runs, spaced
     from alseg.config import parse_assignments
+    from alseg.errors import UserMistake
 
     registry: Registry = context.obj
     place = out or Path("comparison")
     if runs:
-        given = [context.params[name] for name in ("acquirers", "selectors", "axis", "seeds", "config", "dataset")]
-        from alseg.errors import UserMistake
-
-        if any(given) or commands or ask_only:
-            raise UserMistake("Give either runs that are there, or a grid of runs to be made.")
-        _show(compare_runs(runs, place, baseline=baseline, registry=registry), as_json)
+        meaningless = next((name for name in context.params if name not in ALONE and _stated(context, name)), None)
+        if meaningless is not None:
+            flag = f"--{meaningless.replace('_', '-')}"
+            raise UserMistake(f"{flag} is for a grid of runs to be made, and runs that are there were given.")
+        _show(compare_runs(runs, out, baseline=baseline and spaced(baseline), registry=registry), as_json)
         return
     flags = {"dataset": dataset, "dataset.data": data, "model.weights": weights, "size": size, "rounds": rounds}
     flags = {name: value for name, value in (flags | {"split": split}).items() if value is not None}
@@ -129,6 +132,12 @@ def compare(
     with _live(as_json) as live:
         result = compare_grid(request, place, registry=registry, live=live)
     _show(result, as_json)
+
+
+def _stated(context: typer.Context, name: str) -> bool:
+    """Whether somebody gave a parameter on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import tomli_w
 from alseg.compare.study import IN_STUDIES, Cell
 from alseg.config import flatten
 from alseg.errors import UserMistake
-from alseg.plugins import load_plugins
+from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
 from alseg.store import SETTINGS, RunFolder, write_whole
 
@@ -90,9 +90,8 @@ def plan(
                 )
                 jobs.append(shared[cell.first])
         after = shared[cell.first].name if first is not None and cell.first in shared else None
-        jobs.append(
-            Job(cell.name, str(folder), cell.settings, str(first) if first else None, after, ask_only, **common)
-        )
+        asks = ask_only and bool(cell.first)
+        jobs.append(Job(cell.name, str(folder), cell.settings, str(first) if first else None, after, asks, **common))
     return jobs
 
 
@@ -102,13 +101,13 @@ def first_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_done(folder: Path, cell: Cell, ask_only: bool = False) -> bool:
-    """Whether a cell's run is complete, its later rounds too where it is extended."""
-    if ask_only and (folder / ASKED).exists():
+    """Whether a cell's run is complete; ask_only: whether it has asked after its first round."""
+    if ask_only and cell.first:
+        return (folder / ASKED).exists() or _has_rounds(folder, 2)
+    if _has_rounds(folder, cell.rounds):
         return True
-    if not _has_rounds(folder, 1 if ask_only else cell.rounds):
-        run = RunFolder(folder) if (folder / SETTINGS).exists() else None
-        return run is not None and not ask_only and run.questions(len(run.rounds())) == []  # nothing was left to ask
-    return not ask_only
+    run = RunFolder(folder) if (folder / SETTINGS).exists() else None
+    return run is not None and run.questions(len(run.rounds())) == []  # nothing was left to ask
 
 
 def _has_rounds(folder: Path, rounds: int) -> bool:
@@ -135,10 +134,8 @@ def carry_out(job: Job, progress: Progress) -> None:
     folder = Path(job.folder)
     if job.first is not None and not (folder / SETTINGS).exists():
         fork(Path(job.first), folder, job.settings)
-    if job.ask_only and job.first is not None:
-        from alseg.compare.asking import ask_once
-
-        ask_once(folder, registry, progress)
+    if job.ask_only:
+        _ask_only(job, folder, registry, progress)
         return
     if (folder / SETTINGS).exists():
         _extend(RunFolder(folder), job.settings)
@@ -147,10 +144,22 @@ def carry_out(job: Job, progress: Progress) -> None:
         api.run(flatten(dict(job.settings)), out=folder, registry=registry, progress=progress)
 
 
+def _ask_only(job: Job, folder: Path, registry: Registry, progress: Progress) -> None:
+    """Have the first round trained where it is not yet, and ask once more."""
+    from alseg import api
+    from alseg.compare.asking import ask_once
+
+    if not _has_rounds(folder, 1):
+        _extend(RunFolder(folder), first_settings(job.settings))
+        api.resume(folder, registry=registry, progress=progress)
+    _extend(RunFolder(folder), job.settings)
+    ask_once(folder, registry, progress)
+
+
 def _extend(run: RunFolder, wanted: Mapping[str, Any]) -> None:
-    """Give a run the number of rounds and the budget that are wanted now."""
+    """Give a run the number of rounds, the budget and the models to keep that are wanted now."""
     stored = run.settings()
-    if any(stored.get(name) != wanted.get(name) for name in EXTENDED):
+    if any(stored.get(name) != wanted.get(name) for name in (*EXTENDED, "keep_models")):
         with run.lock():
             run.write_settings({**wanted, "record": stored.get("record", {})})
 
@@ -189,4 +198,4 @@ def _linked_or_copied(path: Path, place: Path) -> None:
             return
         except OSError:
             pass  # another file system
-    shutil.copyfile(path, place)
+    write_whole(place, path.read_bytes())

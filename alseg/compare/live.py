@@ -74,7 +74,7 @@ class Overview:
     def _count(self) -> str:
         """How many of all are done, and the time left."""
         total, left = len(self._jobs), len(self._jobs) - self.done
-        words = f"{self.done} of {total} runs"
+        words = f"{self.done} of {total} jobs"
         if self.errors:
             words += f", {len(self.errors)} failed"
         if self._spent and left:

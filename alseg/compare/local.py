@@ -34,9 +34,9 @@ class LocalExecutor:
         """Carry out all jobs; see `alseg.compare.jobs.Executor`."""
         logs.mkdir(parents=True, exist_ok=True)
         devices = [] if all(job.settings.get("device") == "cpu" for job in jobs) else _gpus()
-        count = min(len(jobs), self._jobs or len(devices) or _at_once())
+        count = self._jobs or len(devices) or _at_once()
         ended: queue.SimpleQueue[tuple[Worker, Job, str | None]] = queue.SimpleQueue()
-        workers = [Worker(_environment(count, devices, place), logs, ended) for place in range(count)]
+        workers = [Worker(environment(count, devices, place), logs, ended) for place in range(min(count, len(jobs)))]
         waiting, pending, idle = list(jobs), {job.name for job in jobs}, list(workers)
         try:
             while pending:
@@ -78,7 +78,14 @@ class Worker:
 
     def begin(self, job: Job) -> None:
         """Have a job done; returns at once."""
-        threading.Thread(target=lambda: self._ended.put((self, job, self._done(job))), daemon=True).start()
+        threading.Thread(target=self._do, args=(job,), daemon=True).start()
+
+    def _do(self, job: Job) -> None:
+        try:
+            error = self._done(job)
+        except Exception as failure:  # whoever waits is told in any case
+            error = f"{type(failure).__name__}: {failure}."
+        self._ended.put((self, job, error))
 
     def _done(self, job: Job) -> str | None:
         """None, or what went wrong in a sentence."""
@@ -88,12 +95,12 @@ class Worker:
         try:
             process.stdin.write(json.dumps({"job": asdict(job), "log": str(log)}) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
+            while answer := process.stdout.readline():
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # what something else printed
+                    error: str | None = json.loads(answer)["error"]
+                    return error
         except OSError:
-            answer = ""
-        if answer:
-            error: str | None = json.loads(answer)["error"]
-            return error
+            pass
         code = process.wait()
         reason = f"by {signal.Signals(-code).name}" if code < 0 else f"with {code}"
         return f"{STOPPED} {reason}; {log} has what it said."
@@ -137,11 +144,10 @@ def _cores() -> int:
 
 
 def _free_memory() -> int:
-    """Bytes that are free now; a lot where that cannot be told."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**50
+    """Bytes that processes may still take; a lot where that cannot be told."""
+    with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/meminfo", encoding="ascii") as file:
+        return 1024 * int(next(line.split()[1] for line in file if line.startswith("MemAvailable")))
+    return 2**50
 
 
 def _gpus() -> list[str]:
@@ -154,9 +160,10 @@ def _gpus() -> list[str]:
     return names[:count] if len(names) >= count else [str(i) for i in range(count)]
 
 
-def _environment(count: int, devices: Sequence[str], place: int) -> Mapping[str, str]:
+def environment(count: int, devices: Sequence[str], place: int) -> Mapping[str, str]:
     """One GPU, and this place's share of the cores unless somebody gave the threads."""
-    threads = str(max(1, _cores() // count))
+    given = [os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]
+    threads = given[0] if given else str(max(1, _cores() // count))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]

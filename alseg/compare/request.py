@@ -132,14 +132,14 @@ def _axes(table: Any, where: str) -> dict[str, list[Any]]:
 def _seeds(value: Any) -> tuple[int, ...]:
     """A number of seeds from 0 on, or the seeds themselves."""
     if isinstance(value, str):
-        parts = value.split(",")
-        numbers = [int(part) if part.strip().isdigit() else -1 for part in parts]
-        value = numbers if len(numbers) > 1 else numbers[0]
+        parts = value.strip().removesuffix(",").split(",")
+        numbers = [int(part) if part.strip().isdecimal() else -1 for part in parts]
+        value = numbers if "," in value else numbers[0]
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SEEDS:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value):
         return tuple(dict.fromkeys(value))
-    raise UserMistake("--seeds takes a number of seeds from 1 on, such as 5, or the seeds themselves, such as 0,3,7.")
+    raise UserMistake("--seeds takes a number of seeds from 1 on, such as 5, or the seeds themselves: 0,3,7.")
 
 
 def _published(entries: Any, where: str) -> tuple[Mapping[str, Any], ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import shlex
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +19,14 @@ from filelock import FileLock, Timeout
 
 from alseg.compare.jobs import is_done, plan
 from alseg.compare.live import Overview
-from alseg.compare.page import write_comparison
+from alseg.compare.page import Published, write_comparison
 from alseg.compare.published import published_figures
 from alseg.compare.request import Request
 from alseg.compare.study import BASELINE, Cell, cells
 from alseg.config import recipe
-from alseg.errors import Interrupted, UserMistake
+from alseg.errors import AlsegError, Interrupted, UserMistake
 from alseg.plugins import Registry, load_plugins
-from alseg.store import SETTINGS, write_whole
+from alseg.store import SETTINGS, RunFolder, write_whole
 
 STUDY = "comparison.toml"
 
@@ -48,10 +50,15 @@ def compare_grid(
     """
     registry, out = registry or load_plugins(), Path(out)
     wanted = cells(registry, request.grid, request.toml, request.flags)
+    published = published_figures(request.published)
     piece = registry.find("executor", request.executor)
     execute = piece.build(piece.resolve(request.executor_options))
     with _held(out):
-        jobs = plan(wanted, out, ask_only=request.ask_only, plugins=registry.files, third_party=registry.third_party)
+        _sweep(out)
+        broken = _unreadable(wanted, out)
+        sound = [cell for cell in wanted if cell.name not in broken]
+        plugins: Any = {"plugins": registry.files, "third_party": registry.third_party}
+        jobs = plan(sound, out, ask_only=request.ask_only, **plugins)
         _write_study(out, request, wanted)
         overview = Overview(jobs, out / "logs", live)
         try:
@@ -59,45 +66,102 @@ def compare_grid(
                 execute(jobs, out / "logs", overview)
         except KeyboardInterrupt as stop:
             raise Interrupted(
-                f"Interrupted with {overview.done} of {len(jobs)} runs done; the same command goes on. "
+                f"Interrupted with {overview.done} of {len(jobs)} jobs done; the same command goes on. "
                 f"`alseg compare {shlex.quote(str(out))}` shows what is there."
             ) from stop
-        page = _written(registry, request, wanted, out, overview.errors)
-    return Comparison(page, rows_of(out), overview.errors)
+        failed = {**broken, **overview.errors}
+        page = _written(registry, request, wanted, out, failed, published)
+    return Comparison(page, rows_of(out), failed)
 
 
 def compare_runs(
-    runs: Sequence[Path], out: Path, *, baseline: str | None = None, registry: Registry | None = None
+    runs: Sequence[Path], out: Path | None = None, *, baseline: str | None = None, registry: Registry | None = None
 ) -> Comparison:
-    """Compare runs that are there; a folder of a comparison stands for its runs."""
+    """Compare runs that are there; a folder of a comparison stands for its runs.
+
+    out: by default the comparison's own folder where one alone is given, else `comparison`.
+    """
     registry = registry or load_plugins()
     found = [run for given in runs for run in _runs_in(Path(given))]
     names = {name: strategy for given in runs for name, strategy in _names_in(Path(given)).items()}
-    page = write_comparison(found, out, names=names, random=recipe(registry, BASELINE), baseline=baseline)
-    return Comparison(page, rows_of(out), {})
+    study = _study_of(Path(runs[0])) if len(runs) == 1 else {}
+    place = out or (Path(runs[0]) if study else Path("comparison"))
+    with _held(place):
+        page = write_comparison(
+            found,
+            place,
+            title=str(study.get("title", "")),
+            names=names,
+            random=recipe(registry, BASELINE),
+            baseline=baseline or study.get("baseline") or None,
+            published=published_figures(study.get("published", ())),
+        )
+    return Comparison(page, rows_of(place), {})
 
 
 def _written(
-    registry: Registry, request: Request, wanted: Sequence[Cell], out: Path, failed: Mapping[str, str]
+    registry: Registry,
+    request: Request,
+    wanted: Sequence[Cell],
+    out: Path,
+    failed: Mapping[str, str],
+    published: Sequence[Published],
 ) -> Path:
     """The page on all runs of the grid that have begun."""
-    folders = {cell: out / "runs" / cell.name for cell in wanted}
+    folders = {cell: out / "runs" / cell.name for cell in wanted if cell.name not in failed or _readable(out, cell)}
     there = [folder for folder in folders.values() if (folder / SETTINGS).exists()]
-    complete = sum(is_done(folder, cell, request.ask_only) for cell, folder in folders.items())
-    note = "" if complete == len(wanted) else f"{complete} of {len(wanted)} runs are complete."
     if not there:
         name, error = next(iter(failed.items()))
-        raise UserMistake(f"No run could be begun: {name}: {error}")
-    return write_comparison(
-        there,
-        out,
-        title=request.title,
-        names={str(folder.resolve()): cell.strategy for cell, folder in folders.items() if cell.strategy},
-        random=recipe(registry, BASELINE),
-        baseline=request.baseline,
-        published=published_figures(request.published),
-        note=note,
-    )
+        raise AlsegError(f"No run could be begun: {name}: {error}")
+    complete = sum(is_done(folder, cell, request.ask_only) for cell, folder in folders.items())
+    note = "" if complete == len(wanted) else f"{complete} of {len(wanted)} runs are complete."
+    more: Any = {
+        "title": request.title,
+        "names": {str(folder.resolve()): cell.strategy for cell, folder in folders.items() if cell.strategy},
+        "random": recipe(registry, BASELINE),
+        "published": published,
+    }
+    if request.baseline:
+        try:
+            return write_comparison(there, out, **more, baseline=spaced(request.baseline), note=note)
+        except UserMistake as error:  # what was trained is shown all the same
+            note = f"{note} {error}".strip()
+    return write_comparison(there, out, **more, note=note)
+
+
+def spaced(name: str) -> str:
+    """A strategy's name with a space after each comma, as the page writes it."""
+    return re.sub(r",\s*", ", ", name)
+
+
+def _readable(out: Path, cell: Cell) -> bool:
+    """Whether a cell's run, if it is there, can be read."""
+    folder = out / "runs" / cell.name
+    try:
+        if (folder / SETTINGS).exists():
+            RunFolder(folder).settings()
+            RunFolder(folder).rounds()
+    except UserMistake:
+        raise
+    except AlsegError:
+        return False
+    return True
+
+
+def _unreadable(wanted: Sequence[Cell], out: Path) -> dict[str, str]:
+    """The runs whose files are damaged, by name, each with what to do."""
+    return {
+        cell.name: f"its files are damaged: move {out / 'runs' / cell.name} away, and the same command makes it anew"
+        for cell in wanted
+        if not _readable(out, cell)
+    }
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a process that was killed left half made."""
+    for place in ("runs", "first-rounds"):
+        for path in (out / place).glob(".*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -127,6 +191,7 @@ def _write_study(out: Path, request: Request, wanted: Sequence[Cell]) -> None:
         "baseline": request.baseline or "",
         "seeds": list(request.grid.seeds),
         "command": shlex.join(["alseg", *sys.argv[1:]]),
+        "published": [dict(entry) for entry in request.published],
         "runs": {cell.name: {"strategy": cell.strategy} for cell in wanted},
     }
     write_whole(out / STUDY, tomli_w.dumps(table).encode())
@@ -137,18 +202,23 @@ def _runs_in(path: Path) -> list[Path]:
     if (path / SETTINGS).exists():
         return [path]
     inner = path / "runs" if (path / "runs").is_dir() else path
-    found = sorted(run.parent for run in inner.glob(f"*/{SETTINGS}"))
+    found = sorted(run.parent for run in inner.glob(f"*/{SETTINGS}") if not run.parent.name.startswith("."))
     if not found:
         raise UserMistake(f"{path} is no run and holds none.")
     return found
 
 
-def _names_in(path: Path) -> dict[str, str]:
-    """The strategies' names that a comparison's folder gives to its runs."""
+def _study_of(path: Path) -> dict[str, Any]:
+    """What a comparison's folder says of itself; empty where it is none."""
     try:
-        table = tomllib.loads((path / STUDY).read_text(encoding="utf-8")).get("runs", {})
+        return tomllib.loads((path / STUDY).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         return {}
+
+
+def _names_in(path: Path) -> dict[str, str]:
+    """The strategies' names that a comparison's folder gives to its runs."""
+    table = _study_of(path).get("runs", {})
     named = {name: str(entry.get("strategy", "")) for name, entry in table.items() if isinstance(entry, Mapping)}
     return {str((path / "runs" / name).resolve()): strategy for name, strategy in named.items() if strategy}
 

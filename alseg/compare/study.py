@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alseg.config import PIECES, flatten, recipe, resolve
+from alseg.attending import is_person
+from alseg.config import PIECES, Resolved, flatten, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg.plugins import Registry
@@ -21,7 +22,8 @@ LATER = ("acquirer", "selector", "pixels_per_round", "budget", "rounds", "query"
 # what full supervision does without
 WITHOUT_POINTS = (*LATER, "first_pixels", "pool_pixels_per_round", "cap", "start_from", "oracle", "void", "trust")
 IN_STUDIES: Mapping[str, Any] = {"report": False, "keep_models": "last"}  # unless somebody says otherwise
-LONGEST_NAME = 120
+LONGEST_NAME = 120  # bytes
+NO_AXIS = ("report", "keep_models", "cache", "device", "rounds", "budget")
 ALL_PIXELS = "all-pixels"
 
 
@@ -62,17 +64,31 @@ def cells(registry: Registry, grid: Grid, toml: Mapping[str, Any], flags: Mappin
     Raises UserMistake for settings that no run can have.
     """
     base = {**IN_STUDIES, **toml, **flatten(flags)}
-    if "seed" in base:
-        raise UserMistake("A comparison counts its seeds itself: give --seeds instead of a seed.")
+    for settings in (base, grid.axes, *grid.strategies):
+        _refuse_what_compares_nothing(settings, base)
     places = list(_places(grid, recipe(registry, BASELINE)))
     _check_options(registry, base, [place.settings for place in places])
     found: dict[str, Cell] = {}
+    built: set[str] = set()
     for seed, place in itertools.product(grid.seeds, places):
-        cell = _cell(registry, _suited(registry, base, place.settings), place, seed)
+        cell = _cell(registry, _suited(registry, base, place.settings), place, seed, built)
         known = found.setdefault(cell.name, cell)
         if known.settings != cell.settings:
             raise UserMistake(f"Two runs of the grid would be called {cell.name}: give its strategies names.")
     return list(found.values())
+
+
+def _refuse_what_compares_nothing(settings: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    """UserMistake for settings that a comparison makes itself, and for axes and strategies that change no result."""
+    if "seed" in settings:
+        raise UserMistake("A comparison counts its seeds itself: give --seeds instead of a seed.")
+    if settings is base:
+        return
+    for name in NO_AXIS:
+        if name in settings:
+            raise UserMistake(f"Runs that differ in {name} alone give the same figures: give one value of it for all.")
+    if "labels" in settings:
+        raise UserMistake("Full supervision is one line beside all strategies: give --full-supervision.")
 
 
 @dataclass(frozen=True)
@@ -96,9 +112,7 @@ def _places(grid: Grid, chance: Mapping[str, Any]) -> Iterator[_Place]:
     if kinds or not strategies:
         crossed = [dict(zip(kinds, values, strict=True)) for values in itertools.product(*kinds.values())]
         strategies = [*crossed, *strategies]
-    # the acquirer draws, whatever a selector makes of that
-    if not any(s.get("acquirer") == chance.get("acquirer") and not s.get("name") for s in strategies):
-        strategies = [dict(chance), *strategies]
+    strategies = [*_chances(strategies, chance), *strategies]
     for values in itertools.product(*others.values()):
         other = dict(zip(others, values, strict=True))
         for strategy in strategies:
@@ -109,24 +123,66 @@ def _places(grid: Grid, chance: Mapping[str, Any]) -> Iterator[_Place]:
             yield _Place({**chance, "labels": "all"}, without, ALL_PIXELS)
 
 
-def _cell(registry: Registry, base: Mapping[str, Any], place: _Place, seed: int) -> Cell:
+def _chances(strategies: Sequence[Mapping[str, Any]], chance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Chance for each way of training that a strategy has, where it is not among them already."""
+    missing: list[dict[str, Any]] = []
+    for strategy in [{}, *strategies]:
+        rest = {k: v for k, v in strategy.items() if k.partition(".")[0] not in ("acquirer", "selector", "name")}
+        twin = {**chance, **rest}
+        there = [
+            other
+            for other in [*strategies, *missing]
+            # the acquirer draws, whatever a selector makes of that
+            if other.get("acquirer") == chance.get("acquirer") and not other.get("name")
+            if {k: v for k, v in other.items() if k.partition(".")[0] not in ("acquirer", "selector")} == rest
+        ]
+        if not there:
+            missing.append(twin)
+    return missing
+
+
+def _cell(registry: Registry, base: Mapping[str, Any], place: _Place, seed: int, built: set[str]) -> Cell:
     varied = flatten({**place.settings, "seed": seed})
-    config, given = resolve(registry, base, varied).config, {**base, **varied}
+    resolved, given = resolve(registry, base, varied), {**base, **varied}
+    _check_pieces(resolved, built)
+    config = resolved.config
     settings = config.nested()
-    own = [f"{name}={value}" for name, value in place.strategy.items() if name not in ("acquirer", "selector")]
+    own = [f"{name}={_word(value)}" for name, value in place.strategy.items() if name not in ("acquirer", "selector")]
     words = [place.name] if place.name else [config.acquirer.name, config.selector.name, *own]
-    name = _folder_name(",".join([*words, *(f"{k}={v}" for k, v in place.other.items()), f"seed={seed}"]))
+    name = _folder_name(",".join([*words, *(f"{k}={_word(v)}" for k, v in place.other.items()), f"seed={seed}"]))
     if config.labels == "all":
-        return Cell(name, place.name, settings, "", 1, given)
+        return Cell(name, "", settings, "", 1, given)
     return Cell(name, place.name, settings, f"seed={seed},{key(settings, LATER)}", config.total_rounds(), given)
+
+
+def _check_pieces(resolved: Resolved, built: set[str]) -> None:
+    """Build what asks and answers, each choice once: UserMistake for what cannot work, or would ask a person."""
+    config, dataset = resolved.config, resolved.dataset
+    for kind in ("acquirer", "selector", "oracle"):
+        choice = getattr(config, kind)
+        if f"{kind} {choice}" in built:
+            continue
+        built.add(f"{kind} {choice}")
+        given = {"images": dataset.images("train"), "classes": dataset.classes} if kind == "oracle" else {}
+        piece = resolved.pieces[kind].build(choice.options, **given, seed=config.seed)
+        if is_person(piece):
+            raise UserMistake(
+                f"The {kind} {choice.name!r} is a person, whom a grid would ask in every run at once: do such runs with "
+                "`alseg run`, and compare them with `alseg compare RUN...`."
+            )
+
+
+def _word(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _folder_name(words: str) -> str:
     """Words as a folder may be called."""
     plain = re.sub(r"[^\w.,=+-]+", "-", words)
-    if len(plain) <= LONGEST_NAME:
+    if len(plain.encode()) <= LONGEST_NAME:
         return plain
-    return f"{plain[: LONGEST_NAME - 9]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    kept = plain.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def key(settings: Mapping[str, Any], without: Sequence[str]) -> str:

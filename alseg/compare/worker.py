@@ -17,20 +17,24 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alseg.compare.jobs import Job, carry_out
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, Interrupted
+
+if TYPE_CHECKING:
+    from alseg.compare.jobs import Job
 
 
 def main() -> int:
     """Do jobs until stdin ends."""
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what is printed beside is no result
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells this process
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
-    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what is printed between two jobs is no result
+    from alseg.compare.jobs import Job
+
     try:
         while True:
             order = json.loads(lines.get())
@@ -45,12 +49,19 @@ def main() -> int:
 def error_of(job: Job) -> str | None:
     """Do a job: None, or what went wrong in a sentence."""
     from alseg.cli.display import PlainProgress
+    from alseg.compare.jobs import carry_out
 
     try:
         carry_out(job, PlainProgress())
+    except Interrupted as stop:
+        raise KeyboardInterrupt from stop
     except AlsegError as error:
         print(error, file=sys.stderr, flush=True)
         return str(error)
+    except OSError as error:
+        traceback.print_exc()
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{place}. Whatever was finished before is kept."
     except Exception as error:
         traceback.print_exc()
         return " ".join(f"{type(error).__name__}: {error}".split())
