@@ -84,8 +84,9 @@ def compare_runs(
     registry = registry or load_plugins()
     found = [run for given in runs for run in _runs_in(Path(given))]
     names = {name: strategy for given in runs for name, strategy in _names_in(Path(given)).items()}
-    study = _study_of(Path(runs[0])) if len(runs) == 1 else {}
-    place = out or (Path(runs[0]) if study else Path("comparison"))
+    alone = Path(runs[0]) if len(runs) == 1 and (Path(runs[0]) / "runs").is_dir() else None
+    study = _study_of(alone) if alone is not None else {}
+    place = out or alone or Path("comparison")
     with _held(place):
         page = write_comparison(
             found,

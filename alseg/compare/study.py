@@ -167,8 +167,8 @@ def _check_pieces(resolved: Resolved, built: set[str]) -> None:
         piece = resolved.pieces[kind].build(choice.options, **given, seed=config.seed)
         if is_person(piece):
             raise UserMistake(
-                f"The {kind} {choice.name!r} is a person, whom a grid would ask in every run at once: do such runs with "
-                "`alseg run`, and compare them with `alseg compare RUN...`."
+                f"The {kind} {choice.name!r} is a person, whom a grid would ask in every run at once: make such runs "
+                "by `alseg run`, and compare them by `alseg compare RUN...`."
             )
 
 
