@@ -123,6 +123,8 @@ def compare(
         keep_models=keep_models,
         ask_only=ask_only,
     )
+    if commands and request.ask_only:
+        raise UserMistake("--commands gives whole runs, and --ask-only trains first rounds alone: give one of them.")
     if commands:
         from alseg.compare.commands import commands_of
 

@@ -15,7 +15,8 @@ def commands_of(registry: Registry, request: Request, out: Path) -> list[str]:
     """An `alseg run` command for each run; the same comparison finds their folders afterwards."""
     lines = []
     for cell in cells(registry, request.grid, request.toml, request.flags):
-        words = ["alseg", *(word for file in registry.files for word in ("--plugin", str(file))), "run"]
+        words = ["alseg", *(word for file in registry.files for word in ("--plugin", str(file)))]
+        words += [*([] if registry.third_party else ["--no-third-party"]), "run"]
         for name, value in cell.given.items():
             words += ["-o", f"{name}={_text(value)}"]
         lines.append(shlex.join([*words, "--out", str(out / "runs" / cell.name)]))

@@ -87,16 +87,16 @@ def compare_runs(
     alone = Path(runs[0]) if len(runs) == 1 and (Path(runs[0]) / "runs").is_dir() else None
     study = _study_of(alone) if alone is not None else {}
     place = out or alone or Path("comparison")
-    with _held(place):
-        page = write_comparison(
-            found,
-            place,
-            title=str(study.get("title", "")),
-            names=names,
-            random=recipe(registry, BASELINE),
-            baseline=baseline or study.get("baseline") or None,
-            published=published_figures(study.get("published", ())),
-        )
+    _make(place)
+    page = write_comparison(
+        found,
+        place,
+        title=str(study.get("title", "")),
+        names=names,
+        random=recipe(registry, BASELINE),
+        baseline=baseline or study.get("baseline") or None,
+        published=published_figures(study.get("published", ())),
+    )
     return Comparison(page, rows_of(place), {})
 
 
@@ -165,15 +165,20 @@ def _sweep(out: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """One process at a time completes a comparison."""
+def _make(out: Path) -> None:
+    """The folder of a comparison."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserMistake(f"Cannot create the comparison {out}: {error.strerror}; give another --out.") from error
     if (out / SETTINGS).exists():
         raise UserMistake(f"{out} is a run: give another --out, or compare it with others.")
+
+
+@contextlib.contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """One process at a time completes a comparison."""
+    _make(out)
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)
