@@ -30,6 +30,7 @@ def write_run(
     classes_per_image: float = 3.0,
     dataset: str = "camvid",
     device: str = "cpu, 2 threads",
+    pixels: str = "",
 ) -> Path:
     """A run with a round for each mIoU; settings are laid over the rest, table by table."""
     table: dict[str, Any] = {
@@ -51,8 +52,9 @@ def write_run(
     for key, value in (settings or {}).items():
         table[key] = {**table.get(key, {}), **value} if isinstance(value, Mapping) else value
     height, width = SIZE
+    shape = {"height": height, "width": width, "pixels": pixels}
     lines = [
-        {"split": split, "image": f"{split}{i}", "height": height, "width": width, "pixels": "", "mask": f"{split}{i}"}
+        {"split": split, "image": f"{split}{i}", **shape, "mask": f"{split}{i}"}
         for split in ("train", "val")
         for i in range(IMAGES)
     ]

@@ -111,6 +111,7 @@ def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):
         ({"dataset": "voc12"}, r"datasets \(camvid and voc12\)"),
         ({"record": {"classes": ["a", "b"]}}, "classes"),
         ({"record": {"split": "test"}}, "splits"),
+        ({"pixels": "ab"}, "evaluation images"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, other, what):

@@ -141,7 +141,7 @@ def _text(value: Any) -> str:
 
 
 def _images(view: RunView) -> tuple[str, str]:
-    """Digests of the training images and of those evaluated on: names, sizes and masks."""
+    """Digests of the training images and of those evaluated on: names, sizes, pixels and masks."""
     path = view.folder.path / IMAGES
     return _digests(view.folder, path.stat().st_mtime_ns if path.exists() else 0)
 
@@ -150,7 +150,8 @@ def _images(view: RunView) -> tuple[str, str]:
 def _digests(folder: RunFolder, changed: int) -> tuple[str, str]:
     of: dict[bool, list[Any]] = {True: [], False: []}
     for line in folder.images():
-        of[line["split"] == "train"].append((line["image"], line["height"], line["width"], line["mask"]))
+        what = [line["image"], line["height"], line["width"], line["mask"], line.get("pixels")]
+        of[line["split"] == "train"].append(what)
     train, held_out = (hashlib.sha256(repr(sorted(lines, key=repr)).encode()).hexdigest() for lines in of.values())
     return train, held_out
 
