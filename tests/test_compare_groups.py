@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from studies import RANDOM, write_run
 
@@ -122,3 +124,27 @@ def test_what_cannot_be_compared_is_refused(tmp_path, other, what):
         read_runs([tmp_path])
     with pytest.raises(UserMistake, match="no run to compare"):
         grouped([])
+
+
+def test_chance_is_where_its_acquirer_draws(tmp_path):
+    """Whatever selects; the recipe's selector goes first, and a strategy with a name of its own is none."""
+    top, plain = ({"acquirer": "random", "selector": name} for name in ("topk-then-uniform", "uniform"))
+    runs = [write_run(tmp_path / "m", [0.4]), write_run(tmp_path / "t", [0.4], **top)]
+    found = grouped(runs)
+    assert names(found) == ["random", "margin, topk-then-uniform"]
+    assert found.random_of(found.strategies[1]).selector == "topk-then-uniform"
+    given = {str(runs[1].resolve()): "picked"}
+    assert not any(one.is_random for one in grouped(runs, names=given).strategies)
+    runs.append(write_run(tmp_path / "r", [0.4], **plain))
+    found = grouped(runs)
+    assert names(found) == ["random", "margin, topk-then-uniform", "random, topk-then-uniform"]
+    assert [one.is_random for one in found.strategies] == [True, False, False]
+    given = {str(runs[2].resolve()): "chance"}
+    assert grouped(runs, names=given).strategies[0].name == "chance"
+
+
+def test_a_picker_is_no_chance_without_a_name_either(tmp_path):
+    run = write_run(tmp_path / "p", [0.4, 0.5], acquirer="random", selector="simulated-picker")
+    path = run / "rounds/01/questions.jsonl"
+    path.write_text(re.sub(r'"(y|x)": \d+', r'"\1": null', path.read_text()))
+    assert names(grouped([run])) == ["random, simulated-picker"]
