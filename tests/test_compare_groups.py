@@ -7,7 +7,10 @@ import re
 import pytest
 from studies import RANDOM, write_run
 
-from alseg.compare.groups import group, read_runs
+from alseg.compare.comparison import Comparison, Published
+from alseg.compare.curves import PIXELS, curves
+from alseg.compare.groups import ALL_PIXELS, group, read_runs
+from alseg.compare.tables import published_rows
 from alseg.errors import UserMistake
 
 
@@ -96,6 +99,36 @@ def test_random_and_full_supervision_go_with_the_settings_they_share(tmp_path):
         "all pixels, train.epochs=12",
         "all pixels, train.epochs=50",
     ]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_names_with_axes_are_those_that_published_figures_go_by(tmp_path, given):
+    runs, full = [], []
+    for model in ("deeplabv3plus", "fpn"):
+        settings = {"model": {"name": model, "encoder": f"of {model}"}, "record": {"weights": {"sha256": model * 9}}}
+        runs.append(write_run(tmp_path / model, [0.4], settings=settings))
+        full.append(write_run(tmp_path / f"{model}-full", [0.6], settings=settings | {"labels": "all"}))
+    called = {str(path.resolve()): ALL_PIXELS for path in full} if given else {}
+    assert names(grouped([*runs, *full], names=called)) == [
+        *("margin, topk-then-uniform, model=deeplabv3plus", "margin, topk-then-uniform, model=fpn"),
+        *("all pixels, model=deeplabv3plus", "all pixels, model=fpn"),
+    ]
+
+
+def test_a_published_name_that_matches_nothing_has_no_own_figure(tmp_path):
+    runs = [write_run(tmp_path / "m", [0.4]), write_run(tmp_path / "f", [0.6], settings={"labels": "all"})]
+    said = [Published(name, None, 50, None, "", "") for name in (None, "all pixels", "all pixels, model=fpn")]
+    _, *rows = published_rows(Comparison(grouped(runs)), said)
+    assert [row[3] for row in rows] == ["60.0", "60.0", "-"]
+
+
+def test_published_lines_of_all_pixels_are_in_every_panel(tmp_path):
+    runs = [write_run(tmp_path / f"a{i}", [0.4, 0.5], acquirer=f"a{i}") for i in range(7)]
+    runs.append(write_run(tmp_path / "f", [0.6], settings={"labels": "all"}))
+    published = [Published("all pixels", None, 58.2, None, "a paper", "best epoch")]
+    figure = curves(Comparison(grouped(runs)), lambda cell: cell.pixels, PIXELS, published)
+    heights = [[line.get_ydata()[0] for line in axes.lines] for axes in figure.axes]
+    assert len(heights) == 7 and all(58.2 in panel for panel in heights)
 
 
 def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):

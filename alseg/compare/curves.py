@@ -142,9 +142,11 @@ def _panels(
     labels: tuple[str, str],
     published: Sequence[Published],
 ) -> Figure:
-    """A panel a strategy, with random in it; the others stand behind in grey."""
+    """A panel a strategy, with random and full supervision in it; the others stand behind in grey."""
     looks = styles(comparison)
     randoms = {one.name for one in shown if one.is_random}
+    asking = {one.name for one in comparison.asking}
+    lines_of_all = [p for p in published if p.pixels_per_image is None and p.strategy not in asking]
     own = [one for one in shown if one.name not in randoms] or list(shown)
     columns = 3 if len(own) < 13 else 4
     lines = -(-len(own) // columns)
@@ -161,7 +163,7 @@ def _panels(
         _full_lines(axes, comparison)
         _curve(axes, comparison.cells[one.name], where, looks[one.name], one.name, 0.01, 4.0)
         if labels[0] == PIXELS:
-            _published(axes, [p for p in published if p.strategy in (one.name, None)], looks)
+            _published(axes, [p for p in published if p.strategy in (one.name, None) or p in lines_of_all], looks)
             ticks = some(comparison.budgets)
             ticks = ticks[::2] if len(ticks) > MOST_PANEL_TICKS else ticks
             axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])

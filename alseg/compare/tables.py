@@ -197,7 +197,8 @@ def published_rows(comparison: Comparison, published: Sequence[Published]) -> Ro
             near = [c for c in comparison.cells[named.name] if abs(c.pixels / one.pixels_per_image - 1) < 0.005]
             cell = near[0] if near else None
         elif one.pixels_per_image is None:
-            full = named if named is not None and named.is_full else next(iter(comparison.full), None)
+            full = next(iter(comparison.full), None) if one.strategy is None else named
+            full = full if full is not None and full.is_full else None
             cell = next(iter(comparison.cells[full.name]), None) if full else None
         paper = None if cell is None else cell.mean(lambda p: p.paper_miou)
         said = f"{one.miou:.1f}" + ("" if one.std is None else f" ± {one.std:.1f}")
