@@ -10,6 +10,7 @@ from studies import RANDOM, write_run
 from alseg.compare.comparison import Comparison, Published
 from alseg.compare.curves import PIXELS, curves
 from alseg.compare.groups import ALL_PIXELS, group, read_runs
+from alseg.compare.statistics import SAME, SHARED
 from alseg.compare.tables import published_rows
 from alseg.errors import UserMistake
 
@@ -129,6 +130,24 @@ def test_published_lines_of_all_pixels_are_in_every_panel(tmp_path):
     figure = curves(Comparison(grouped(runs)), lambda cell: cell.pixels, PIXELS, published)
     heights = [[line.get_ydata()[0] for line in axes.lines] for axes in figure.axes]
     assert len(heights) == 7 and all(58.2 in panel for panel in heights)
+
+
+def test_the_first_round_is_shared_by_runs_alike_in_all_before_the_second(tmp_path):
+    runs = [
+        write_run(tmp_path / f"{acquirer}{model}{seed}", [0.4, 0.5 + seed / 100], **options)
+        for model in ("deeplabv3plus", "fpn")
+        for acquirer in ("margin", "entropy")
+        for seed in range(3)
+        for options in [{"acquirer": acquirer, "seed": seed, "settings": {"model": {"name": model}}}]
+    ]
+    found = Comparison(grouped(runs), "margin, topk-then-uniform, model=fpn").from_baseline
+    first = {one.strategy.name: one.word for one in found if one.round == 0}
+    assert first == {
+        "entropy, topk-then-uniform, model=deeplabv3plus": SAME,
+        "margin, topk-then-uniform, model=deeplabv3plus": SAME,
+        "entropy, topk-then-uniform, model=fpn": SHARED,
+        "margin, topk-then-uniform, model=fpn": SHARED,
+    }
 
 
 def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):

@@ -203,7 +203,7 @@ class Comparison:
                     continue
                 other = self.cell(reference, cell.pixels)
                 pair = None if other is None else paired(_mious(cell.points), _mious(other.points))
-                word = SHARED if cell.is_shared else ""
+                word = SHARED if _is_shared(cell, other, reference) else ""
                 found.append(Difference(one, reference, cell.pixels, cell.round, pair, word=word))
         return _judged(found)
 
@@ -220,6 +220,12 @@ class Comparison:
             if value is not None:
                 found[seed] = value
         return found
+
+
+def _is_shared(cell: Cell, other: Cell | None, reference: Strategy) -> bool:
+    """Whether both are, or will be, the first round of runs alike in all that acts before the second."""
+    first = cell.is_shared and (other is None or other.is_shared)
+    return first and cell.strategy.shared == reference.shared
 
 
 def _judged(differences: Sequence[Difference]) -> list[Difference]:
