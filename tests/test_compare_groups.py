@@ -24,7 +24,16 @@ def names(found):
 
 
 def test_seeds_of_one_strategy_are_one_and_machines_do_not_split_it(tmp_path):
-    settings = ({}, {"train": {"workers": 9}, "device": "cuda", "rounds": 7, "recipe": "other"})
+    settings = (
+        {},
+        {
+            "train": {"workers": 9, "cuda_graph": False},
+            "keep_models": "last",
+            "device": "cuda",
+            "rounds": 7,
+            "recipe": "other",
+        },
+    )
     runs = [
         write_run(tmp_path / f"m{seed}" / "run", [0.4, 0.5], seed=seed, settings=settings[seed], device=device)
         for seed, device in enumerate(("cpu, 2 threads", "H100"))
@@ -148,6 +157,16 @@ def test_the_first_round_is_shared_by_runs_alike_in_all_before_the_second(tmp_pa
         "entropy, topk-then-uniform, model=fpn": SHARED,
         "margin, topk-then-uniform, model=fpn": SHARED,
     }
+
+
+@pytest.mark.parametrize("unlike", [{"train": {"epochs": 12}}, {"model": {"name": "fpn"}}])
+def test_full_supervision_of_another_kind_is_no_upper_line(tmp_path, unlike):
+    runs = [write_run(tmp_path / "f", [0.6], settings={"labels": "all"})]
+    runs += [write_run(tmp_path / f"m{i}", [0.4], settings=settings) for i, settings in enumerate(({}, unlike))]
+    runs.append(write_run(tmp_path / "g", [0.4], acquirer="g", settings={"first_pixels": 5, "trust": {"audit": 2}}))
+    comparison = Comparison(grouped(runs))
+    shares = {one.runs[0].name: comparison.share_of_full(comparison.cells[one.name][0]) for one in comparison.asking}
+    assert shares == {"m0": pytest.approx(2 / 3), "m1": None, "g": pytest.approx(2 / 3)}
 
 
 def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):

@@ -18,7 +18,7 @@ from alseg.store import SETTINGS, START
 ASKERS = ("acquirer", "selector")
 # they say where, how and how long it was computed, and change no result at a budget
 IDLE = {"seed", "report", "cache", "device", "deterministic", "keep_models", "recipe", "rounds", "budget"} | {
-    *("train.workers", "query.batch_size", "evaluate.batch_size")
+    *("train.workers", "train.cuda_graph", "query.batch_size", "evaluate.batch_size")
 }
 ASKING = {"first_pixels", "pixels_per_round", "pool_pixels_per_round", "cap", "start_from", "oracle", "query.size"}
 ALL_PIXELS = "all pixels"
@@ -52,10 +52,10 @@ class Strategy:
         """The settings besides the acquirer's and selector's."""
         return frozenset((k, v) for k, v in self.settings.items() if k.partition(".")[0] not in ASKERS)
 
-    @property
-    def training(self) -> frozenset[tuple[str, str]]:
-        """Of these, the ones that full supervision has too."""
-        return frozenset((k, v) for k, v in self.shared if not _is_asking(k))
+    def trains_like(self, full: Strategy) -> bool:
+        """Whether full supervision is trained like it: alike in all settings that both have."""
+        keys = [key for key, _ in self.shared if key in full.settings and not _is_asking(key)]
+        return all(self.settings[key] == full.settings[key] for key in keys)
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,9 @@ class Grouped:
         return next((one for one in self.strategies if one.is_random and one.shared == strategy.shared), None)
 
     def full_of(self, strategy: Strategy) -> Strategy | None:
-        """The full supervision with a strategy's training settings; the only one there is serves all."""
-        full = [one for one in self.strategies if one.is_full]
-        alike = [one for one in full if one.training == strategy.training]
-        return alike[0] if alike else full[0] if len(full) == 1 else None
+        """The full supervision that is trained like a strategy; where several are, that with most in common."""
+        alike = [one for one in self.strategies if one.is_full and strategy.trains_like(one)]
+        return max(alike, key=lambda one: len(one.shared & strategy.shared), default=None)
 
 
 def group(views: Sequence[RunView], random: Mapping[str, str], names: Mapping[str, str] | None = None) -> Grouped:
