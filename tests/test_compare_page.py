@@ -100,6 +100,12 @@ def test_the_opening_says_what_can_be_concluded(page):
     assert "better than entropy, topk-then-uniform" in opening
 
 
+def test_how_areas_and_seconds_come_about_is_said(page):
+    how = page.read_text().partition("How each number is computed")[2]
+    assert "the trapezoid up to the second budget is in an area" in how
+    assert "They are wall time: runs that were computed beside others" in how
+
+
 def test_a_row_a_strategy_and_budget(study, page):
     table = rows(page.parent)
     assert set(table[0]) >= LEAST
