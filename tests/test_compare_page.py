@@ -145,6 +145,14 @@ def test_differences_and_areas(page):
     assert areas["entropy, uniform-then-topk"]["pixels_for_95_percent"] == ""
 
 
+def test_distinct_classes_are_compared_where_runs_trained_too(page):
+    table = {(row["strategy"], row["round"]): row for row in rows(page.parent, "diversity.csv")}
+    one = table["margin, topk-then-uniform", "2"]
+    assert (float(one["difference"]), one["verdict"]) == (pytest.approx(0.8), "more classes")
+    assert table["margin, topk-then-uniform", "0"]["verdict"] == "shared first round"
+    assert "Nothing was trained after the first round" not in page.read_text()
+
+
 def test_the_correction_is_over_all_tests_against_a_reference(page):
     table = [row for row in rows(page.parent, "differences.csv") if row["p_value"]]
     for reference in ("random", "entropy, topk-then-uniform"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from alseg.store import IMAGES, RunFolder, read_lines
 ASKED = "asked.json"  # a round that was asked and not trained
 CELLS = 64  # a side of the grid on which uniform draws are summed
 FINEST = 200  # pixels an image, beyond which that grid is too coarse
+ONE_BUDGET = 1.005  # pixels per image that differ by less are one budget
 LOOKED_AT = 50  # labels, to see whether a person's time is among them
 
 
@@ -136,6 +138,22 @@ def _labelling_seconds(view: RunView) -> list[float] | None:
             return None
     minutes = view.labelling_minutes()
     return None if minutes is None else [60 * value for value in minutes]
+
+
+def budgets_of(pixels: Iterable[float]) -> list[float]:
+    """The budgets that runs stopped at, rising; values within half a percent are one, their median."""
+    budgets: list[list[float]] = []
+    for value in sorted(pixels):
+        if budgets and value <= budgets[-1][0] * ONE_BUDGET:
+            budgets[-1].append(value)
+        else:
+            budgets.append([value])
+    return [median(values) for values in budgets]
+
+
+def budget_of(pixels: float, budgets: Sequence[float]) -> float:
+    """The nearest budget."""
+    return min(budgets, key=lambda budget: abs(budget - pixels))
 
 
 def class_shares(points: Iterable[Point]) -> dict[str, float]:
