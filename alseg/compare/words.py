@@ -52,7 +52,7 @@ def _on_diversity(comparison: Comparison) -> list[str]:
 def _classes(cell: Cell, one: Difference | None) -> str:
     seeds = f"{cell.classes.seeds} seed{'s' if cell.classes.seeds > 1 else ''}"
     said = f"Asked up to {cell.pixels:.4g} pixels an image, {cell.strategy.name} has {cell.classes.mean:.2f} distinct "
-    said += f"classes an image (mean of {seeds})"
+    said += f"classes among an image's pixels of that asking (mean of {seeds})"
     if one is None or one.paired is None:
         return f"{said}."
     if one.paired.low is None:
