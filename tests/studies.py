@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alseg.compare.page import write_comparison
 from alseg.store import RunFolder, write_lines
 
 CLASSES = ("road", "sky", "tree", "bicycle")
@@ -126,3 +128,15 @@ def write_study(
             path = root / f"full-{seed}"
             found.append(write_run(path, [full + noise * random.standard_normal()], seed=seed, settings=settings))
     return found
+
+
+def rows(out: Path, name: str = "summary.csv") -> list[dict[str, str]]:
+    """A table of a comparison."""
+    with open(out / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def compare(runs: Sequence[Path], out: Path, **options: Any) -> list[dict[str, str]]:
+    """Compare runs: the summary."""
+    write_comparison(runs, out, random=RANDOM, **options)
+    return rows(out)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from studies import RANDOM, write_asked, write_run
+from studies import RANDOM, compare, write_asked, write_run
 
 from alseg.compare.measures import spread_of
 from alseg.compare.page import write_comparison
@@ -32,6 +32,7 @@ from alseg.compare.statistics import (
     summary,
     verdict,
 )
+from alseg.errors import AlsegError
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
@@ -161,6 +162,41 @@ def test_the_opening_speaks_of_what_was_asked(asked):
     assert not {"pixels", "seconds"} & {path.stem for path in (asked / "figures").iterdir()}
     assert "bars: 95 % interval over seeds" in (asked / "comparison.html").read_text()
     assert "Distinct classes per image" in (asked / "summary.md").read_text()
+
+
+def test_a_round_that_was_only_asked_shows_its_diversity(tmp_path):
+    runs = []
+    for seed in range(2):
+        runs.append(write_run(tmp_path / f"m{seed}", [0.4], seed=seed))
+        runs.append(write_run(tmp_path / f"r{seed}", [0.4], acquirer="random", selector="uniform", seed=seed))
+        write_asked(runs[-2], 1, 20, 4.5 + seed)
+    table = {(row["acquirer"], row["round"]): row for row in compare(runs, tmp_path / "out")}
+    asked = table["margin", "1"]
+    assert (asked["classes_per_image"], asked["pixels_per_image"], asked["miou_mean"]) == ("5.0", "20.0", "")
+    (runs[0] / "asked.json").write_text("{}")
+    with pytest.raises(AlsegError, match=r"asked\.json cannot be understood"):
+        compare(runs, tmp_path / "out")
+
+
+def test_nearly_the_same_pixels_are_one_budget(tmp_path):
+    runs = [write_run(tmp_path / f"m{s}", [0.4, 0.5], seed=s, step=step) for s, step in enumerate((10, 10.02, 11))]
+    table = compare(runs, tmp_path / "out")
+    assert [(row["pixels_per_image"], row["seeds"]) for row in table] == [
+        *(("10.01", "2"), ("11.0", "1"), ("20.02", "2"), ("22.0", "1"))
+    ]
+
+
+def test_identical_differences_are_called_odd(tmp_path):
+    runs = []
+    for seed in range(3):
+        for acquirer, gain in (("margin", 0.125), ("random", 0.0)):
+            selector = "uniform" if acquirer == "random" else "topk-then-uniform"
+            mious = [0.25, 0.5 + gain]
+            runs.append(
+                write_run(tmp_path / f"{acquirer}{seed}", mious, acquirer=acquirer, selector=selector, seed=seed)
+            )
+    compare(runs, tmp_path / "out")
+    assert "by exactly the same number in every seed" in (tmp_path / "out/comparison.html").read_text()
 
 
 def test_of_studies_without_a_difference_one_in_twenty_finds_one_at_most():

@@ -135,6 +135,12 @@ def _published(axes: Axes, published: Sequence[Published], looks: dict[str, Styl
             axes.errorbar(x, y, [p.std or 0 for p in points], fmt=marker, lw=1, capsize=3, **look, label=label)
 
 
+def _lines_of_all(comparison: Comparison, published: Sequence[Published]) -> list[Published]:
+    """Published figures of full supervision."""
+    asking = {one.name for one in comparison.asking}
+    return [one for one in published if one.pixels_per_image is None and one.strategy not in asking]
+
+
 def _panels(
     comparison: Comparison,
     shown: Sequence[Strategy],
@@ -145,8 +151,7 @@ def _panels(
     """A panel a strategy, with random and full supervision in it; the others stand behind in grey."""
     looks = styles(comparison)
     randoms = {one.name for one in shown if one.is_random}
-    asking = {one.name for one in comparison.asking}
-    lines_of_all = [p for p in published if p.pixels_per_image is None and p.strategy not in asking]
+    lines_of_all = _lines_of_all(comparison, published)
     own = [one for one in shown if one.name not in randoms] or list(shown)
     columns = 3 if len(own) < 13 else 4
     lines = -(-len(own) // columns)
@@ -170,7 +175,7 @@ def _panels(
         axes.set_title(wrapped(one.name), size=9, color=INK, parse_math=False)
     for axes in grid[len(own) :]:
         axes.remove()
-    grid = grid[: len(own)]
+    del grid[len(own) :]
     for axes in grid[-columns:]:  # not one for all: it would lie on the legend
         axes.set_xlabel(labels[0], size=8, color=INK)
     figure.supylabel(labels[1], size=10, color=INK)
