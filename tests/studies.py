@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alseg.compare.page import write_comparison
 from alseg.store import RunFolder, write_lines
 
 CLASSES = ("road", "sky", "tree", "bicycle")
@@ -30,6 +32,7 @@ def write_run(
     classes_per_image: float = 3.0,
     dataset: str = "camvid",
     device: str = "cpu, 2 threads",
+    pixels: str = "",
 ) -> Path:
     """A run with a round for each mIoU; settings are laid over the rest, table by table."""
     table: dict[str, Any] = {
@@ -51,8 +54,9 @@ def write_run(
     for key, value in (settings or {}).items():
         table[key] = {**table.get(key, {}), **value} if isinstance(value, Mapping) else value
     height, width = SIZE
+    shape = {"height": height, "width": width, "pixels": pixels}
     lines = [
-        {"split": split, "image": f"{split}{i}", "height": height, "width": width, "pixels": "", "mask": f"{split}{i}"}
+        {"split": split, "image": f"{split}{i}", **shape, "mask": f"{split}{i}"}
         for split in ("train", "val")
         for i in range(IMAGES)
     ]
@@ -124,3 +128,15 @@ def write_study(
             path = root / f"full-{seed}"
             found.append(write_run(path, [full + noise * random.standard_normal()], seed=seed, settings=settings))
     return found
+
+
+def rows(out: Path, name: str = "summary.csv") -> list[dict[str, str]]:
+    """A table of a comparison."""
+    with open(out / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def compare(runs: Sequence[Path], out: Path, **options: Any) -> list[dict[str, str]]:
+    """Compare runs: the summary."""
+    write_comparison(runs, out, random=RANDOM, **options)
+    return rows(out)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from studies import RANDOM, write_run
 
-from alseg.compare.groups import group, read_runs
+from alseg.compare.comparison import Comparison, Published
+from alseg.compare.curves import PIXELS, curves
+from alseg.compare.groups import ALL_PIXELS, group, read_runs
+from alseg.compare.statistics import SAME, SHARED
+from alseg.compare.tables import published_rows
 from alseg.errors import UserMistake
 
 
@@ -18,7 +24,16 @@ def names(found):
 
 
 def test_seeds_of_one_strategy_are_one_and_machines_do_not_split_it(tmp_path):
-    settings = ({}, {"train": {"workers": 9}, "device": "cuda", "rounds": 7, "recipe": "other"})
+    settings = (
+        {},
+        {
+            "train": {"workers": 9, "cuda_graph": False},
+            "keep_models": "last",
+            "device": "cuda",
+            "rounds": 7,
+            "recipe": "other",
+        },
+    )
     runs = [
         write_run(tmp_path / f"m{seed}" / "run", [0.4, 0.5], seed=seed, settings=settings[seed], device=device)
         for seed, device in enumerate(("cpu, 2 threads", "H100"))
@@ -96,6 +111,64 @@ def test_random_and_full_supervision_go_with_the_settings_they_share(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_names_with_axes_are_those_that_published_figures_go_by(tmp_path, given):
+    runs, full = [], []
+    for model in ("deeplabv3plus", "fpn"):
+        settings = {"model": {"name": model, "encoder": f"of {model}"}, "record": {"weights": {"sha256": model * 9}}}
+        runs.append(write_run(tmp_path / model, [0.4], settings=settings))
+        full.append(write_run(tmp_path / f"{model}-full", [0.6], settings=settings | {"labels": "all"}))
+    called = {str(path.resolve()): ALL_PIXELS for path in full} if given else {}
+    assert names(grouped([*runs, *full], names=called)) == [
+        *("margin, topk-then-uniform, model=deeplabv3plus", "margin, topk-then-uniform, model=fpn"),
+        *("all pixels, model=deeplabv3plus", "all pixels, model=fpn"),
+    ]
+
+
+def test_a_published_name_that_matches_nothing_has_no_own_figure(tmp_path):
+    runs = [write_run(tmp_path / "m", [0.4]), write_run(tmp_path / "f", [0.6], settings={"labels": "all"})]
+    said = [Published(name, None, 50, None, "", "") for name in (None, "all pixels", "all pixels, model=fpn")]
+    _, *rows = published_rows(Comparison(grouped(runs)), said)
+    assert [row[3] for row in rows] == ["60.0", "60.0", "-"]
+
+
+def test_published_lines_of_all_pixels_are_in_every_panel(tmp_path):
+    runs = [write_run(tmp_path / f"a{i}", [0.4, 0.5], acquirer=f"a{i}") for i in range(7)]
+    runs.append(write_run(tmp_path / "f", [0.6], settings={"labels": "all"}))
+    published = [Published("all pixels", None, 58.2, None, "a paper", "best epoch")]
+    figure = curves(Comparison(grouped(runs)), lambda cell: cell.pixels, PIXELS, published)
+    heights = [[line.get_ydata()[0] for line in axes.lines] for axes in figure.axes]
+    assert len(heights) == 7 and all(58.2 in panel for panel in heights)
+
+
+def test_the_first_round_is_shared_by_runs_alike_in_all_before_the_second(tmp_path):
+    runs = [
+        write_run(tmp_path / f"{acquirer}{model}{seed}", [0.4, 0.5 + seed / 100], **options)
+        for model in ("deeplabv3plus", "fpn")
+        for acquirer in ("margin", "entropy")
+        for seed in range(3)
+        for options in [{"acquirer": acquirer, "seed": seed, "settings": {"model": {"name": model}}}]
+    ]
+    found = Comparison(grouped(runs), "margin, topk-then-uniform, model=fpn").from_baseline
+    first = {one.strategy.name: one.word for one in found if one.round == 0}
+    assert first == {
+        "entropy, topk-then-uniform, model=deeplabv3plus": SAME,
+        "margin, topk-then-uniform, model=deeplabv3plus": SAME,
+        "entropy, topk-then-uniform, model=fpn": SHARED,
+        "margin, topk-then-uniform, model=fpn": SHARED,
+    }
+
+
+@pytest.mark.parametrize("unlike", [{"train": {"epochs": 12}}, {"model": {"name": "fpn"}}])
+def test_full_supervision_of_another_kind_is_no_upper_line(tmp_path, unlike):
+    runs = [write_run(tmp_path / "f", [0.6], settings={"labels": "all"})]
+    runs += [write_run(tmp_path / f"m{i}", [0.4], settings=settings) for i, settings in enumerate(({}, unlike))]
+    runs.append(write_run(tmp_path / "g", [0.4], acquirer="g", settings={"first_pixels": 5, "trust": {"audit": 2}}))
+    comparison = Comparison(grouped(runs))
+    shares = {one.runs[0].name: comparison.share_of_full(comparison.cells[one.name][0]) for one in comparison.asking}
+    assert shares == {"m0": pytest.approx(2 / 3), "m1": None, "g": pytest.approx(2 / 3)}
+
+
 def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):
     runs = [
         write_run(tmp_path / a, [0.6], acquirer=a, seed=seed, settings={"labels": "all"})
@@ -111,6 +184,7 @@ def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):
         ({"dataset": "voc12"}, r"datasets \(camvid and voc12\)"),
         ({"record": {"classes": ["a", "b"]}}, "classes"),
         ({"record": {"split": "test"}}, "splits"),
+        ({"pixels": "ab"}, "evaluation images"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, other, what):
@@ -121,3 +195,27 @@ def test_what_cannot_be_compared_is_refused(tmp_path, other, what):
         read_runs([tmp_path])
     with pytest.raises(UserMistake, match="no run to compare"):
         grouped([])
+
+
+def test_chance_is_where_its_acquirer_draws(tmp_path):
+    """Whatever selects; the recipe's selector goes first, and a strategy with a name of its own is none."""
+    top, plain = ({"acquirer": "random", "selector": name} for name in ("topk-then-uniform", "uniform"))
+    runs = [write_run(tmp_path / "m", [0.4]), write_run(tmp_path / "t", [0.4], **top)]
+    found = grouped(runs)
+    assert names(found) == ["random", "margin, topk-then-uniform"]
+    assert found.random_of(found.strategies[1]).selector == "topk-then-uniform"
+    given = {str(runs[1].resolve()): "picked"}
+    assert not any(one.is_random for one in grouped(runs, names=given).strategies)
+    runs.append(write_run(tmp_path / "r", [0.4], **plain))
+    found = grouped(runs)
+    assert names(found) == ["random", "margin, topk-then-uniform", "random, topk-then-uniform"]
+    assert [one.is_random for one in found.strategies] == [True, False, False]
+    given = {str(runs[2].resolve()): "chance"}
+    assert grouped(runs, names=given).strategies[0].name == "chance"
+
+
+def test_a_picker_is_no_chance_without_a_name_either(tmp_path):
+    run = write_run(tmp_path / "p", [0.4, 0.5], acquirer="random", selector="simulated-picker")
+    path = run / "rounds/01/questions.jsonl"
+    path.write_text(re.sub(r'"(y|x)": \d+', r'"\1": null', path.read_text()))
+    assert names(grouped([run])) == ["random, simulated-picker"]

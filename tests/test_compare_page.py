@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import html.parser
 import json
 import re
@@ -15,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from studies import RANDOM, write_asked, write_run, write_study
+from studies import RANDOM, compare, rows, write_run, write_study
 
 from alseg.compare.page import Published, write_comparison
 from alseg.compare.statistics import holm, seeds_needed
@@ -49,16 +48,6 @@ def page(study, tmp_path_factory) -> Path:
         "baseline": f"entropy, {B}",
     }
     return write_comparison(study, out, random=RANDOM, **options)
-
-
-def rows(out: Path, name: str = "summary.csv") -> list[dict[str, str]]:
-    with open(out / name, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def compare(runs, out, **options) -> list[dict[str, str]]:
-    write_comparison(runs, out, random=RANDOM, **options)
-    return rows(out)
 
 
 class Refers(html.parser.HTMLParser):
@@ -100,6 +89,12 @@ def test_the_opening_says_what_can_be_concluded(page):
     assert "better than entropy, topk-then-uniform" in opening
 
 
+def test_how_areas_and_seconds_come_about_is_said(page):
+    how = page.read_text().partition("How each number is computed")[2]
+    assert "the trapezoid up to the second budget is in an area" in how
+    assert "They are wall time: runs that were computed beside others" in how
+
+
 def test_a_row_a_strategy_and_budget(study, page):
     table = rows(page.parent)
     assert set(table[0]) >= LEAST
@@ -137,6 +132,14 @@ def test_differences_and_areas(page):
     assert areas["random"]["verdict"] == "reference"
     assert 20 < float(areas["margin, topk-then-uniform"]["pixels_for_95_percent"]) < 30
     assert areas["entropy, uniform-then-topk"]["pixels_for_95_percent"] == ""
+
+
+def test_distinct_classes_are_compared_where_runs_trained_too(page):
+    table = {(row["strategy"], row["round"]): row for row in rows(page.parent, "diversity.csv")}
+    one = table["margin, topk-then-uniform", "2"]
+    assert (float(one["difference"]), one["verdict"]) == (pytest.approx(0.8), "more classes")
+    assert table["margin, topk-then-uniform", "0"]["verdict"] == "shared first round"
+    assert "Nothing was trained after the first round" not in page.read_text()
 
 
 def test_the_correction_is_over_all_tests_against_a_reference(page):
@@ -239,28 +242,6 @@ def test_no_round_and_no_mask_at_all(tmp_path):
     assert table[1]["classes_per_image"] == "3.0" and table[1]["seeds"] == "2"
 
 
-def test_a_round_that_was_only_asked_shows_its_diversity(tmp_path):
-    runs = []
-    for seed in range(2):
-        runs.append(write_run(tmp_path / f"m{seed}", [0.4], seed=seed))
-        runs.append(write_run(tmp_path / f"r{seed}", [0.4], acquirer="random", selector="uniform", seed=seed))
-        write_asked(runs[-2], 1, 20, 4.5 + seed)
-    table = {(row["acquirer"], row["round"]): row for row in compare(runs, tmp_path / "out")}
-    asked = table["margin", "1"]
-    assert (asked["classes_per_image"], asked["pixels_per_image"], asked["miou_mean"]) == ("5.0", "20.0", "")
-    (runs[0] / "asked.json").write_text("{}")
-    with pytest.raises(AlsegError, match=r"asked\.json cannot be understood"):
-        compare(runs, tmp_path / "out")
-
-
-def test_nearly_the_same_pixels_are_one_budget(tmp_path):
-    runs = [write_run(tmp_path / f"m{s}", [0.4, 0.5], seed=s, step=step) for s, step in enumerate((10, 10.02, 11))]
-    table = compare(runs, tmp_path / "out")
-    assert [(row["pixels_per_image"], row["seeds"]) for row in table] == [
-        *(("10.01", "2"), ("11.0", "1"), ("20.02", "2"), ("22.0", "1"))
-    ]
-
-
 def test_names_with_commas_quotes_and_markup(tmp_path):
     runs = [write_run(tmp_path / f"run{s}", [0.4, 0.5], seed=s) for s in range(2)]
     name = 'my "best", <script>alert(1)</script> | $x_1^ & _'
@@ -291,19 +272,6 @@ def test_many_strategies_have_a_panel_each(tmp_path):
     compare(runs, tmp_path / "out")
     text = (tmp_path / "out/figures/pixels.svg").read_text()
     assert len(re.findall(r'id="axes_\d+"', text)) == 10
-
-
-def test_identical_differences_are_called_odd(tmp_path):
-    runs = []
-    for seed in range(3):
-        for acquirer, gain in (("margin", 0.125), ("random", 0.0)):
-            selector = "uniform" if acquirer == "random" else B
-            mious = [0.25, 0.5 + gain]
-            runs.append(
-                write_run(tmp_path / f"{acquirer}{seed}", mious, acquirer=acquirer, selector=selector, seed=seed)
-            )
-    compare(runs, tmp_path / "out")
-    assert "by exactly the same number in every seed" in (tmp_path / "out/comparison.html").read_text()
 
 
 def test_a_comparison_needs_no_torch(study, tmp_path):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import html
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from studies import RANDOM, compare, write_asked, write_run
 
 from alseg.compare.measures import spread_of
+from alseg.compare.page import write_comparison
 from alseg.compare.statistics import (
     ALPHA,
     BETTER,
@@ -27,6 +32,7 @@ from alseg.compare.statistics import (
     summary,
     verdict,
 )
+from alseg.errors import AlsegError
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
@@ -113,6 +119,84 @@ def test_a_verdict_turned_round_is_its_opposite(ours, theirs):
     words = verdict(one.mean, one.p), verdict(other.mean, other.p)
     assert words in {(SAME, SAME), (BETTER, WORSE), (WORSE, BETTER)}
     assert one.p == pytest.approx(other.p)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> Path:
+    """A comparison that asked once after the first round and trained on nothing of it."""
+    root = tmp_path_factory.mktemp("asked")
+    runs = []
+    for seed, noise in enumerate((0.1, -0.1, 0.05, 0.0)):
+        for acquirer, gain in (("random", 0.0), ("margin", 1.0), ("entropy", -1.0), ("k-means", 2 * noise)):
+            selector = "uniform" if acquirer == "random" else "topk-then-uniform"
+            runs.append(write_run(root / f"{acquirer}{seed}", [0.4], acquirer=acquirer, selector=selector, seed=seed))
+            write_asked(runs[-1], 1, 20, 4 + gain + (1 if acquirer == "random" else 1.3) * noise)
+    write_comparison(runs, root / "out", random=RANDOM)
+    return root / "out"
+
+
+def test_what_was_only_asked_is_compared_by_its_classes(asked):
+    with open(asked / "diversity.csv", newline="") as file:
+        rows = {row["acquirer"]: row for row in csv.DictReader(file) if row["round"] == "1"}
+    words = {acquirer: row["verdict"] for acquirer, row in rows.items()}
+    assert words == {"random": "reference", "margin": "more classes", "entropy": "fewer classes", "k-means": SAME}
+    ours = [4 + 1 + 1.3 * noise for noise in (0.1, -0.1, 0.05, 0.0)]
+    theirs = [4 + noise for noise in (0.1, -0.1, 0.05, 0.0)]
+    expected, row = stats.ttest_rel(ours, theirs), rows["margin"]
+    assert float(row["classes_mean"]) == pytest.approx(np.mean(ours))
+    assert float(row["p_value"]) == pytest.approx(expected.pvalue)
+    span = expected.confidence_interval(0.95)
+    assert (float(row["difference_low"]), float(row["difference_high"])) == pytest.approx((span.low, span.high))
+    p_values = [float(rows[name]["p_value"]) for name in ("margin", "entropy", "k-means")]
+    assert [float(rows[name]["p_holm"]) for name in ("margin", "entropy", "k-means")] == pytest.approx(holm(p_values))
+
+
+def test_the_opening_speaks_of_what_was_asked(asked):
+    opening = html.unescape((asked / "comparison.html").read_text().partition("<h2>Figures")[0])
+    among = "distinct classes among an image's pixels of that asking (mean of 4 seeds)"
+    assert f"margin, topk-then-uniform has 5.02 {among}: more classes than" in opening
+    assert "fewer classes than random (-1.00, 95 % interval" in opening
+    assert "not distinguishable from random" in opening and "3 comparisons with random are made" in opening
+    assert f"random has 4.01 {among}." in opening
+    assert "no seed and budget in common" not in opening
+    assert not {"pixels", "seconds"} & {path.stem for path in (asked / "figures").iterdir()}
+    assert "bars: 95 % interval over seeds" in (asked / "comparison.html").read_text()
+    assert "Distinct classes per image" in (asked / "summary.md").read_text()
+
+
+def test_a_round_that_was_only_asked_shows_its_diversity(tmp_path):
+    runs = []
+    for seed in range(2):
+        runs.append(write_run(tmp_path / f"m{seed}", [0.4], seed=seed))
+        runs.append(write_run(tmp_path / f"r{seed}", [0.4], acquirer="random", selector="uniform", seed=seed))
+        write_asked(runs[-2], 1, 20, 4.5 + seed)
+    table = {(row["acquirer"], row["round"]): row for row in compare(runs, tmp_path / "out")}
+    asked = table["margin", "1"]
+    assert (asked["classes_per_image"], asked["pixels_per_image"], asked["miou_mean"]) == ("5.0", "20.0", "")
+    (runs[0] / "asked.json").write_text("{}")
+    with pytest.raises(AlsegError, match=r"asked\.json cannot be understood"):
+        compare(runs, tmp_path / "out")
+
+
+def test_nearly_the_same_pixels_are_one_budget(tmp_path):
+    runs = [write_run(tmp_path / f"m{s}", [0.4, 0.5], seed=s, step=step) for s, step in enumerate((10, 10.02, 11))]
+    table = compare(runs, tmp_path / "out")
+    assert [(row["pixels_per_image"], row["seeds"]) for row in table] == [
+        *(("10.01", "2"), ("11.0", "1"), ("20.02", "2"), ("22.0", "1"))
+    ]
+
+
+def test_identical_differences_are_called_odd(tmp_path):
+    runs = []
+    for seed in range(3):
+        for acquirer, gain in (("margin", 0.125), ("random", 0.0)):
+            selector = "uniform" if acquirer == "random" else "topk-then-uniform"
+            mious = [0.25, 0.5 + gain]
+            runs.append(
+                write_run(tmp_path / f"{acquirer}{seed}", mious, acquirer=acquirer, selector=selector, seed=seed)
+            )
+    compare(runs, tmp_path / "out")
+    assert "by exactly the same number in every seed" in (tmp_path / "out/comparison.html").read_text()
 
 
 def test_of_studies_without_a_difference_one_in_twenty_finds_one_at_most():

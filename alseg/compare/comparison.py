@@ -6,15 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import median
 from typing import NamedTuple
 
 from alseg.compare.groups import Grouped, Strategy
-from alseg.compare.measures import Point, class_shares, points
+from alseg.compare.measures import Point, budget_of, budgets_of, class_shares, points
 from alseg.compare.statistics import (
+    BETTER,
     ONE_SEED,
     REFERENCE,
     SHARED,
+    WORSE,
     Paired,
     Summary,
     area,
@@ -28,8 +29,8 @@ from alseg.compare.statistics import (
 from alseg.errors import UserMistake
 from alseg.names import nearest
 
-ONE_BUDGET = 1.005  # pixels per image that differ by less are one budget
 GOAL = 0.95  # of full supervision
+MORE, FEWER = "more classes", "fewer classes"
 
 
 class Published(NamedTuple):
@@ -68,6 +69,11 @@ class Cell:
     def miou(self) -> Summary:
         """Mean IoU over seeds, fractions."""
         return summary([point.miou for point in self.points.values()])
+
+    @cached_property
+    def classes(self) -> Summary:
+        """Distinct classes per image, over seeds."""
+        return summary([point.classes for point in self.points.values()])
 
     def mean(self, value: Callable[[Point], float | None]) -> float | None:
         """Something else's mean over the seeds that know it."""
@@ -117,7 +123,7 @@ class Comparison:
         self._points = {one.name: {seed: points(run) for seed, run in one.runs.items()} for one in grouped.strategies}
         self.asking = [one for one in grouped.strategies if not one.is_full]
         self.full = [one for one in grouped.strategies if one.is_full]
-        self.budgets = _budgets(p.pixels for one in self.asking for ps in self._points[one.name].values() for p in ps)
+        self.budgets = budgets_of(p.pixels for one in self.asking for ps in self._points[one.name].values() for p in ps)
         self.cells = {one.name: self._cells(one) for one in grouped.strategies}
 
     def _cells(self, strategy: Strategy) -> list[Cell]:
@@ -125,7 +131,7 @@ class Comparison:
         found: dict[float, dict[int, Point]] = defaultdict(dict)
         for seed, several in self._points[strategy.name].items():
             for point in several:  # where two rounds are one budget, the later counts
-                found[point.pixels if strategy.is_full else _budget_of(point.pixels, self.budgets)][seed] = point
+                found[point.pixels if strategy.is_full else budget_of(point.pixels, self.budgets)][seed] = point
         if strategy.is_full and found:  # one line, whatever the number of known pixels
             last = {seed: point for pixels in sorted(found) for seed, point in found[pixels].items()}
             return [Cell(strategy, max(found), last)]
@@ -145,6 +151,19 @@ class Comparison:
     def from_random(self) -> list[Difference]:
         """From random with the same other settings, at every budget."""
         return self._against(self.grouped.random_of)
+
+    @cached_property
+    def classes_from_random(self) -> list[Difference]:
+        """The same of the distinct classes per image; a family of its own."""
+        words = {BETTER: MORE, WORSE: FEWER}
+        found = self._against(self.grouped.random_of, lambda point: point.classes)
+        return [replace(one, word=words.get(one.word, one.word)) for one in found]
+
+    @cached_property
+    def only_asked(self) -> bool:
+        """Whether strategies were asked after the first round and none was trained on the answers."""
+        later = [p for one in self.asking for c in self.cells[one.name] for p in c.points.values() if p.round > 0]
+        return bool(later) and all(point.train_seconds is None for point in later)
 
     @cached_property
     def from_baseline(self) -> list[Difference]:
@@ -190,7 +209,11 @@ class Comparison:
         cells = [] if full is None else self.cells[full.name]
         return cells[0].miou.mean if cells else None
 
-    def _against(self, of: Callable[[Strategy], Strategy | None]) -> list[Difference]:
+    def _against(
+        self,
+        of: Callable[[Strategy], Strategy | None],
+        value: Callable[[Point], float | None] = lambda point: point.miou,
+    ) -> list[Difference]:
         found = []
         for one in self.asking:
             reference = of(one)
@@ -202,8 +225,8 @@ class Comparison:
                     found.append(Difference(one, reference, cell.pixels, cell.round, None, word=word))
                     continue
                 other = self.cell(reference, cell.pixels)
-                pair = None if other is None else paired(_mious(cell.points), _mious(other.points))
-                word = SHARED if cell.is_shared else ""
+                pair = None if other is None else paired(_values(cell, value), _values(other, value))
+                word = SHARED if _is_shared(cell, other, reference) else ""
                 found.append(Difference(one, reference, cell.pixels, cell.round, pair, word=word))
         return _judged(found)
 
@@ -220,6 +243,12 @@ class Comparison:
             if value is not None:
                 found[seed] = value
         return found
+
+
+def _is_shared(cell: Cell, other: Cell | None, reference: Strategy) -> bool:
+    """Whether both are, or will be, the first round of runs alike in all that acts before the second."""
+    first = cell.is_shared and (other is None or other.is_shared)
+    return first and cell.strategy.shared == reference.shared
 
 
 def _judged(differences: Sequence[Difference]) -> list[Difference]:
@@ -246,8 +275,8 @@ def tested(differences: Iterable[Difference]) -> list[Difference]:
     return [one for one in differences if one.paired is not None and one.word not in (SHARED, REFERENCE, ONE_SEED, "")]
 
 
-def _mious(found: Mapping[int, Point]) -> dict[int, float | None]:
-    return {seed: point.miou for seed, point in found.items()}
+def _values(cell: Cell, value: Callable[[Point], float | None]) -> dict[int, float | None]:
+    return {seed: value(point) for seed, point in cell.points.items()}
 
 
 def _baseline(grouped: Grouped, name: str) -> Strategy:
@@ -256,18 +285,3 @@ def _baseline(grouped: Grouped, name: str) -> Strategy:
     if found is None:
         raise UserMistake(f"There is no strategy {name!r} to be the baseline{nearest(name, known)}.")
     return found
-
-
-def _budgets(pixels: Iterable[float]) -> list[float]:
-    """The budgets that runs stopped at, rising; values within half a percent are one, their median."""
-    budgets: list[list[float]] = []
-    for value in sorted(pixels):
-        if budgets and value <= budgets[-1][0] * ONE_BUDGET:
-            budgets[-1].append(value)
-        else:
-            budgets.append([value])
-    return [median(values) for values in budgets]
-
-
-def _budget_of(pixels: float, budgets: Sequence[float]) -> float:
-    return min(budgets, key=lambda budget: abs(budget - pixels))

@@ -135,6 +135,12 @@ def _published(axes: Axes, published: Sequence[Published], looks: dict[str, Styl
             axes.errorbar(x, y, [p.std or 0 for p in points], fmt=marker, lw=1, capsize=3, **look, label=label)
 
 
+def _lines_of_all(comparison: Comparison, published: Sequence[Published]) -> list[Published]:
+    """Published figures of full supervision."""
+    asking = {one.name for one in comparison.asking}
+    return [one for one in published if one.pixels_per_image is None and one.strategy not in asking]
+
+
 def _panels(
     comparison: Comparison,
     shown: Sequence[Strategy],
@@ -142,9 +148,10 @@ def _panels(
     labels: tuple[str, str],
     published: Sequence[Published],
 ) -> Figure:
-    """A panel a strategy, with random in it; the others stand behind in grey."""
+    """A panel a strategy, with random and full supervision in it; the others stand behind in grey."""
     looks = styles(comparison)
     randoms = {one.name for one in shown if one.is_random}
+    lines_of_all = _lines_of_all(comparison, published)
     own = [one for one in shown if one.name not in randoms] or list(shown)
     columns = 3 if len(own) < 13 else 4
     lines = -(-len(own) // columns)
@@ -161,14 +168,14 @@ def _panels(
         _full_lines(axes, comparison)
         _curve(axes, comparison.cells[one.name], where, looks[one.name], one.name, 0.01, 4.0)
         if labels[0] == PIXELS:
-            _published(axes, [p for p in published if p.strategy in (one.name, None)], looks)
+            _published(axes, [p for p in published if p.strategy in (one.name, None) or p in lines_of_all], looks)
             ticks = some(comparison.budgets)
             ticks = ticks[::2] if len(ticks) > MOST_PANEL_TICKS else ticks
             axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
         axes.set_title(wrapped(one.name), size=9, color=INK, parse_math=False)
     for axes in grid[len(own) :]:
         axes.remove()
-    grid = grid[: len(own)]
+    del grid[len(own) :]
     for axes in grid[-columns:]:  # not one for all: it would lie on the legend
         axes.set_xlabel(labels[0], size=8, color=INK)
     figure.supylabel(labels[1], size=10, color=INK)

@@ -9,7 +9,7 @@ import numpy as np
 
 from alseg.compare.comparison import Cell, Comparison, Difference, Published
 from alseg.compare.curves import MARKERS, PIXELS, SECONDS, Style, curves, evenly, legend, panels, styles, wrapped
-from alseg.compare.statistics import BETTER, REFERENCE, SHARED, WORSE
+from alseg.compare.statistics import BETTER, REFERENCE, SHARED, WORSE, Summary
 from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, MUTED, Drawn, canvas, some
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def draw(comparison: Comparison, published: Sequence[Published] = ()) -> Iterato
     """Every figure that there is something for."""
     scored = [cell for one in comparison.asking for cell in comparison.cells[one.name] if cell.miou.mean is not None]
     bars = "; bars: 95 % interval over seeds" if any(cell.miou.std is not None for cell in scored) else ""
-    if scored:
+    if scored and not comparison.only_asked:  # the shared first round alone says nothing of strategies
         caption = f"Mean IoU against labelled pixels{bars}."
         most = max(comparison.budgets, default=0.0) * 1.05  # figures of larger budgets are in the table
         near = [one for one in published if one.pixels_per_image is None or one.pixels_per_image <= most]
@@ -41,7 +41,9 @@ def draw(comparison: Comparison, published: Sequence[Published] = ()) -> Iterato
             )
             yield Drawn(f"difference-from-{name}", caption, forest(comparison, differences))
     if any(cell.mean(lambda p: p.classes) for cell in _all_cells(comparison)):
-        caption = "Distinct classes among an image's pixels of one asking, mean over images and seeds."
+        several = any(cell.classes.std is not None for cell in _all_cells(comparison))
+        caption = "Distinct classes among an image's pixels of one asking, mean over images and seeds"
+        caption += "; bars: 95 % interval over seeds." if several else "."
         yield Drawn("diversity", caption, diversity(comparison))
     if any(comparison.class_shares(one) for one in comparison.asking):
         yield Drawn("classes", "Of the pixels chosen after the first round, the % of each class.", classes(comparison))
@@ -100,16 +102,11 @@ def diversity(comparison: Comparison) -> Figure:
     budgets = [budgets[i] for i in evenly(len(budgets), 6)]
     figure, axes = canvas(7.2, 1.7 + 1.25 * ROW * max(2, len(shown)))
     for number, pixels in enumerate(budgets):
-        cells = [comparison.cell(one, pixels) for one in shown]
-        values = [cell.mean(lambda p: p.classes) if cell else None for cell in cells]
-        known = [(value, row) for row, value in enumerate(values) if value is not None]
-        look: dict[str, Any] = {
-            "color": COLOURS[number % len(COLOURS)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "ls": "",
-        }
+        found = [(row, cell.classes) for row, one in enumerate(shown) if (cell := comparison.cell(one, pixels))]
+        known = [(row, classes) for row, classes in found if classes.mean is not None]
         if known:
-            axes.plot(*zip(*known, strict=True), **look, ms=7, mfc="none", mew=1.6, label=f"asked up to {pixels:.4g}")
+            shift = 0.08 * (number - (len(budgets) - 1) / 2)  # so that bars stand below one another
+            _classes_at(axes, number, [(row + shift, classes) for row, classes in known], f"asked up to {pixels:.4g}")
     first = [c.mean(lambda p: p.classes) for one in shown for c in comparison.cells[one.name] if c.is_shared]
     drawn = [value for value in first if value is not None]
     if drawn:
@@ -120,6 +117,16 @@ def diversity(comparison: Comparison) -> Figure:
     axes.set_xlabel("distinct classes per image")
     legend(figure, [axes])
     return figure
+
+
+def _classes_at(axes: Axes, number: int, found: Sequence[tuple[float, Summary]], label: str) -> None:
+    """A budget's markers, with their intervals: (row, classes)."""
+    means = [classes.mean or 0.0 for _, classes in found]
+    halves = [0.0 if s.low is None or s.mean is None else s.mean - s.low for _, s in found]
+    look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "fmt": MARKERS[number % len(MARKERS)]}
+    bars = halves if any(halves) else None
+    rows = [row for row, _ in found]
+    axes.errorbar(means, rows, xerr=bars, **look, ms=7, mfc="none", mew=1.6, elinewidth=1.1, capsize=2, label=label)
 
 
 def classes(comparison: Comparison) -> Figure:

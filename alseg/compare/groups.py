@@ -6,19 +6,19 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from alseg.compare.measures import images, is_picked
 from alseg.config import PIECES, flatten
 from alseg.errors import UserMistake
 from alseg.report.reading import RunView
-from alseg.store import IMAGES, SETTINGS, START, RunFolder
+from alseg.store import SETTINGS, START
 
 ASKERS = ("acquirer", "selector")
 # they say where, how and how long it was computed, and change no result at a budget
 IDLE = {"seed", "report", "cache", "device", "deterministic", "keep_models", "recipe", "rounds", "budget"} | {
-    *("train.workers", "query.batch_size", "evaluate.batch_size")
+    *("train.workers", "train.cuda_graph", "query.batch_size", "evaluate.batch_size")
 }
 ASKING = {"first_pixels", "pixels_per_round", "pool_pixels_per_round", "cap", "start_from", "oracle", "query.size"}
 ALL_PIXELS = "all pixels"
@@ -52,10 +52,10 @@ class Strategy:
         """The settings besides the acquirer's and selector's."""
         return frozenset((k, v) for k, v in self.settings.items() if k.partition(".")[0] not in ASKERS)
 
-    @property
-    def training(self) -> frozenset[tuple[str, str]]:
-        """Of these, the ones that full supervision has too."""
-        return frozenset((k, v) for k, v in self.shared if not _is_asking(k))
+    def trains_like(self, full: Strategy) -> bool:
+        """Whether full supervision is trained like it: alike in all settings that both have."""
+        keys = [key for key, _ in self.shared if key in full.settings and not _is_asking(key)]
+        return all(self.settings[key] == full.settings[key] for key in keys)
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,20 @@ class Grouped:
         return next((one for one in self.strategies if one.is_random and one.shared == strategy.shared), None)
 
     def full_of(self, strategy: Strategy) -> Strategy | None:
-        """The full supervision with a strategy's training settings; the only one there is serves all."""
-        full = [one for one in self.strategies if one.is_full]
-        alike = [one for one in full if one.training == strategy.training]
-        return alike[0] if alike else full[0] if len(full) == 1 else None
+        """The full supervision that is trained like a strategy; where several are, that with most in common."""
+        alike = [one for one in self.strategies if one.is_full and strategy.trains_like(one)]
+        return max(alike, key=lambda one: len(one.shared & strategy.shared), default=None)
 
 
 def group(views: Sequence[RunView], random: Mapping[str, str], names: Mapping[str, str] | None = None) -> Grouped:
     """Group runs into strategies and name them.
 
-    random: the pieces that make the random baseline (kind -> name). names: a run folder's resolved path -> the
-    name its strategy was given. Raises UserMistake where datasets, classes or evaluation images differ.
+    random: the pieces that make the random baseline (kind -> name); its acquirer draws, whatever selects. names:
+    a run folder's resolved path -> the name its strategy was given. Raises UserMistake where datasets, classes or
+    evaluation images differ.
     """
     _check_comparable(views)
-    one_pool = len({_images(view)[0] for view in views}) == 1
+    one_pool = len({images(view)[0] for view in views}) == 1
     found: dict[tuple[tuple[str, str], ...], list[RunView]] = defaultdict(list)
     for view in sorted(views, key=lambda view: str(view.folder.path)):
         found[tuple(sorted(identity(view, one_pool).items()))].append(view)
@@ -97,9 +97,8 @@ def group(views: Sequence[RunView], random: Mapping[str, str], names: Mapping[st
         kept, said = _one_a_seed(runs)
         warnings += said
         full = dict(settings).get("labels") == "all"
-        is_random = not full and all(dict(settings).get(kind) == name for kind, name in random.items())
-        strategies.append(Strategy("", dict(settings), kept, bool(random) and is_random, full))
-    named = _named(strategies, names or {})
+        strategies.append(Strategy("", dict(settings), kept, is_full=full))
+    named = _named(_with_chance(strategies, random, names or {}), names or {})
     for strategy in named:
         warnings += _said_of_names(strategy, names or {})
     order = sorted(named, key=lambda one: (one.is_full, not one.is_random, one.name))
@@ -125,7 +124,7 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
     if one_pool:
         flat = {key: value for key, value in flat.items() if not key.startswith("dataset.")}
     else:
-        flat["training images"] = _images(view)[0][:12]
+        flat["training images"] = images(view)[0][:12]
     if flat.get("labels") == "all":  # nothing is asked
         flat = {key: value for key, value in flat.items() if key.partition(".")[0] not in ASKERS}
         flat = {key: value for key, value in flat.items() if not _is_asking(key)} | {"labels": "all"}
@@ -140,19 +139,17 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _images(view: RunView) -> tuple[str, str]:
-    """Digests of the training images and of those evaluated on: names, sizes and masks."""
-    path = view.folder.path / IMAGES
-    return _digests(view.folder, path.stat().st_mtime_ns if path.exists() else 0)
-
-
-@lru_cache(maxsize=4096)
-def _digests(folder: RunFolder, changed: int) -> tuple[str, str]:
-    of: dict[bool, list[Any]] = {True: [], False: []}
-    for line in folder.images():
-        of[line["split"] == "train"].append((line["image"], line["height"], line["width"], line["mask"]))
-    train, held_out = (hashlib.sha256(repr(sorted(lines, key=repr)).encode()).hexdigest() for lines in of.values())
-    return train, held_out
+def _with_chance(strategies: Sequence[Strategy], random: Mapping[str, str], names: Mapping[str, str]) -> list[Strategy]:
+    """The strategies with the random baselines marked: one for each set of other settings."""
+    found: dict[frozenset[tuple[str, str]], Strategy] = {}
+    for one in strategies:
+        recipe = all(one.settings.get(kind) == name for kind, name in random.items())
+        drawn = one.settings.get("acquirer") == random.get("acquirer") and not _given(one, names)
+        if not random or one.is_full or not (recipe or (drawn and not any(map(is_picked, one.runs.values())))):
+            continue
+        if recipe or one.shared not in found:
+            found[one.shared] = one
+    return [replace(one, is_random=found.get(one.shared) is one) for one in strategies]
 
 
 def _check_comparable(views: Sequence[RunView]) -> None:
@@ -162,7 +159,7 @@ def _check_comparable(views: Sequence[RunView]) -> None:
         "datasets": lambda view: view.piece("dataset"),
         "classes": lambda view: view.classes,
         "evaluation splits": lambda view: view.record.get("split"),
-        "evaluation images": lambda view: _images(view)[1],
+        "evaluation images": lambda view: images(view)[1],
     }
     first = views[0]
     for what, told in evaluated.items():

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from alseg.errors import AlsegError
 from alseg.report.reading import RunView
-from alseg.store import read_lines
+from alseg.store import IMAGES, RunFolder, read_lines
 
 ASKED = "asked.json"  # a round that was asked and not trained
 CELLS = 64  # a side of the grid on which uniform draws are summed
 FINEST = 200  # pixels an image, beyond which that grid is too coarse
+ONE_BUDGET = 1.005  # pixels per image that differ by less are one budget
 LOOKED_AT = 50  # labels, to see whether a person's time is among them
 
 
@@ -50,6 +53,28 @@ class Point:
     def seconds(self) -> float | None:
         """Training and choosing; None where the round was not trained."""
         return None if self.train_seconds is None else self.train_seconds + (self.acquire_seconds or 0)
+
+
+def is_picked(view: RunView) -> bool:
+    """Whether somebody picks the pixels, a person or one simulated: the questions after the first round have none."""
+    path = view.folder.path / "rounds" / "01" / "questions.jsonl"
+    return path.exists() and any(line["y"] is None for line in read_lines(path))
+
+
+def images(view: RunView) -> tuple[str, str]:
+    """Digests of the training images and of those evaluated on: names, sizes, pixels and masks."""
+    path = view.folder.path / IMAGES
+    return _digests(view.folder, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=4096)
+def _digests(folder: RunFolder, changed: int) -> tuple[str, str]:
+    of: dict[bool, list[Any]] = {True: [], False: []}
+    for line in folder.images():
+        what = [line["image"], line["height"], line["width"], line["mask"], line.get("pixels")]
+        of[line["split"] == "train"].append(what)
+    train, held_out = (hashlib.sha256(repr(sorted(lines, key=repr)).encode()).hexdigest() for lines in of.values())
+    return train, held_out
 
 
 def points(view: RunView) -> list[Point]:
@@ -113,6 +138,22 @@ def _labelling_seconds(view: RunView) -> list[float] | None:
             return None
     minutes = view.labelling_minutes()
     return None if minutes is None else [60 * value for value in minutes]
+
+
+def budgets_of(pixels: Iterable[float]) -> list[float]:
+    """The budgets that runs stopped at, rising; values within half a percent are one, their median."""
+    budgets: list[list[float]] = []
+    for value in sorted(pixels):
+        if budgets and value <= budgets[-1][0] * ONE_BUDGET:
+            budgets[-1].append(value)
+        else:
+            budgets.append([value])
+    return [median(values) for values in budgets]
+
+
+def budget_of(pixels: float, budgets: Sequence[float]) -> float:
+    """The nearest budget."""
+    return min(budgets, key=lambda budget: abs(budget - pixels))
 
 
 def class_shares(points: Iterable[Point]) -> dict[str, float]:

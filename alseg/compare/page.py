@@ -19,6 +19,8 @@ from alseg.compare.tables import (
     cost_rows,
     difference_rows,
     differences_csv,
+    diversity_csv,
+    diversity_rows,
     markdown,
     miou_rows,
     published_rows,
@@ -88,6 +90,7 @@ def _tables(comparison: Comparison, published: Sequence[Published], title: str, 
         "summary.csv": summary_csv(comparison),
         "differences.csv": differences_csv(comparison),
         "area.csv": area_csv(comparison),
+        "diversity.csv": diversity_csv(comparison),
         "summary.md": "\n\n".join(part.rstrip("\n") for part in parts) + "\n",
     }
 
@@ -106,6 +109,7 @@ def _sections(comparison: Comparison, published: Sequence[Published]) -> list[tu
     if baseline is not None:
         heading = f"Differences in area from {baseline.name}, points of mean IoU"
         found += [(heading, difference_rows(comparison.area_differences(lambda _: baseline)))]
+    found += [("Distinct classes per image, and their difference from random", diversity_rows(comparison))]
     found += [("Diversity and cost", cost_rows(comparison))]
     found += [("Published figures beside these", published_rows(comparison, published))]
     return [(heading, rows) for heading, rows in found if len(rows) > 1]

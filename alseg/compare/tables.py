@@ -9,7 +9,7 @@ from typing import Any
 
 from alseg.compare.comparison import GOAL, Cell, Comparison, Difference, Published
 from alseg.compare.groups import Strategy
-from alseg.compare.statistics import REFERENCE, SHARED, Summary
+from alseg.compare.statistics import REFERENCE, SHARED, Paired, Summary
 
 Rows = list[list[str]]
 
@@ -27,6 +27,11 @@ AREA = (
     *("strategy", "acquirer", "selector", "from_pixels", "to_pixels", "seeds", "area_mean", "area_std", "area_low"),
     *("area_high", "difference", "difference_low", "difference_high", "p_value", "p_holm", "verdict", "seeds_needed"),
     "pixels_for_95_percent",
+)
+DIVERSITY = (
+    *("strategy", "acquirer", "selector", "round", "pixels_per_image", "seeds", "classes_mean", "classes_std"),
+    *("classes_low", "classes_high", "pairs", "difference", "difference_low", "difference_high", "p_value", "p_holm"),
+    "verdict",
 )
 
 
@@ -90,6 +95,25 @@ def area_csv(comparison: Comparison) -> str:
         row["verdict"] = REFERENCE if one.strategy.is_random else row.get("verdict")
         rows.append(row | {"pixels_for_95_percent": comparison.nearly_full_at(one.strategy)})
     return _csv(AREA, rows)
+
+
+def diversity_csv(comparison: Comparison) -> str:
+    """A row a strategy and budget: distinct classes per image and their difference from random's."""
+    return _csv(DIVERSITY, (_diversity_row(cell, one) for cell, one in _diversity(comparison)))
+
+
+def _diversity(comparison: Comparison) -> list[tuple[Cell, Difference | None]]:
+    """The budgets at which classes were counted, each with its difference from random."""
+    from_random = {(one.strategy.name, one.pixels): one for one in comparison.classes_from_random}
+    cells = [cell for one in comparison.asking for cell in comparison.cells[one.name] if cell.classes.seeds]
+    return [(cell, from_random.get((cell.strategy.name, cell.pixels))) for cell in cells]
+
+
+def _diversity_row(cell: Cell, one: Difference | None) -> dict[str, Any]:
+    row = {**_pieces(cell.strategy), "round": cell.round, "pixels_per_image": round(cell.pixels, 4)}
+    row |= {"seeds": cell.classes.seeds, **_summarised("classes", cell.classes)}
+    row |= {"pairs": one.paired.pairs if one and one.paired else 0, **_tested(one)}
+    return {key: value for key, value in row.items() if key in DIVERSITY}
 
 
 def _pieces(strategy: Strategy) -> dict[str, Any]:
@@ -187,6 +211,24 @@ def cost_rows(comparison: Comparison) -> Rows:
     return rows
 
 
+def diversity_rows(comparison: Comparison) -> Rows:
+    """The same for the page."""
+    rows = [["strategy", "px/image", "seeds", "classes", "difference", "95 % interval", "p", "p (Holm)", "verdict"]]
+    for cell, one in _diversity(comparison):
+        found = None if one is None or one.word == SHARED else one.paired
+        mean = number(cell.classes.mean, 2) + ("" if cell.classes.std is None else f" ± {cell.classes.std:.2f}")
+        row = [cell.strategy.name, f"{cell.pixels:.4g}", str(cell.classes.seeds), mean]
+        row += ["-" if found is None else f"{found.mean:+.2f}", class_interval(found)]
+        p_values = [p_text(found.p), p_text(one.p_holm)] if found and one else ["-", "-"]
+        rows.append([*row, *p_values, one.word if one else ""])
+    return rows
+
+
+def class_interval(found: Paired | None) -> str:
+    """Of a difference in classes per image."""
+    return "-" if found is None or found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
+
+
 def published_rows(comparison: Comparison, published: Sequence[Published]) -> Rows:
     """Published figures beside ours at the same budget, last epoch and, where watched, best epoch on test."""
     rows = [["strategy", "px/image", "published %", "ours %", "ours, best epoch on test %", "source", "protocol"]]
@@ -197,7 +239,8 @@ def published_rows(comparison: Comparison, published: Sequence[Published]) -> Ro
             near = [c for c in comparison.cells[named.name] if abs(c.pixels / one.pixels_per_image - 1) < 0.005]
             cell = near[0] if near else None
         elif one.pixels_per_image is None:
-            full = named if named is not None and named.is_full else next(iter(comparison.full), None)
+            full = next(iter(comparison.full), None) if one.strategy is None else named
+            full = full if full is not None and full.is_full else None
             cell = next(iter(comparison.cells[full.name]), None) if full else None
         paper = None if cell is None else cell.mean(lambda p: p.paper_miou)
         said = f"{one.miou:.1f}" + ("" if one.std is None else f" ± {one.std:.1f}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from alseg.compare.comparison import Comparison, Difference, tested
+from alseg.compare.comparison import FEWER, MORE, Cell, Comparison, Difference, tested
 from alseg.compare.statistics import BETTER, ONE_SEED, SAME, SHARED, WORSE
+from alseg.compare.tables import class_interval
 
 MOST_NAMED = 4
 
@@ -15,10 +16,13 @@ def conclusions(comparison: Comparison) -> list[str]:
     said = []
     baseline = comparison.baseline
     of_random, of_baseline = comparison.grouped.random_of, lambda _: baseline
+    if comparison.only_asked:
+        said += _on_diversity(comparison)
     if comparison.from_random:
-        said += _on(comparison.from_random, "random") + _on_areas(comparison.area_differences(of_random), "random")
+        said += _on(_seen(comparison, comparison.from_random), "random")
+        said += _on_areas(comparison.area_differences(of_random), "random")
     if baseline is not None:
-        said += _on(comparison.from_baseline, baseline.name)
+        said += _on(_seen(comparison, comparison.from_baseline), baseline.name)
         said += _on_areas(comparison.area_differences(of_baseline), baseline.name)
     without = [o.name for o in comparison.asking if comparison.grouped.random_of(o) is None]
     if without:
@@ -27,6 +31,43 @@ def conclusions(comparison: Comparison) -> list[str]:
     if missing:
         said.append(f"No round is finished yet in {_list(missing)}.")
     return said or ["There is nothing to compare with: one strategy, and no random baseline."]
+
+
+def _seen(comparison: Comparison, differences: Sequence[Difference]) -> list[Difference]:
+    """Those to speak of: rounds that were only asked have no mean IoU, and need no excuse."""
+    return [one for one in differences if one.paired or not comparison.only_asked]
+
+
+def _on_diversity(comparison: Comparison) -> list[str]:
+    """A sentence a strategy and budget that was asked, on the distinct classes per image."""
+    differences = comparison.classes_from_random
+    found = {(one.strategy.name, one.pixels): one for one in differences}
+    cells = [cell for one in comparison.asking for cell in comparison.cells[one.name] if cell.round > 0]
+    said = ["Nothing was trained after the first round: what is compared is what was asked."]
+    said += [_classes(c, found.get((c.strategy.name, c.pixels))) for c in cells if c.classes.mean is not None]
+    count = len(tested(differences))
+    return said + ([_corrected(count, "random", "have more or fewer classes")] if count else [])
+
+
+def _classes(cell: Cell, one: Difference | None) -> str:
+    seeds = f"{cell.classes.seeds} seed{'s' if cell.classes.seeds > 1 else ''}"
+    said = f"Asked up to {cell.pixels:.4g} pixels an image, {cell.strategy.name} has {cell.classes.mean:.2f} distinct "
+    said += f"classes among an image's pixels of that asking (mean of {seeds})"
+    if one is None or one.paired is None:
+        return f"{said}."
+    if one.paired.low is None:
+        return f"{said}, {one.paired.mean:+.2f} from random in the one seed in common: nothing can be said on that."
+    words = {MORE: f"{MORE} than random", FEWER: f"{FEWER} than random"}.get(
+        one.word, "not distinguishable from random"
+    )
+    return f"{said}: {words} ({one.paired.mean:+.2f}, 95 % interval {class_interval(one.paired)})."
+
+
+def _corrected(count: int, reference: str, outcome: str) -> str:
+    return (
+        f"{count} comparison{'s' if count > 1 else ''} with {reference} {'are' if count > 1 else 'is'} made; "
+        f"the chance that chance alone makes even one of them {outcome} is held to 5 % (Holm)."
+    )
 
 
 def _on(differences: Sequence[Difference], reference: str) -> list[str]:
@@ -47,11 +88,7 @@ def _on(differences: Sequence[Difference], reference: str) -> list[str]:
     if apart:
         said.append(f"{_list(apart)}: no seed and budget in common with {reference} after the first round.")
     if judged:
-        said.append(
-            f"{len(judged)} comparison{'s' if len(judged) > 1 else ''} with {reference} "
-            f"{'are' if len(judged) > 1 else 'is'} made; the chance that chance alone makes even one of them "
-            "better or worse is held to 5 % (Holm)."
-        )
+        said.append(_corrected(len(judged), reference, "better or worse"))
     return said
 
 
