@@ -189,7 +189,8 @@ class Registry:
     def _modified(self, kind: str, name: str, inner: str) -> Piece:
         modifier = self._found(kind, name)
         if not modifier.is_modifier:
-            raise UserMistake(f"The {kind} {name!r} modifies no other{self._nearest(kind, f'{name}:')}.")
+            whole, near = f"{name}:{inner}", self._nearest(kind, f"{name}:")
+            raise UserMistake(f"There is no {kind} {whole!r}: {name!r} modifies no other{near}.")
         if not inner:
             raise _alone(kind, name)
         return replace(modifier, name=f"{name}:{inner}", inner=self.find(kind, inner))

@@ -104,15 +104,14 @@ def test_a_fast_copy_says_the_same():
 
 
 def test_its_members_start_apart_and_the_first_as_one_alone(registry: Registry):
-    from alseg.config import Choice
-    from alseg.models import fresh_model
+    from alseg.config import resolve
+    from alseg.models import Models
 
-    options = {"encoder": "test_resnet.r160_in1k", "weights": "none", "channels": 8}
+    options = {"model.encoder": "test_resnet.r160_in1k", "model.weights": "none", "model.channels": 8, "seed": 1}
     made = {}
-    for name, more in (("deeplabv3plus", {}), ("ensemble:deeplabv3plus", {"members": 3})):
-        piece = registry.find("model", name)
-        choice = Choice(name, piece.resolve(options | more))
-        made[name] = fresh_model(piece, choice, 4, CPU, seed=1, round=2)
+    for name, more in (("deeplabv3plus", {}), ("ensemble:deeplabv3plus", {"model.members": 3})):
+        config = resolve(registry, options | more, {"model": name}).config
+        made[name] = Models(registry, config, 4, CPU).fresh(2)
     plain, joint = made.values()
     weights = [member.classifier.weight for member in joint.members]
     assert torch.equal(weights[0], plain.classifier.weight)

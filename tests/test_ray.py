@@ -56,7 +56,7 @@ def jobs_of(registry: Registry, root: Path, out: str, **settings: str) -> list[J
     if not (root / "data").exists():
         write_camvid(root / "data")
     flags = {**SETTINGS, "dataset.data": str(root / "data"), **settings}
-    request = understood(None, flags, acquirers="margin", selectors="topk", seeds="1")
+    request = understood((), flags, acquirers="margin", selectors="topk", seeds="1")
     return plan(cells(registry, request.grid, request.toml, request.flags), root / out)
 
 
