@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from alseg.cli.run_command import SETTING
 from alseg.plugins import Registry
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ alseg compare --acquirers margin,entropy,least-confidence --selectors uniform-th
 
 alseg compare --dataset camvid --data CAMVID --acquirers margin,entropy --seeds 5 --out comparisons/camvid
 
-alseg compare --config examples/paper/figure2.toml --data CAMVID --weights FILE --out comparisons/figure2
+alseg compare --config examples/paper/figure2-left.toml --data CAMVID --weights FILE --out comparisons/figure2
 
 alseg compare --axis train.epochs=12,50 --axis pixels_per_round=1,5,10 --seeds 3
 
@@ -30,6 +31,11 @@ alseg compare runs/margin-* runs/random-* --out comparisons/mine
 """
 
 
+# flags that are the settings of all runs
+OF_RUNS = (
+    *("dataset", "data", "classes", "split", "protocol", "model", "encoder", "weights", "oracle"),
+    *("first_pixels", "pixels_per_round", "budget", "rounds", "size", "device"),
+)
 ALONE = ("runs", "baseline", "out", "as_json")  # what goes with runs that are there
 
 
@@ -61,10 +67,21 @@ def compare(
     ),
     dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=RUN),
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=RUN),
-    weights: str = typer.Option(None, metavar="FILE|none|default", help="Of the encoder.", rich_help_panel=RUN),
-    size: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=RUN),
-    rounds: str = typer.Option(None, metavar="N", help="Trainings of a run, at most.", rich_help_panel=RUN),
+    classes: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them.", rich_help_panel=RUN),
     split: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=RUN),
+    protocol: str = typer.Option(
+        None, metavar="honest|paper", help="paper: also the best epoch on test.", rich_help_panel=RUN
+    ),
+    model: str = typer.Option(None, help="A model's name.", rich_help_panel=RUN),
+    encoder: str = typer.Option(None, metavar="TIMM_NAME", help="The model's encoder.", rich_help_panel=RUN),
+    weights: str = typer.Option(None, metavar="FILE|none|default", help="Its weights.", rich_help_panel=RUN),
+    oracle: str = typer.Option(None, help="What labels the pixels.", rich_help_panel=RUN),
+    first_pixels: str = typer.Option(None, metavar="N", help="Pixels an image, round 0.", rich_help_panel=RUN),
+    pixels_per_round: str = typer.Option(None, metavar="N", help="And in later rounds.", rich_help_panel=RUN),
+    budget: str = typer.Option(None, metavar="N", help="And in all.", rich_help_panel=RUN),
+    rounds: str = typer.Option(None, metavar="N", help="Trainings of a run, at most.", rich_help_panel=RUN),
+    size: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=RUN),
+    device: str = typer.Option(None, metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=RUN),
     option: list[str] = typer.Option(
         [], "-o", metavar="KEY=VALUE", help="Any setting of the runs. May be repeated.", rich_help_panel=RUN
     ),
@@ -107,8 +124,11 @@ def compare(
             raise UserMistake(f"{flag} is for a grid of runs to be made, and runs that are there were given.")
         _show(compare_runs(runs, out, baseline=baseline and spaced(baseline), registry=registry), as_json)
         return
-    flags = {"dataset": dataset, "dataset.data": data, "model.weights": weights, "size": size, "rounds": rounds}
-    flags = {name: value for name, value in (flags | {"split": split}).items() if value is not None}
+    flags = {
+        SETTING.get(name, name): value
+        for name, value in context.params.items()
+        if name in OF_RUNS and value is not None
+    }
     request = understood(
         config,
         flags | parse_assignments(option),
