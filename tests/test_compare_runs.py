@@ -227,9 +227,9 @@ def test_a_baseline_that_is_not_there_costs_no_page(study, cli, data):
     out, _, _ = study
     words = ("compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--out", out)
     spelt = cli(*words, "--baseline", "margin,topk-then-uniform")
-    assert spelt.code == 0 and "no strategy" not in (out / "comparison.html").read_text(), spelt.err
+    assert spelt.code == 0 and "There is no strategy" not in (out / "comparison.html").read_text(), spelt.err
     wrong = cli(*words, "--baseline", "margni")
-    assert wrong.code == 0 and "no strategy" in (out / "comparison.html").read_text()
+    assert wrong.code == 0 and "There is no strategy" in (out / "comparison.html").read_text()
     (out / "study.toml").write_text("[[compare.published]]\nmiou = 3\n")
     one_sentence(cli(*words, "--config", out / "study.toml"), "[[compare.published]] takes")
 
