@@ -253,12 +253,21 @@ def test_nothing_goes_on_when_the_parent_ends(two_nodes, tmp_path, number):
     write_camvid(tmp_path / "data")
     words = [sys.executable, "-c", DRIVER, str(tmp_path), two_nodes]
     path = os.pathsep.join(map(str, (ROOT, ROOT / "plugins", ROOT / "tests")))
-    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE) as parent:
-        writer = within(120, lambda: next((tmp_path / "out" / "first-rounds").glob("*/.writer"), None))
-        process = int(within(10, writer.read_text).split()[1])
-        parent.send_signal(number)
-        within(20, lambda: not Path(f"/proc/{process}").exists())
-        parent.wait(30)
+    with subprocess.Popen(
+        words,
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.DEVNULL,
+        # a suite in the background ignores SIGINT, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as parent:
+        try:
+            writer = within(120, lambda: next((tmp_path / "out" / "first-rounds").glob("*/.writer"), None))
+            process = int(within(10, writer.read_text).split()[1])
+            parent.send_signal(number)
+            within(20, lambda: not Path(f"/proc/{process}").exists())
+            parent.wait(30)
+        finally:
+            parent.kill()
 
 
 def within(seconds: float, look: Callable[[], Any]) -> Any:
