@@ -25,3 +25,9 @@ class Waiting(AlsegError):
     """The run waits for answers that are not in yet."""
 
     exit_code = 3
+
+
+def disk_sentence(error: OSError) -> str:
+    """What the operating system refused, and where."""
+    place = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{place}. Whatever was finished before is kept."

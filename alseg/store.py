@@ -67,6 +67,21 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A hidden folder to be filled, which then appears as `path` at once; nothing stays of it where that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        os.chmod(fresh, 0o755)
+        yield fresh
+        os.rename(fresh, path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+
+
 class RunFolder:
     """A run on disk. One process writes, holding `lock`; readers take no lock."""
 
@@ -88,24 +103,16 @@ class RunFolder:
         refuse_occupied(path)
         path = path.resolve() if path.is_symlink() else path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-            try:
-                os.chmod(fresh, 0o755)
+            with appearing(path) as fresh:
                 (fresh / "rounds").mkdir()
                 write_lines(fresh / IMAGES, images)
                 if start is not None:
                     write_whole(fresh / START, start)
-                write_whole(fresh / SETTINGS, _as_toml(settings))
-                os.rename(fresh, path)
-            except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
-                raise
+                write_toml(fresh / SETTINGS, settings)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
             raise UserMistake(f"Cannot create the run {path}: {error.strerror}; give another --out.") from error
-        _sync_folder(path.parent)
         return cls(path)
 
     @contextlib.contextmanager
@@ -128,7 +135,7 @@ class RunFolder:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Replace run.toml."""
-        write_whole(self.path / SETTINGS, _as_toml(settings))
+        write_toml(self.path / SETTINGS, settings)
 
     def _sweep(self, older: float = 60.0) -> None:
         """Remove temporary files that a killed process left, not what a report may be writing now."""
@@ -280,8 +287,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _as_toml(settings: Mapping[str, Any]) -> bytes:
-    return tomli_w.dumps(dict(settings)).encode()
+def write_toml(path: Path, table: Mapping[str, Any]) -> None:
+    """A TOML file, whole."""
+    write_whole(path, tomli_w.dumps(dict(table)).encode())
 
 
 T = TypeVar("T")

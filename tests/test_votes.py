@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from itertools import islice
 from pathlib import Path
@@ -43,6 +44,19 @@ def half_answered(folder: RunFolder):
 
 def names_of(round) -> dict[str, str | None]:
     return {label.item: label.name for label in round.answered()}
+
+
+@contextlib.contextmanager
+def annotating(run):
+    """Ann's client of the page on a waiting run, and the work behind it."""
+    listening = Listening()
+    work = Working(
+        lambda: annotate(
+            RunFolder(run), registry=load_plugins(), attendance=Attendance(browser=False), progress=listening
+        )
+    )
+    with httpx.Client(base_url=listening.address(), timeout=30, headers={"x-alseg-who": "ann"}) as client:
+        yield client, work
 
 
 def test_a_round_says_how_many_questions_need_another_person(folder):
@@ -167,13 +181,7 @@ def test_repetitions_that_are_left_are_waited_for(cli, camvid, tmp_path, monkeyp
         outcome = cli("resume", run)
         assert outcome.code == 3 and "asked again, of ann" in outcome.err and not (run / "labels.jsonl").exists()
         assert cli("annotate", run).code == 3
-    listening = Listening()
-    work = Working(
-        lambda: annotate(
-            RunFolder(run), registry=load_plugins(), attendance=Attendance(browser=False), progress=listening
-        )
-    )
-    with httpx.Client(base_url=listening.address(), timeout=30, headers={"x-alseg-who": "ann"}) as client:
+    with annotating(run) as (client, work):
         state = client.get("/api/state").json()
         image = state["queue"][0]["image"]
         assert client.get(f"/api/points/{image}").json() == [], "its own answer does not sway"
@@ -212,13 +220,7 @@ def test_ctrl_c_after_the_last_answer_loses_nothing(cli, camvid, tmp_path, monke
 def test_who_is_alone_at_the_page_is_told(cli, camvid, tmp_path):
     run = tmp_path / "run"
     waiting_run(cli, camvid, run, "trust.overlap=1")
-    listening = Listening()
-    work = Working(
-        lambda: annotate(
-            RunFolder(run), registry=load_plugins(), attendance=Attendance(browser=False), progress=listening
-        )
-    )
-    with httpx.Client(base_url=listening.address(), timeout=30, headers={"x-alseg-who": "ann"}) as client:
+    with annotating(run) as (client, work):
         state = client.get("/api/state").json()
         assert state["queue"] == [] and "12 questions need another person (12 with 1 of 2 votes)" in state["message"]
         assert "--close-votes" in state["message"]

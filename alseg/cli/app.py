@@ -29,7 +29,7 @@ from alseg.cli import (
     resume_command,
     run_command,
 )
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import AlsegError, UserMistake, disk_sentence
 from alseg.plugins import Registry, load_plugins
 
 EPILOG = """Examples:
@@ -143,8 +143,7 @@ def run_cli(words: list[str]) -> int:
     except OSError as error:
         if error.strerror is None:
             return _unexpected(error)
-        place = f": {error.filename}" if error.filename else ""
-        _say(f"{error.strerror}{place}. Whatever was finished before is kept.")
+        _say(disk_sentence(error))
         return 2 if error.errno in MISTAKES else 1
     except Exception as error:
         return _unexpected(error)

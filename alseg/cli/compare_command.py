@@ -10,11 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from alseg.cli.run_command import SETTING
+from alseg.cli.run_flags import (
+    BUDGET,
+    CLASSES,
+    DATA,
+    DATASET,
+    DEVICE,
+    ENCODER,
+    FIRST_PIXELS,
+    MODEL,
+    ORACLE,
+    PIXELS_PER_ROUND,
+    PROTOCOL,
+    ROUNDS,
+    SETTING,
+    SIZE,
+    SPLIT,
+    WEIGHTS,
+)
 from alseg.plugins import Registry
 
 if TYPE_CHECKING:
-    from alseg.compare.running import Comparison
+    from alseg.compare.running import Compared
 
 GRID, RUN, WHERE = "What varies", "What does not", "Where and how"
 EPILOG = """Examples:
@@ -65,23 +82,21 @@ def compare(
         help="Settings as TOML, the grid in a table `compare`; repeatable.",
         rich_help_panel=RUN,
     ),
-    dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=RUN),
-    data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=RUN),
-    classes: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them.", rich_help_panel=RUN),
-    split: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=RUN),
-    protocol: str = typer.Option(
-        None, metavar="honest|paper", help="paper: also the best epoch on test.", rich_help_panel=RUN
-    ),
-    model: str = typer.Option(None, help="A model's name.", rich_help_panel=RUN),
-    encoder: str = typer.Option(None, metavar="TIMM_NAME", help="The model's encoder.", rich_help_panel=RUN),
-    weights: str = typer.Option(None, metavar="FILE|none|default", help="Its weights.", rich_help_panel=RUN),
-    oracle: str = typer.Option(None, help="What labels the pixels.", rich_help_panel=RUN),
-    first_pixels: str = typer.Option(None, metavar="N", help="Pixels an image, round 0.", rich_help_panel=RUN),
-    pixels_per_round: str = typer.Option(None, metavar="N", help="And in later rounds.", rich_help_panel=RUN),
-    budget: str = typer.Option(None, metavar="N", help="And in all.", rich_help_panel=RUN),
-    rounds: str = typer.Option(None, metavar="N", help="Trainings of a run, at most.", rich_help_panel=RUN),
-    size: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=RUN),
-    device: str = typer.Option(None, metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=RUN),
+    dataset: str = DATASET,
+    data: str = DATA,
+    classes: str = CLASSES,
+    split: str = SPLIT,
+    protocol: str = PROTOCOL,
+    model: str = MODEL,
+    encoder: str = ENCODER,
+    weights: str = WEIGHTS,
+    oracle: str = ORACLE,
+    first_pixels: str = FIRST_PIXELS,
+    pixels_per_round: str = PIXELS_PER_ROUND,
+    budget: str = BUDGET,
+    rounds: str = ROUNDS,
+    size: str = SIZE,
+    device: str = DEVICE,
     option: list[str] = typer.Option(
         [], "-o", metavar="KEY=VALUE", help="Any setting of the runs. May be repeated.", rich_help_panel=RUN
     ),
@@ -176,7 +191,7 @@ def _live(as_json: bool) -> Iterator[Any]:
         yield live
 
 
-def _show(result: Comparison, as_json: bool) -> None:
+def _show(result: Compared, as_json: bool) -> None:
     """The table of strategies and budgets and where the page is; then what failed."""
     if as_json:
         typer.echo(json.dumps({"comparison": str(result.page), "summary": result.rows, "failed": result.failed}))

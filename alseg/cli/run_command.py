@@ -8,9 +8,30 @@ from typing import Any
 import typer
 
 from alseg.cli.attendance import ATTENDANCE, BROWSER, HOST, PORT, WAIT, attendance_of
+from alseg.cli.run_flags import (
+    BUDGET,
+    CLASSES,
+    DATA,
+    DATASET,
+    DEVICE,
+    ENCODER,
+    FIRST_PIXELS,
+    LABELS_PANEL,
+    MODEL,
+    ORACLE,
+    PIECES_PANEL,
+    PIXELS_PER_ROUND,
+    PROTOCOL,
+    ROUNDS,
+    RUN_PANEL,
+    SETTING,
+    SIZE,
+    SPLIT,
+    TRAINING_PANEL,
+    WEIGHTS,
+)
 from alseg.plugins import Registry
 
-PIECES, DATA, BUDGET, TRAINING, RUN = "Pieces", "Data", "Labels", "Training", "Run"
 EPILOG = """Examples:
 
 alseg run
@@ -25,13 +46,6 @@ alseg run --dataset folder --data PHOTOS --classes road,sky,building --size 480x
 
 alseg run --config settings.toml --seed 1 --out runs/second
 """
-# flag -> setting, where they differ by more than hyphens
-SETTING = {
-    "data": "dataset.data",
-    "classes": "dataset.classes",
-    "encoder": "model.encoder",
-    "weights": "model.weights",
-}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,56 +55,58 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     context: typer.Context,
-    dataset: str = typer.Option(None, help="A dataset's name.", rich_help_panel=DATA),
-    data: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=DATA),
-    classes: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them.", rich_help_panel=DATA),
-    split: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=DATA),
-    protocol: str = typer.Option(
-        None, metavar="honest|paper", help="paper: also the best epoch on test.", rich_help_panel=DATA
-    ),
-    model: str = typer.Option(None, help="A model's name.", rich_help_panel=PIECES),
-    encoder: str = typer.Option(None, metavar="TIMM_NAME", help="The model's encoder.", rich_help_panel=PIECES),
-    weights: str = typer.Option(None, metavar="FILE|none|default", help="Its weights.", rich_help_panel=PIECES),
-    acquirer: str = typer.Option(None, help="What makes a pixel worth asking.", rich_help_panel=PIECES),
-    selector: str = typer.Option(None, help="How n pixels are chosen by that.", rich_help_panel=PIECES),
-    oracle: str = typer.Option(None, help="Who labels them.", rich_help_panel=PIECES),
-    first_pixels: str = typer.Option(None, metavar="N", help="Pixels an image, round 0.", rich_help_panel=BUDGET),
-    pixels_per_round: str = typer.Option(None, metavar="N", help="And in later rounds.", rich_help_panel=BUDGET),
-    budget: str = typer.Option(None, metavar="N", help="And in all.", rich_help_panel=BUDGET),
+    dataset: str = DATASET,
+    data: str = DATA,
+    classes: str = CLASSES,
+    split: str = SPLIT,
+    protocol: str = PROTOCOL,
+    model: str = MODEL,
+    encoder: str = ENCODER,
+    weights: str = WEIGHTS,
+    acquirer: str = typer.Option(None, help="What makes a pixel worth asking.", rich_help_panel=PIECES_PANEL),
+    selector: str = typer.Option(None, help="How n pixels are chosen by that.", rich_help_panel=PIECES_PANEL),
+    oracle: str = ORACLE,
+    first_pixels: str = FIRST_PIXELS,
+    pixels_per_round: str = PIXELS_PER_ROUND,
+    budget: str = BUDGET,
     pool_pixels_per_round: str = typer.Option(
-        None, metavar="N", help="Instead: pixels a round over the whole pool.", rich_help_panel=BUDGET
+        None, metavar="N", help="Instead: pixels a round over the whole pool.", rich_help_panel=LABELS_PANEL
     ),
-    cap: str = typer.Option(None, metavar="N", help="And of these in one image, at most.", rich_help_panel=BUDGET),
-    labels: str = typer.Option(None, metavar="points|all", help="all: full supervision.", rich_help_panel=BUDGET),
+    cap: str = typer.Option(
+        None, metavar="N", help="And of these in one image, at most.", rich_help_panel=LABELS_PANEL
+    ),
+    labels: str = typer.Option(None, metavar="points|all", help="all: full supervision.", rich_help_panel=LABELS_PANEL),
     start_from: str = typer.Option(
-        None, metavar="LABELS", help="Train first on these, instead of asking at random.", rich_help_panel=BUDGET
+        None, metavar="LABELS", help="Train first on these, instead of asking at random.", rich_help_panel=LABELS_PANEL
     ),
-    void: str = typer.Option(None, metavar="skip|ask", help="May void pixels be asked?", rich_help_panel=BUDGET),
-    rounds: str = typer.Option(None, metavar="N", help="Trainings, at most.", rich_help_panel=TRAINING),
-    size: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=TRAINING),
-    device: str = typer.Option(None, metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=TRAINING),
+    void: str = typer.Option(None, metavar="skip|ask", help="May void pixels be asked?", rich_help_panel=LABELS_PANEL),
+    rounds: str = ROUNDS,
+    size: str = SIZE,
+    device: str = DEVICE,
     precision: str = typer.Option(
-        None, metavar="auto|float32|bfloat16", help="Of the network.", rich_help_panel=TRAINING
+        None, metavar="auto|float32|bfloat16", help="Of the network.", rich_help_panel=TRAINING_PANEL
     ),
     deterministic: bool = typer.Option(
-        None, "--deterministic", help="The same figures again on a GPU, slower.", rich_help_panel=TRAINING
+        None, "--deterministic", help="The same figures again on a GPU, slower.", rich_help_panel=TRAINING_PANEL
     ),
-    seed: str = typer.Option(None, metavar="N", help="Of every random choice.", rich_help_panel=RUN),
-    recipe: str = typer.Option(None, help="Settings by name; by default the dataset's.", rich_help_panel=RUN),
-    config: Path = typer.Option(None, metavar="FILE", help="Settings as TOML.", rich_help_panel=RUN),
+    seed: str = typer.Option(None, metavar="N", help="Of every random choice.", rich_help_panel=RUN_PANEL),
+    recipe: str = typer.Option(None, help="Settings by name; by default the dataset's.", rich_help_panel=RUN_PANEL),
+    config: Path = typer.Option(None, metavar="FILE", help="Settings as TOML.", rich_help_panel=RUN_PANEL),
     option: list[str] = typer.Option(
         [],
         "-o",
         metavar="KEY=VALUE",
         help="Any setting, such as train.epochs=12. May be repeated.",
-        rich_help_panel=RUN,
+        rich_help_panel=RUN_PANEL,
     ),
-    out: Path = typer.Option(None, metavar="DIR", help="The run's folder; by default in runs/.", rich_help_panel=RUN),
+    out: Path = typer.Option(
+        None, metavar="DIR", help="The run's folder; by default in runs/.", rich_help_panel=RUN_PANEL
+    ),
     wait: bool = WAIT,
     browser: bool = BROWSER,
     host: str = HOST,
     port: int = PORT,
-    json: bool = typer.Option(False, "--json", help="Print the result as JSON.", rich_help_panel=RUN),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON.", rich_help_panel=RUN_PANEL),
 ) -> None:
     """Train, evaluate, choose pixels, have them labelled, train again.
 

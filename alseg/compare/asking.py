@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from alseg.api import resolve_stored
-from alseg.compare.jobs import ASKED
+from alseg.compare.measures import ASKED
 from alseg.experiment import Experiment
 from alseg.loop import answered
 from alseg.plugins import Registry

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import tomli_w
-
+from alseg.compare.measures import ASKED
 from alseg.compare.study import IN_STUDIES, Cell
 from alseg.config import flatten
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
-from alseg.store import SETTINGS, RunFolder, write_whole
+from alseg.store import SETTINGS, RunFolder, appearing, write_toml, write_whole
 
 EXTENDED = ("rounds", "budget")  # what may be more than a run was begun with
-ASKED = "asked.json"  # what a round asked that nothing was trained on
 
 
 @dataclass(frozen=True)
@@ -171,23 +167,15 @@ def log_of(logs: Path, job: Job) -> Path:
 
 def fork(first: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     """A new run at `folder` whose first round is that of the run `first`, and whose settings are its own."""
-    source = RunFolder(first)
-    record = source.settings().get("record", {})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        os.chmod(fresh, 0o755)
+    record = RunFolder(first).settings().get("record", {})
+    with appearing(folder) as fresh:
         for path in sorted(first.rglob("*")):
             if path.is_dir() or path.name.startswith(".") or path.name == SETTINGS:
                 continue
             place = fresh / path.relative_to(first)
             place.parent.mkdir(parents=True, exist_ok=True)
             _linked_or_copied(path, place)
-        write_whole(fresh / SETTINGS, tomli_w.dumps({**settings, "record": record}).encode())
-        os.rename(fresh, folder)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+        write_toml(fresh / SETTINGS, {**settings, "record": record})
 
 
 def _linked_or_copied(path: Path, place: Path) -> None:

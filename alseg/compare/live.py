@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from rich.text import Text
 
 from alseg.cli.display import duration
 from alseg.compare.jobs import Job, log_of
+from alseg.errors import AlsegError
+from alseg.store import read_lines
 
 LOOK_EVERY = 1.0  # seconds between two looks at the runs' files
 MOST_ROWS = 16
@@ -92,9 +93,10 @@ class Overview:
 def standing(job: Job) -> str:
     """How many rounds a job's run has, and their mean IoU."""
     try:
-        lines = (Path(job.folder) / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-        scores = [json.loads(line).get("miou") for line in lines]
-    except (OSError, ValueError):
+        scores = [record.get("miou") for record in read_lines(Path(job.folder) / "rounds.jsonl")]
+    except (OSError, AlsegError):
+        scores = []
+    if not scores:
         return "no round yet"
     rounds = f"{len(scores)} round{'s' * (len(scores) != 1)}"
     known = [f"{100 * score:.1f}" for score in scores if score is not None]

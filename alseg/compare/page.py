@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-
-import jinja2
 
 import alseg
 from alseg.compare.comparison import Comparison, Difference, Published
@@ -32,6 +29,7 @@ from alseg.compare.words import conclusions
 from alseg.errors import AlsegError
 from alseg.report.figures import Drawn, as_png, as_svg
 from alseg.report.page import themed
+from alseg.report.template import template
 from alseg.store import write_whole
 
 __all__ = ["PAGE", "Published", "write_comparison"]
@@ -125,7 +123,7 @@ def _page(
     drawn = [{"svg": themed(svg, one.name), "caption": one.caption, "wide": _is_wide(one)} for one, svg in figures]
     first = comparison.asking[0] if comparison.asking else comparison.grouped.strategies[0]
     run = next(iter(first.runs.values()))
-    return _template().render(
+    return template(Path(__file__).with_name("page.html")).render(
         title=title or "Comparison",
         dataset=run.piece("dataset"),
         split=run.record.get("split"),
@@ -158,15 +156,3 @@ def _identical(comparison: Comparison) -> list[str]:
 def _is_identical(one: Difference) -> bool:
     found = one.paired
     return bool(one.word in ("better", "worse") and found and found.std is not None and found.std < 1e-12)
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("page.html")

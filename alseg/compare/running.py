@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from filelock import FileLock, Timeout
 
 from alseg.compare.jobs import is_done, plan
@@ -26,13 +25,13 @@ from alseg.compare.study import BASELINE, Cell, cells
 from alseg.config import recipe
 from alseg.errors import AlsegError, Interrupted, UserMistake
 from alseg.plugins import Registry, load_plugins
-from alseg.store import SETTINGS, RunFolder, write_whole
+from alseg.store import SETTINGS, RunFolder, write_toml
 
 STUDY = "comparison.toml"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Compared:
     """The page, the rows of summary.csv, and the runs that failed with what they said."""
 
     page: Path
@@ -40,9 +39,7 @@ class Comparison:
     failed: Mapping[str, str]
 
 
-def compare_grid(
-    request: Request, out: Path | str, *, registry: Registry | None = None, live: Any = None
-) -> Comparison:
+def compare_grid(request: Request, out: Path | str, *, registry: Registry | None = None, live: Any = None) -> Compared:
     """Complete the runs of a grid under `out`, and write there what they say.
 
     live: a rich Live view, or None for plain lines on stderr. Raises UserMistake for settings that no run can
@@ -71,12 +68,12 @@ def compare_grid(
             ) from stop
         failed = {**broken, **overview.errors}
         page = _written(registry, request, wanted, out, failed, published)
-    return Comparison(page, rows_of(out), failed)
+    return Compared(page, rows_of(out), failed)
 
 
 def compare_runs(
     runs: Sequence[Path], out: Path | None = None, *, baseline: str | None = None, registry: Registry | None = None
-) -> Comparison:
+) -> Compared:
     """Compare runs that are there; a folder of a comparison stands for its runs.
 
     out: by default the comparison's own folder where one alone is given, else `comparison`.
@@ -97,7 +94,7 @@ def compare_runs(
         baseline=baseline or study.get("baseline") or None,
         published=published_figures(study.get("published", ())),
     )
-    return Comparison(page, rows_of(place), {})
+    return Compared(page, rows_of(place), {})
 
 
 def _written(
@@ -200,7 +197,7 @@ def _write_study(out: Path, request: Request, wanted: Sequence[Cell]) -> None:
         "published": [dict(entry) for entry in request.published],
         "runs": {cell.name: {"strategy": cell.strategy} for cell in wanted},
     }
-    write_whole(out / STUDY, tomli_w.dumps(table).encode())
+    write_toml(out / STUDY, table)
 
 
 def _runs_in(path: Path) -> list[Path]:

@@ -7,11 +7,12 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alseg.attending import is_person
-from alseg.config import PIECES, Resolved, flatten, recipe, resolve
+from alseg.compare.groups import ALL_PIXELS, IDLE
+from alseg.config import PIECES, Resolved, RunConfig, flatten, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg.plugins import Registry
@@ -23,8 +24,6 @@ LATER = ("acquirer", "selector", "pixels_per_round", "budget", "rounds", "query"
 WITHOUT_POINTS = (*LATER, "first_pixels", "pool_pixels_per_round", "cap", "start_from", "oracle", "void", "trust")
 IN_STUDIES: Mapping[str, Any] = {"report": False, "keep_models": "last"}  # unless somebody says otherwise
 LONGEST_NAME = 120  # bytes
-NO_AXIS = ("report", "keep_models", "cache", "device", "rounds", "budget")
-ALL_PIXELS = "all-pixels"
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,15 @@ def cells(registry: Registry, grid: Grid, toml: Mapping[str, Any], flags: Mappin
         _refuse_what_compares_nothing(settings, base)
     places = list(_places(grid, recipe(registry, BASELINE)))
     _check_options(registry, base, [place.settings for place in places])
+    opened, built = [], set[str]()
+    for place in places:  # each opens the data once, whatever the number of seeds
+        suited, varied = _suited(registry, base, place.settings), flatten(place.settings)
+        resolved = resolve(registry, suited, {**varied, "seed": max(grid.seeds)})
+        _check_pieces(resolved, built)
+        opened.append((place, resolved.config, {**suited, **varied}))
     found: dict[str, Cell] = {}
-    built: set[str] = set()
-    for seed, place in itertools.product(grid.seeds, places):
-        cell = _cell(registry, _suited(registry, base, place.settings), place, seed, built)
+    for seed, (place, config, given) in itertools.product(grid.seeds, opened):
+        cell = _cell(place, replace(config, seed=seed), {**given, "seed": seed})
         known = found.setdefault(cell.name, cell)
         if known.settings != cell.settings:
             raise UserMistake(f"Two runs of the grid would be called {cell.name}: give its strategies names.")
@@ -84,7 +88,7 @@ def _refuse_what_compares_nothing(settings: Mapping[str, Any], base: Mapping[str
         raise UserMistake("A comparison counts its seeds itself: give --seeds instead of a seed.")
     if settings is base:
         return
-    for name in NO_AXIS:
+    for name in sorted(IDLE - {"seed", "recipe"}):
         if name in settings:
             raise UserMistake(f"Runs that differ in {name} alone give the same figures: give one value of it for all.")
     if "labels" in settings:
@@ -141,12 +145,8 @@ def _chances(strategies: Sequence[Mapping[str, Any]], chance: Mapping[str, Any])
     return missing
 
 
-def _cell(registry: Registry, base: Mapping[str, Any], place: _Place, seed: int, built: set[str]) -> Cell:
-    varied = flatten({**place.settings, "seed": seed})
-    resolved, given = resolve(registry, base, varied), {**base, **varied}
-    _check_pieces(resolved, built)
-    config = resolved.config
-    settings = config.nested()
+def _cell(place: _Place, config: RunConfig, given: Mapping[str, Any]) -> Cell:
+    settings, seed = config.nested(), config.seed
     own = [f"{name}={_word(value)}" for name, value in place.strategy.items() if name not in ("acquirer", "selector")]
     words = [place.name] if place.name else [config.acquirer.name, config.selector.name, *own]
     name = _folder_name(",".join([*words, *(f"{k}={_word(v)}" for k, v in place.other.items()), f"seed={seed}"]))

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alseg.errors import AlsegError, Interrupted
+from alseg.errors import AlsegError, Interrupted, disk_sentence
 
 if TYPE_CHECKING:
     from alseg.compare.jobs import Job
@@ -60,8 +60,7 @@ def error_of(job: Job) -> str | None:
         return str(error)
     except OSError as error:
         traceback.print_exc()
-        place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{place}. Whatever was finished before is kept."
+        return disk_sentence(error)
     except Exception as error:
         traceback.print_exc()
         return " ".join(f"{type(error).__name__}: {error}".split())

@@ -8,11 +8,9 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -25,6 +23,7 @@ from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg,
 from alseg.report.reading import RunView
 from alseg.report.sections import answer_sections, labelling_facts, over_seeds
 from alseg.report.table import table_rows
+from alseg.report.template import template
 from alseg.store import read_lines, write_whole
 
 PAGE = "report.html"
@@ -90,7 +89,7 @@ def _page(views: Sequence[RunView], registry: Registry) -> tuple[str, dict[str, 
         written |= {prefix + one.name: one for one in drawn}
         section = _section(view, drawn, number) | {"name": name}
         sections.append(section | answer_sections(view, registry))
-    page = _template().render(
+    page = template(Path(__file__).with_name("page.html")).render(
         title=views[0].name if len(views) == 1 else f"{len(views)} runs",
         comparison=[_figure(drawn, f"all-{drawn.name}") for drawn in comparison],
         overview=_overview(views),
@@ -224,15 +223,3 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return flat
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("page.html")

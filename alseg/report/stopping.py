@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alseg.compare.statistics import ROUNDING, summary
 from alseg.report.agreement import LEAST_ROUNDS, LEVEL, Agreed, Interval, Slope
 
 WINDOW = 5  # rounds that a trend looks back on, at most
@@ -103,18 +104,15 @@ def paired_gain(runs: Iterable[Sequence[Record]], back: int = 1, level: float = 
     where they do not differ. It is about seeds: the evaluation images are the same. None with fewer than two runs
     or rounds.
     """
-    from scipy.special import stdtrit
-
     scores = [{r["round"]: r["miou"] for r in records if r["miou"] is not None} for records in runs]
     common = sorted(set.intersection(*map(set, scores))) if scores else []
     if len(scores) < 2 or len(common) <= back:
         return None
     first, last = common[-1 - back], common[-1]
-    steps = np.array([run[last] - run[first] for run in scores])
-    mean, error = float(steps.mean()), float(steps.std(ddof=1)) / sqrt(len(steps))
-    half = float(stdtrit(len(steps) - 1, (1 + level) / 2)) * error
-    interval = Interval(mean - half, mean + half) if error > 1e-12 else None
-    return PairedGain(len(steps), first, last, mean, interval)
+    found = summary([run[last] - run[first] for run in scores], level)
+    assert found.mean is not None and found.std is not None and found.low is not None and found.high is not None
+    interval = Interval(found.low, found.high) if found.std > ROUNDING else None
+    return PairedGain(found.seeds, first, last, found.mean, interval)
 
 
 # In words
