@@ -104,7 +104,7 @@ def compare(
         "local", help="What carries out the runs; -o executor.KEY=VALUE.", rich_help_panel=WHERE
     ),
     jobs: str = typer.Option(
-        None, metavar="N", help="Runs at once; by default as many as serve best.", rich_help_panel=WHERE
+        None, metavar="N", help="Runs at once; by default one a GPU, or one for two cores.", rich_help_panel=WHERE
     ),
     keep_models: bool = typer.Option(
         False, "--keep-models", help="Keep the model of every round, not just the last.", rich_help_panel=WHERE
