@@ -210,6 +210,12 @@ def test_commands_give_the_settings_of_the_grid(registry, settings, cli, tmp_pat
     }
 
 
+@pytest.mark.parametrize("words", [("--jobs", "2"), ("--executor", "local"), ("--ask-only",)])
+def test_commands_take_nothing_that_they_do_not_use(cli, tmp_path, words):
+    done = cli("compare", *words, "--commands", "--out", tmp_path / "out")
+    assert done.code == 2 and "give one of them" in done.err and not (tmp_path / "out").exists()
+
+
 def test_paper_files_are_understood(registry, settings):
     folder = Path(__file__).parent.parent / "examples" / "paper"
     files = [path for path in sorted(folder.glob("*.toml")) if path.stem not in ("small", "voc12")]

@@ -230,6 +230,10 @@ def test_a_baseline_that_is_not_there_costs_no_page(study, cli, data):
     assert spelt.code == 0 and "There is no strategy" not in (out / "comparison.html").read_text(), spelt.err
     wrong = cli(*words, "--baseline", "margni")
     assert wrong.code == 0 and "There is no strategy" in (out / "comparison.html").read_text()
+    assert "There is no strategy 'margni'" in wrong.out, "said at the terminal too"
+    later = cli("compare", out, "--json")
+    assert later.code == 0 and "'margni'" in json.loads(later.out)["note"], "the stored baseline is no reason to refuse"
+    one_sentence(cli("compare", out, "--baseline", "margni"), "There is no strategy 'margni'")
     (out / "study.toml").write_text("[[compare.published]]\nmiou = 3\n")
     one_sentence(cli(*words, "--config", out / "study.toml"), "[[compare.published]] takes")
 

@@ -126,18 +126,14 @@ def compare(
     again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
     """
     from alseg.compare.request import understood
-    from alseg.compare.running import compare_grid, compare_runs, spaced
+    from alseg.compare.running import compare_grid, compare_runs
     from alseg.config import parse_assignments
-    from alseg.errors import UserMistake
 
     registry: Registry = context.obj
     place = out or Path("comparison")
     if runs:
-        meaningless = next((name for name in context.params if name not in ALONE and _stated(context, name)), None)
-        if meaningless is not None:
-            flag = f"--{meaningless.replace('_', '-')}"
-            raise UserMistake(f"{flag} is for a grid of runs to be made, and runs that are there were given.")
-        _show(compare_runs(runs, out, baseline=baseline and spaced(baseline), registry=registry), as_json)
+        _refuse_flags_of_a_grid(context)
+        _show(compare_runs(runs, out, baseline=baseline, registry=registry), as_json)
         return
     flags = {
         SETTING.get(name, name): value
@@ -158,9 +154,8 @@ def compare(
         keep_models=keep_models,
         ask_only=ask_only,
     )
-    if commands and request.ask_only:
-        raise UserMistake("--commands gives whole runs, and --ask-only trains first rounds alone: give one of them.")
     if commands:
+        _refuse_what_commands_do_not_use(context, request.ask_only)
         from alseg.compare.commands import commands_of
 
         for line in commands_of(registry, request, place):
@@ -169,6 +164,27 @@ def compare(
     with _live(as_json) as live:
         result = compare_grid(request, place, registry=registry, live=live)
     _show(result, as_json)
+
+
+def _refuse_flags_of_a_grid(context: typer.Context) -> None:
+    """UserMistake for a flag that runs which are there have no use for."""
+    from alseg.errors import UserMistake
+
+    name = next((name for name in context.params if name not in ALONE and _stated(context, name)), None)
+    if name is not None:
+        flag = f"--{name.replace('_', '-')}"
+        raise UserMistake(f"{flag} is for a grid of runs to be made, and runs that are there were given.")
+
+
+def _refuse_what_commands_do_not_use(context: typer.Context, ask_only: bool) -> None:
+    """UserMistake for what a printed `alseg run` command cannot hold."""
+    from alseg.errors import UserMistake
+
+    if ask_only:
+        raise UserMistake("--commands gives whole runs, and --ask-only trains first rounds alone: give one of them.")
+    for name in ("executor", "jobs"):
+        if _stated(context, name):
+            raise UserMistake(f"--commands only prints commands, and --{name} carries them out: give one of them.")
 
 
 def _stated(context: typer.Context, name: str) -> bool:
@@ -194,9 +210,15 @@ def _live(as_json: bool) -> Iterator[Any]:
 def _show(result: Compared, as_json: bool) -> None:
     """The table of strategies and budgets and where the page is; then what failed."""
     if as_json:
-        typer.echo(json.dumps({"comparison": str(result.page), "summary": result.rows, "failed": result.failed}))
+        typer.echo(
+            json.dumps(
+                {"comparison": str(result.page), "summary": result.rows, "failed": result.failed, "note": result.note}
+            )
+        )
     else:
         _table(result.rows)
+        if result.note:
+            typer.echo(result.note)
         typer.echo(f"comparison: {result.page}")
     if result.failed:
         from alseg.errors import AlsegError

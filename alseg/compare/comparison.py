@@ -283,5 +283,6 @@ def _baseline(grouped: Grouped, name: str) -> Strategy:
     known = [one.name for one in grouped.strategies if not one.is_full]
     found = grouped.named(name) if name in known else None
     if found is None:
-        raise UserMistake(f"There is no strategy {name!r} to be the baseline{nearest(name, known)}.")
+        near = nearest(repr(name), map(repr, known))  # quoted: they have commas of their own
+        raise UserMistake(f"There is no strategy {name!r} to be the baseline{near}.")
     return found

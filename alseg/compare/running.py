@@ -32,11 +32,12 @@ STUDY = "comparison.toml"
 
 @dataclass(frozen=True)
 class Compared:
-    """The page, the rows of summary.csv, and the runs that failed with what they said."""
+    """The page, the rows of summary.csv, the runs that failed with what they said, and what is to be known of it."""
 
     page: Path
     rows: list[dict[str, str]]
     failed: Mapping[str, str]
+    note: str = ""
 
 
 def compare_grid(request: Request, out: Path | str, *, registry: Registry | None = None, live: Any = None) -> Compared:
@@ -67,8 +68,8 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
                 f"`alseg compare {shlex.quote(str(out))}` shows what is there."
             ) from stop
         failed = {**broken, **overview.errors}
-        page = _written(registry, request, wanted, out, failed, published)
-    return Compared(page, rows_of(out), failed)
+        page, note = _written(registry, request, wanted, out, failed, published)
+    return Compared(page, rows_of(out), failed, note)
 
 
 def compare_runs(
@@ -85,16 +86,16 @@ def compare_runs(
     study = _study_of(alone) if alone is not None else {}
     place = out or alone or Path("comparison")
     _make(place)
-    page = write_comparison(
-        found,
-        place,
-        title=str(study.get("title", "")),
-        names=names,
-        random=recipe(registry, BASELINE),
-        baseline=baseline or study.get("baseline") or None,
-        published=published_figures(study.get("published", ())),
-    )
-    return Compared(page, rows_of(place), {})
+    more: Any = {
+        "title": str(study.get("title", "")),
+        "names": names,
+        "published": published_figures(study.get("published", ())),
+    }
+    if baseline is not None:  # somebody's own word: refused where it names nothing
+        page = write_comparison(found, place, **more, random=recipe(registry, BASELINE), baseline=spaced(baseline))
+        return Compared(page, rows_of(place), {})
+    page, note = _page(registry, found, place, str(study.get("baseline", "")), "", **more)
+    return Compared(page, rows_of(place), {}, note)
 
 
 def _written(
@@ -104,8 +105,8 @@ def _written(
     out: Path,
     failed: Mapping[str, str],
     published: Sequence[Published],
-) -> Path:
-    """The page on all runs of the grid that have begun."""
+) -> tuple[Path, str]:
+    """The page on all runs of the grid that have begun, and what is to be said of it."""
     folders = {cell: out / "runs" / cell.name for cell in wanted if cell.name not in failed or _readable(out, cell)}
     there = [folder for folder in folders.values() if (folder / SETTINGS).exists()]
     if not there:
@@ -113,18 +114,22 @@ def _written(
         raise AlsegError(f"No run could be begun: {name}: {error}")
     complete = sum(is_done(folder, cell, request.ask_only) for cell, folder in folders.items())
     note = "" if complete == len(wanted) else f"{complete} of {len(wanted)} runs are complete."
-    more: Any = {
-        "title": request.title,
-        "names": {str(folder.resolve()): cell.strategy for cell, folder in folders.items() if cell.strategy},
-        "random": recipe(registry, BASELINE),
-        "published": published,
-    }
-    if request.baseline:
+    names = {str(folder.resolve()): cell.strategy for cell, folder in folders.items() if cell.strategy}
+    more: Any = {"title": request.title, "names": names, "published": published}
+    return _page(registry, there, out, request.baseline or "", note, **more)
+
+
+def _page(
+    registry: Registry, runs: Sequence[Path], out: Path, baseline: str, note: str, **more: Any
+) -> tuple[Path, str]:
+    """The page and its note; a baseline that names nothing, or nothing yet, is said there and left out."""
+    more["random"] = recipe(registry, BASELINE)
+    if baseline:
         try:
-            return write_comparison(there, out, **more, baseline=spaced(request.baseline), note=note)
-        except UserMistake as error:  # what was trained is shown all the same
+            return write_comparison(runs, out, **more, baseline=spaced(baseline), note=note), note
+        except UserMistake as error:
             note = f"{note} {error}".strip()
-    return write_comparison(there, out, **more, note=note)
+    return write_comparison(runs, out, **more, note=note), note
 
 
 def spaced(name: str) -> str:

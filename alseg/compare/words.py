@@ -30,7 +30,12 @@ def conclusions(comparison: Comparison) -> list[str]:
     missing = [one.name for one in comparison.asking if not comparison.cells[one.name]]
     if missing:
         said.append(f"No round is finished yet in {_list(missing)}.")
-    return said or ["There is nothing to compare with: one strategy, and no random baseline."]
+    if said:
+        return said
+    alone = (
+        "one strategy, and no random baseline" if len(comparison.asking) < 2 else "no round after the shared first one"
+    )
+    return [f"There is nothing to compare: {alone}."]
 
 
 def _seen(comparison: Comparison, differences: Sequence[Difference]) -> list[Difference]:
