@@ -303,6 +303,7 @@ class Experiment:
             "audit": scored.audit,
             **paper_statistics(training.watched if self.images.test is not None else None),
             "loss": training.loss,
+            "decode": training.decode,
             "train_seconds": training.seconds,
             "acquire_seconds": self._acquire_seconds,
             "evaluate_seconds": scored.seconds,

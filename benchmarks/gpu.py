@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ PIECES = (
     Piece("table", 180, gpu_pieces.table),
     Piece("profile", 90, gpu_pieces.profile),
     Piece("recipe", 60, runs=gpu_runs.recipe),
+    Piece("recipe-points", 60, runs=partial(gpu_runs.recipe, decode="points")),
     Piece("cityscapes-acquisition", 120, gpu_pieces.cityscapes_acquisition),
     Piece("together", 300, gpu_pieces.at_once),
     Piece("camvid", 60, runs=gpu_runs.paper),

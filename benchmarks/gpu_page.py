@@ -122,12 +122,13 @@ def recipe(figures: Figures, found: Mapping[str, Figures]) -> str:
     total, rounds = figures["total_seconds"], figures["rounds"]
     phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in figures["seconds"].items())
     text = (
-        f"{rounds} rounds in {duration(total)} ({phases}); the target is {duration(RECIPE_TARGET)} on an H200: "
+        f"{rounds} rounds, trained by {figures['decode']}, in {duration(total)} ({phases}); the target is "
+        f"{duration(RECIPE_TARGET)} on an H200: "
         f"{met(total <= RECIPE_TARGET)}. Start, reports and what was done twice after an interruption included: "
         f"{duration(sum(figures['call_seconds']))} in {len(figures['call_seconds'])} calls."
     )
     if "table" in found:
-        (row,) = (row for row in found["table"]["rows"] if row["name"].startswith("round"))
+        row = next(row for row in found["table"]["rows"] if row["name"].startswith("round"))
         before = rounds * row["reference_seconds"]
         text += (
             f" The reference would take {duration(before)}, extrapolated from its timed steps on "
@@ -169,6 +170,7 @@ SECTIONS: dict[str, Callable[[Figures, Mapping[str, Figures]], str]] = {
     "table": table,
     "profile": profile,
     "recipe": recipe,
+    "recipe-points": recipe,
     "cityscapes-acquisition": cityscapes,
     "together": together,
     "camvid": camvid,

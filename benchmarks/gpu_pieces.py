@@ -141,7 +141,7 @@ def roofline(arguments: argparse.Namespace, material: Material, network: nn.Modu
 def table(arguments: argparse.Namespace, material: Material, network: nn.Module) -> Figures:
     """The rows of `python -m benchmarks`, and the training step in four ways."""
     found = [measured(row, arguments.repeats, material.device) for row in rows(material, network)]
-    found.append(whole_round(found, material.batch_size))
+    found += [whole_round(found, material.batch_size, decode) for decode in ("points", "dense")]
     batch, steps = first_batch(material), []
     for decode, graph in itertools.product(("points", "dense"), (True, False)):
         if graph and material.device.type == "cpu":

@@ -18,22 +18,25 @@ class PieceFailed(Exception):
     """A piece ended with an error."""
 
 
-def recipe(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
+def recipe(arguments: argparse.Namespace, end: float, decode: str = "auto") -> dict[str, Any] | None:
     """The whole CamVid recipe, scored on val by the honest protocol: seconds of its phases over all rounds."""
+    name = "recipe" if decode == "auto" else f"recipe-{decode}"
     words = ["run", "--dataset", "camvid", "--data", str(arguments.data), "--weights", arguments.weights]
-    words += ["--split", "val", "--device", arguments.device, *arguments.more]
-    run, started = arguments.state / "recipe", time.perf_counter()
+    words += ["--split", "val", "--device", arguments.device, "-o", f"train.decode={decode}"]
+    words += arguments.more
+    run, started = arguments.state / name, time.perf_counter()
     code = camvid.go_on(run, words, end)
-    calls_file = arguments.state / "recipe-calls.txt"
+    calls_file = arguments.state / f"{name}-calls.txt"
     with calls_file.open("a") as calls:
         calls.write(f"{time.perf_counter() - started:.1f}\n")
-    if not complete(code, "recipe"):
+    if not complete(code, name):
         return None
     records = records_of(run)
     seconds = {phase: sum(record[f"{phase}_seconds"] for record in records) for phase in PHASES}
     return {
         "device": devices(records),
         "rounds": len(records),
+        "decode": f"train.decode={decode}",
         "seconds": seconds,
         "total_seconds": sum(seconds.values()),
         "call_seconds": [float(line) for line in calls_file.read_text().split()],

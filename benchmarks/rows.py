@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from alseg.engine.device import choose_precision, lower_precision
 from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.images import DecodedImages
 from alseg.engine.steps import CUDAGraph, Recorded
-from alseg.engine.train import optimizer, point_loss
+from alseg.engine.train import FEW_POINTS, optimizer, point_loss
 from alseg.options import Size
 from alseg.plugins import load_plugins
 from alseg.settings import Augmentation, PassSettings, TrainSettings
 from alseg.values import Classes, PixelLabels
 from benchmarks import reference
 from benchmarks.material import CLASSES, Material, points_of
+
+TRAINING_STEPS = {"points": "training-step", "dense": "training-step-dense"}  # rows by where the decoder is computed
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class Row:
 def rows(material: Material, model: nn.Module) -> Iterator[Row]:
     """Every row."""
     yield training_step(material, model)
+    yield training_step(material, model, "dense")
     yield augmentation(material)
     yield acquisition(material, model)
     yield evaluation(material, model)
     yield decoding(material)
 
 
-def training_step(material: Material, model: nn.Module) -> Row:
+def training_step(material: Material, model: nn.Module, decode: Literal["points", "dense"] = "points") -> Row:
     """Forward, loss, backward and Adam's step on one batch that is there already; on a GPU many in a row."""
     first = slice(0, material.batch_size)
     images = first_images(material)
@@ -56,7 +59,8 @@ def training_step(material: Material, model: nn.Module) -> Row:
     plain = reference.plain(model).train()
     descent = torch.optim.Adam(plain.parameters(), lr=5e-4, weight_decay=2e-4)
     steps = 10 if material.device.type == "cuda" else 1
-    step, batch = trainer(material, copy.deepcopy(model)), first_batch(material)
+    step = trainer(material, copy.deepcopy(model), TrainSettings(decode=decode))
+    batch = first_batch(material)
 
     def our_steps() -> None:
         for _ in range(steps):
@@ -66,7 +70,7 @@ def training_step(material: Material, model: nn.Module) -> Row:
         for _ in range(steps):
             reference.training_step(plain, descent, images, masks)
 
-    return Row("training-step", "step", steps, plain_steps, our_steps)
+    return Row(TRAINING_STEPS[decode], "step", steps, plain_steps, our_steps)
 
 
 def first_images(material: Material) -> Tensor:
@@ -94,7 +98,7 @@ def trainer(
     device, precision = material.device, choose_precision(material.precision, material.device)
     ours: Any = model.to(device).to(memory_format=torch.channels_last).train()
     descent = optimizer(ours, settings)
-    at_points = settings.decode == "points"
+    at_points = settings.decode == "points" or (settings.decode == "auto" and material.pixels <= FEW_POINTS)
 
     def gradients(batch: Batch) -> Tensor:
         with lower_precision(device, precision):

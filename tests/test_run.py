@@ -22,6 +22,7 @@ FIELDS = {
     "classes_per_image",
     "classes_per_image_total",
     "loss",
+    "decode",
     "train_seconds",
     "acquire_seconds",
     "evaluate_seconds",

@@ -285,3 +285,17 @@ def test_norms_are_settled_after_training_at_points_only():
         model, _ = trained("deeplab", source, epochs=3, decode=decode)
         counts[decode] = int(model.second[1].num_batches_tracked)
     assert counts == {"points": 2, "dense": 6}
+
+
+@pytest.mark.parametrize(("decode", "labels", "expected"), [("auto", 10, 2), ("auto", 11, 6), ("points", 11, 2)])
+def test_auto_decodes_at_the_points_where_labels_are_few(decode, labels, expected):
+    images = Bands(8)
+    model, result = trained("deeplab", source_of(images, images.labels(labels)), epochs=3, decode=decode)
+    assert int(model.second[1].num_batches_tracked) == expected  # 2: settled once, at the end
+    assert result.decode == ("points" if expected == 2 else "dense")
+
+
+def test_a_model_without_decode_at_is_decoded_densely():
+    images = Bands(8)
+    _, result = trained("toy", source_of(images, images.labels(2)), epochs=1, decode="points")
+    assert result.decode == "dense"

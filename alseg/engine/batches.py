@@ -92,6 +92,12 @@ class BatchSource:
         return sum(map(len, self._plan))
 
     @property
+    def mean_points(self) -> float:
+        """Labelled points of an image, over those that have any."""
+        counts = [len(values) for _, values in self._labels.values()]
+        return sum(counts) / len(counts) if counts else 0.0
+
+    @property
     def most_points(self) -> int:
         """Labelled points of the image that has most."""
         return max((len(values) for _, values in self._labels.values()), default=0)

@@ -23,6 +23,8 @@ from alseg.protocols import Model, Term, members_of
 from alseg.settings import TrainSettings
 from alseg.values import Taught
 
+FEW_POINTS = 10  # labels an image with which decoding at the points was shown to cost no accuracy: docs/performance.md
+
 Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
 
 
@@ -30,7 +32,7 @@ Advance = Callable[[int, float | None], None]  # images done, and at an epoch's 
 class TrainResult:
     """Mean loss of the last epoch (None where nothing is labelled), steps, labelled images, seconds.
 
-    watched: what `watch` gave after each epoch, if anything.
+    watched: what `watch` gave after each epoch, if anything. decode: points or dense, where the decoder was computed.
     """
 
     loss: float | None
@@ -38,6 +40,7 @@ class TrainResult:
     images: int
     seconds: float
     watched: Sequence[float] = ()
+    decode: str = "dense"
 
 
 def train(
@@ -61,8 +64,7 @@ def train(
     """
     assert isinstance(model, nn.Module)
     started = time.perf_counter()
-    can = all(hasattr(member, "decode_at") for member in members_of(model))
-    at_points = settings.decode == "points" and can and not source.dense
+    at_points = decodes_at_points(model, source, settings)
     descent = optimizer(model, settings)
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
@@ -98,7 +100,18 @@ def train(
                 team.mean(buffer for buffer in model.buffers() if buffer.is_floating_point())
                 if watch is not None:
                     watched.append(watch())
-    return TrainResult(loss, steps, len(source.taught), time.perf_counter() - started, watched)
+    seconds = time.perf_counter() - started
+    return TrainResult(loss, steps, len(source.taught), seconds, watched, "points" if at_points else "dense")
+
+
+def decodes_at_points(model: Model, source: BatchSource, settings: TrainSettings) -> bool:
+    """Whether the decoder is computed around the labelled points only, which a model with `decode_at` can.
+
+    auto: where an image has `FEW_POINTS` labels or fewer in the mean.
+    """
+    if source.dense or not all(hasattr(member, "decode_at") for member in members_of(model)):
+        return False
+    return settings.decode == "points" or (settings.decode == "auto" and source.mean_points <= FEW_POINTS)
 
 
 def can_record(settings: TrainSettings, device: torch.device, team: Team, terms: Sequence[Any]) -> bool:
