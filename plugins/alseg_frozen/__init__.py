@@ -1,0 +1,1 @@
+"""Frozen foundation features from timm with a light head."""

@@ -1,0 +1,1 @@
+"""Semantic segmentation models of transformers, and image datasets of datasets."""

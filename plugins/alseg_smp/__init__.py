@@ -1,0 +1,1 @@
+"""The architectures of segmentation-models-pytorch as models."""

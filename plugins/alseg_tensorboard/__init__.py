@@ -1,0 +1,1 @@
+"""A run's metrics, figures and queries in TensorBoard."""
