@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from alseg.config import PIECES, RunConfig, recipe
+from alseg.config import LISTS, PIECES, RunConfig, recipe
 from alseg.options import describe, plain
 from alseg.plugins import Registry, load_plugins
 from alseg_pixelpick.recipes import FROM_CODE, RECIPES
@@ -31,12 +31,12 @@ def settings_page(registry: Registry) -> str:
         rows.append(f"| `{name}` | {describe(kind)} | {' | '.join(values)} |\n")
     text = HEADER + "".join(rows) + "\n# Pieces and their options\n\n| kind | name | option | takes | default |\n"
     text += "| --- | --- | --- | --- | --- |\n"
-    for kind in (*PIECES, "term"):
+    for kind in (*PIECES, *LISTS.values()):
         for piece in sorted(registry.of(kind), key=lambda piece: piece.name):
             options = [option.describe() for option in piece.options().values()]
             for option in options or [{"name": "", "type": "", "default": "", "required": False}]:
                 default = "must be given" if option["required"] else _shown(option["default"])
-                prefix = piece.name if kind == "term" else kind
+                prefix = piece.name if kind in LISTS.values() else kind
                 option_name = f"`{prefix}.{option['name']}`" if option["name"] else ""
                 name = f"{piece.name}:NAME" if piece.is_modifier else piece.name
                 text += f"| {kind} | `{name}` | {option_name} | {option['type']} | {default} |\n"
@@ -76,7 +76,7 @@ def _settings(kind: Any, prefix: str) -> list[tuple[str, Any, Any]]:
     for field in fields(kind):
         if field.name in PIECES:
             continue
-        if field.name == "terms":
+        if field.name in LISTS:
             found.append((prefix + field.name, tuple[str, ...] | None, None))
             continue
         if is_dataclass(hints[field.name]):
