@@ -115,7 +115,7 @@ class Registry:
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
                     self.manager.subset_hook_caller(hook, others)(**arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
                 failures.append(f"The plugin {name} failed in {hook}: {type(error).__name__}: {error}{to_do}")
         return failures
