@@ -120,6 +120,21 @@ def test_a_hook_that_exits_ends_no_run(cli, tmp_path):
     assert "leaver failed in run_started: SystemExit: bye" in outcome.err
 
 
+@pytest.mark.parametrize("name", ["run", "plugins"])
+def test_a_command_does_not_take_anothers_place(cli, tmp_path, name):
+    path = tmp_path / "taker.py"
+    path.write_text(
+        "from alseg import hookimpl\n\n@hookimpl\ndef register_commands(app):\n"
+        f"    @app.command({name!r})\n    def taken():\n        print('mine')\n"
+        "    @app.command()\n    def say_so():\n        print('said')\n"
+    )
+    outcome = cli("--plugin", path, name, "--help")
+    assert outcome.code == 0
+    assert "Examples" in outcome.out
+    assert f"The command {name!r} of alseg_plugin_file_taker is left out" in outcome.err
+    assert cli("--plugin", path, "say-so").out == "said\n"
+
+
 def test_hooks_are_traced(cli, tmp_path):
     path = tmp_path / "piece.py"
     path.write_text(CHECKERS + "\n@hookimpl\ndef round_finished(record):\n    raise OSError('full')\n")

@@ -90,9 +90,25 @@ def build_app(registry: Registry) -> typer.Typer:
     import_command.add_to(app)
     plugins_command.add_to(app)
     datasets_command.add_to(app)
-    for failure in registry.notify("register_commands", app=app):
+    for failure in [*registry.notify("register_commands", app=app), *_without_twins(app)]:
         typer.echo(failure, err=True)
     return app
+
+
+def _without_twins(app: typer.Typer) -> list[str]:
+    """Leave out plugins' commands whose name is taken, alseg's own being the first; a sentence on each."""
+    taken = {str(group.name) for group in app.registered_groups}
+    kept, said = [], []
+    for command in app.registered_commands:
+        name = command.name or str(getattr(command.callback, "__name__", "")).replace("_", "-")
+        if name in taken:
+            where = getattr(command.callback, "__module__", "a plugin")
+            said.append(f"The command {name!r} of {where} is left out: there is one of this name already.")
+            continue
+        taken.add(name)
+        kept.append(command)
+    app.registered_commands[:] = kept
+    return said
 
 
 def _show_version(wanted: bool) -> None:
