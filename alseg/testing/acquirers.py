@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alseg.engine.checks import checked_acquirer
 from alseg.engine.device import seeded
+from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.protocols import Acquirer
 from alseg.testing import batches
@@ -36,8 +37,11 @@ class OfAcquirer:
 
     def utility(self, batch: PoolBatch) -> Tensor:
         """A fresh one's, checked as a run does."""
-        with torch.no_grad():
-            return checked_acquirer(self.new(), "it")(batch)
+        try:
+            with torch.no_grad():
+                return checked_acquirer(self.new(), "it")(batch)
+        except AlsegError as error:
+            raise (error if error.__cause__ is None else error.__cause__) from None
 
 
 CONTRACT: Contract[OfAcquirer] = Contract("acquirer")

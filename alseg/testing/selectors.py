@@ -12,15 +12,27 @@ from torch import Tensor
 from alseg import noise
 from alseg.engine.checks import checked_selector
 from alseg.engine.device import seeded
+from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.protocols import Selector
 from alseg.testing import batches
-from alseg.testing.contract import Contract, Inapplicable, Report, describe, require
+from alseg.testing.contract import Broken, Contract, Inapplicable, Report, describe, require
 from alseg.testing.open_rounds import require_attends
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.values import PoolBatch, Selection
 
 N = 5
+# what a run refuses -> what to do about it
+MENDS = {
+    "Selection": "give alseg.Selection(indices, priority), or what alseg.pick(values, batch.candidates, n) gives",
+    "at most": "give one row for each image with n columns or fewer",
+    "int64": "give indices as int64 and a priority for each of them",
+    "outside": "an index is y * W + x, and -1 stands for none",
+    "no candidate": "choose among batch.candidates alone and give -1 for what is missing, as alseg.pick does",
+    "twice": "choose without replacement, as alseg.pick does",
+    "NaN": "give what the pixel was chosen by, such as its utility or its draw",
+    "stay on": "make tensors with device=batch.candidates.device",
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,17 @@ class OfSelector:
         made = self.new()
         if hasattr(made, "attend"):
             raise Inapplicable("somebody picks where a whole round is open")
-        with torch.no_grad():
-            return checked_selector(made, "it")(batch, utility, n)
+        try:
+            with torch.no_grad():
+                return checked_selector(made, "it")(batch, utility, n)
+        except AlsegError as error:
+            if error.__cause__ is not None:  # of the selector's own
+                raise error.__cause__ from None
+            found = str(error).rstrip(".")
+            mend = next((mend for words, mend in MENDS.items() if words in found), None)
+            if mend is None:
+                raise
+            raise Broken(found, mend) from error
 
 
 CONTRACT: Contract[OfSelector] = Contract("selector")
@@ -88,9 +109,10 @@ def _builds(of: OfSelector) -> None:
 @CONTRACT.check("result", basic=True)
 def _result(of: OfSelector) -> None:
     """A Selection of at most n distinct candidates of each image, int64 [B, n], on the batch's device."""
-    batch = of.batch()
     if hasattr(of.new(), "attend"):
         return
+    batch = of.batch()
+    batch.candidates[2] = batch.candidates[0]
     found = of.choice(batch, utility_of(batch))
     counts = (found.indices >= 0).sum(1).tolist()
     require(
