@@ -13,8 +13,8 @@ T = TypeVar("T")
 SECONDS = 20.0  # long even for a machine that does much else
 
 
-def at_once(call: Callable[[], T], what: str, mend: str, seconds: float = SECONDS) -> T:
-    """What a call gives; Broken where it has not come back after so many seconds, in which it is left to itself."""
+def at_once(call: Callable[[], T], what: str, mend: str) -> T:
+    """What a call gives; Broken where it has not come back after SECONDS, and is left to itself."""
     ended: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
     def do() -> None:
@@ -25,9 +25,9 @@ def at_once(call: Callable[[], T], what: str, mend: str, seconds: float = SECOND
 
     threading.Thread(target=do, daemon=True).start()
     try:
-        result, error = ended.get(timeout=seconds)
+        result, error = ended.get(timeout=SECONDS)
     except queue.Empty:
-        raise Broken(f"{what} has not returned after {seconds:g} seconds", mend) from None
+        raise Broken(f"{what} has not returned after {SECONDS:g} seconds", mend) from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import tomli_w
-
 from alseg.config import flatten, resolve
 from alseg.errors import AlsegError
-from alseg.options import plain
 from alseg.plugins import Registry, load_plugins
 from alseg.testing.contract import Broken, Contract, Report, describe, require
 from alseg.testing.subjects import Subject, What, built, subject_of
@@ -73,16 +70,6 @@ def _settings(of: OfRecipe) -> None:
         resolve(beside, {}, {"recipe": of.subject.name, "dataset": NAME})
     except AlsegError as error:
         raise Broken(str(error).rstrip("."), "see docs/settings.md, or `alseg plugins` for the pieces") from error
-
-
-@CONTRACT.check("toml")
-def _toml(of: OfRecipe) -> None:
-    """Its values are text, numbers, truth values and lists of them, as a settings file holds."""
-    for key, value in of.settings().items():
-        try:
-            tomli_w.dumps({"value": "none" if value is None else plain(value)})
-        except (TypeError, ValueError) as error:
-            raise Broken(f"{key} is {describe(value)}, which no settings file holds", "write it as text") from error
 
 
 @CONTRACT.check("same")
