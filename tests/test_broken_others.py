@@ -102,7 +102,7 @@ DATASETS = [
     (
         "recipe",
         lambda: Data(recipe="camvit"),
-        "its recipe 'camvit' is not registered; did you mean 'camvid'",
+        "its recipe 'camvit' is not registered; did you mean camvid",
         "register",
     ),
     ("published", lambda: Data(published={"train": "many"}), "published is {'train': 'many'}", '{"train": 367}'),
