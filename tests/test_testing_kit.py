@@ -19,7 +19,8 @@ from test_startup import HEAVY, modules_after
 
 import alseg.testing
 from alseg.errors import UserMistake
-from alseg.plugins import GIVEN, Piece, load_plugins
+from alseg.pieces import GIVEN, Piece
+from alseg.plugins import load_plugins
 from alseg.store import RunFolder
 from alseg.testing import (
     ContractError,

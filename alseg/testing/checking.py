@@ -7,7 +7,7 @@ from typing import Any
 
 from alseg.errors import UserMistake
 from alseg.names import nearest
-from alseg.plugins import GIVEN
+from alseg.pieces import GIVEN
 from alseg.testing.contract import Contract, Report
 from alseg.testing.subjects import What
 

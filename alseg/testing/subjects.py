@@ -8,7 +8,8 @@ from typing import Any
 
 from alseg.errors import AlsegError, UserMistake
 from alseg.options import parameters_of
-from alseg.plugins import GIVEN, WRAPPED, Piece, Plugin, Registry, load_plugins
+from alseg.pieces import GIVEN, WRAPPED, Piece, Plugin
+from alseg.plugins import Registry, load_plugins
 from alseg.testing.contract import Broken
 
 What = str | Callable[..., Any]  # a registered name, or a factory

@@ -30,7 +30,8 @@ def my_piece(cell: Annotated[int, Between(1)] = 32) -> Selector:
         best = torch.nn.functional.max_pool2d(padded[:, None], cell)
         best = best.repeat_interleave(cell, 2).repeat_interleave(cell, 3)[:, 0, :height, :width]
         first = (hidden == best) & batch.candidates  # the best of each square go before all others
-        span = utility.amax((1, 2), keepdim=True) - utility.amin((1, 2), keepdim=True) + 1
+        lowest = utility.masked_fill(~batch.candidates, torch.inf).amin((1, 2), keepdim=True)
+        span = (hidden.amax((1, 2), keepdim=True) - lowest).clamp(min=0) + 1  # of the candidates' utilities alone
         return pick(utility + span * first, batch.candidates, n)
 
     return select
