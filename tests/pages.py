@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # what stands for something of the reader's
-PLACEHOLDERS = {"CAMVID": "camvid", "FOUR": "camvid", "PHOTOS": "photos", "LABELS": "labels.csv"}
+PLACEHOLDERS = {"CAMVID": "camvid", "FOUR": "camvid", "PHOTOS": "photos", "LABELS": "start.csv"}
 TINY_SHAPES = ("-o", "dataset.train_images=4", "-o", "dataset.val_images=2", "-o", "dataset.side=32")
 TINY_RUN = {"train.epochs": 1, "train.batch_size": 4, "device": "cpu", "report": False, "rounds": 2}
 TINY_MODEL = {"model.encoder": "test_resnet.r160_in1k", "model.weights": "none", "model.channels": 8}
@@ -100,6 +100,9 @@ class Reader:
         else:
             if name == "import":
                 Path("labels.csv").unlink(missing_ok=True)
+            elif name == "export" and "--out" in words:  # what is there to be read is not written over
+                at = words.index("--out") + 1
+                words[at] = f"exported-{words[at]}"
             self._ends(words)
 
     def _run(self, words: list[str]) -> None:
@@ -122,7 +125,9 @@ class Reader:
             self._ends(words)
             return
         words += tiny(words)
-        if not self.real:
+        if not self.real and "--executor" not in words:
+            if "--jobs" in words:
+                del words[words.index("--jobs") : words.index("--jobs") + 2]
             words = [word for word in words if word not in ("--ask-only", "--keep-models")] + ["--commands"]
         self._ends(words)
 
@@ -183,16 +188,9 @@ def understood(words: Sequence[str]) -> None:
 @contextlib.contextmanager
 def small_runs() -> Iterator[None]:
     """`alseg.run` with small settings beneath those that are given."""
-    small = {**TINY_RUN, **TINY_MODEL, "size": "64x64"}
-    nested: dict[str, Any] = {}
-    for name, value in small.items():
-        table = nested
-        *above, last = name.split(".")
-        for part in above:
-            table = table.setdefault(part, {})
-        table[last] = value
+    small = {**TINY_RUN, **TINY_MODEL, "train.size": "64x64", "query.size": "64x64"}
     before = alseg.__dict__.get("run")
-    alseg.__dict__["run"] = partial(alseg.run, toml=nested)
+    alseg.__dict__["run"] = partial(alseg.run, toml=small)
     try:
         yield
     finally:
@@ -231,7 +229,7 @@ def furnish(folder: Path, run: Path) -> None:
     write_camvid(folder / "camvid")
     for name in ("a.jpg", "b.png", "c.webp"):
         write_pair(folder / "photos", folder / "photos" / "masks", name)
-    (folder / "labels.csv").write_text("image,y,x,class\nb.png,1,2,road\nc,3,4,sky\n")
+    (folder / "start.csv").write_text("image,y,x,class\nb.png,1,2,road\nc,3,4,sky\n")
     (folder / "labels.json").write_text("image,y,x,class\na.jpg,1,2,road\n")
     mask = np.full((32, 40), 255, np.uint8)
     mask[3:9, 2:30] = 1

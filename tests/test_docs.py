@@ -78,7 +78,7 @@ def test_blocks_that_are_not_run_say_why():
     assert {page: [each.not_run for each in found] for page, found in left.items() if found} == NOT_RUN
 
 
-NOT_RUN: dict[str, list[str]] = {}
+NOT_RUN = {"docs/tutorials/write-an-acquirer.md": ["alseg plugins new"]}
 
 
 def test_pages_made_from_code_are_what_the_code_says(first_party):
