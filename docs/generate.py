@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alseg.plugins import load_plugins
 from reference_pages.commands import commands_page
 from reference_pages.interfaces import hooks_page, protocols_page, python_page
 from reference_pages.pieces import pieces_page
 from reference_pages.settings import recipes_page, settings_page
+
+from alseg.plugins import load_plugins
 
 PAGES = {
     "settings.md": settings_page,

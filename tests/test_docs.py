@@ -101,7 +101,9 @@ def test_every_strategy_is_explained(first_party):
     page = (DOCS / "strategies.md").read_text()
     for kind in ("acquirer", "selector", "term"):
         for piece in first_party.of(kind):
-            assert f"`{piece.name}`" in page or f"`{piece.name}:" in page, f"{piece.described()} is not in strategies.md"
+            assert f"`{piece.name}`" in page or f"`{piece.name}:" in page, (
+                f"{piece.described()} is not in strategies.md"
+            )
 
 
 def test_every_hook_is_documented_with_an_example():

@@ -51,7 +51,8 @@ def _command(words: tuple[str, ...], command: Any) -> str:
         text += table(["argument", ""], rows) + "\n"
     for panel in dict.fromkeys(map(_panel, options)):
         rows = [_option(option) for option in options if _panel(option) == panel]
-        text += table([panel, "", "default"], rows) + "\n"
+        width = 3 if any(row[2] for row in rows) else 2
+        text += table([panel, "", "default"][:width], [row[:width] for row in rows]) + "\n"
     if command.epilog:
         text += _examples(command.epilog) + "\n"
     return text

@@ -21,7 +21,8 @@ HOOKS = f"""# Hooks
 
 {MADE}
 A plugin is a module (or a single file) whose functions, marked by `@alseg.hookimpl`, have these names. A function may
-take fewer of the arguments than are listed, never others. A working example of each: [write a plugin](../guides/plugins.md).
+take fewer of the arguments than are listed, never others. A working example of each:
+[write a plugin](../guides/plugins.md).
 
 """
 PROTOCOLS = f"""# Protocols and values

@@ -8,9 +8,10 @@ from reference_pages.words import MADE, cell, default_of, documentation, fenced,
 HEADER = f"""# Pieces
 
 {MADE}
-Everything that alseg registers; `alseg plugins` lists other people's pieces too. A piece is chosen by its name, for instance `--acquirer entropy`, and takes its options as
-`-o KIND.OPTION=VALUE`, for instance `-o selector.top=0.1`. A piece written `NAME:OTHER` modifies another of its kind. What
-acquirers and selectors compute, and after whom: [strategies](../strategies.md).
+Everything that alseg registers; `alseg plugins` lists other people's pieces too. A piece is chosen by its name, for
+instance `--acquirer entropy`, and takes its options as `-o KIND.OPTION=VALUE`, for instance `-o selector.top=0.1`. A
+piece written `NAME:OTHER` modifies another of its kind. What acquirers and selectors compute, and after whom:
+[strategies](../strategies.md).
 
 """
 INTRODUCTION = {

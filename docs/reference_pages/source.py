@@ -60,7 +60,7 @@ def _docstring(node: ast.FunctionDef | ast.ClassDef) -> str:
 
 
 def signature(node: ast.FunctionDef) -> str:
-    """Name, parameters and result as they are written, a parameter a line where they are long; a property as a field."""
+    """Name, parameters and result as they are written, a parameter a line if long; a property as a field."""
     result = ast.unparse(node.returns) if node.returns else "Any"
     if any(ast.unparse(each) in ("property", "cached_property") for each in node.decorator_list):
         return f"{node.name}: {result}"
@@ -79,7 +79,9 @@ def _parameters(arguments: ast.arguments) -> list[str]:
         found.append(f"*{ast.unparse(arguments.vararg)}")
     elif arguments.kwonlyargs:
         found.append("*")
-    found += [_parameter(each, default) for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    found += [
+        _parameter(each, default) for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    ]
     if arguments.kwarg:
         found.append(f"**{ast.unparse(arguments.kwarg)}")
     return found
