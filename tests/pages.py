@@ -23,6 +23,7 @@ from test_folder_dataset import write_pair
 import alseg
 from alseg.answering import Attendance
 from alseg.attending import annotate
+from alseg.cli.app import run_cli
 from alseg.plugins import load_plugins
 from alseg.store import RunFolder
 
@@ -121,7 +122,7 @@ class Reader:
         if "--commands" in words or "ray" in words:
             understood(words)
             return
-        if any(Path(word).is_dir() for word in words[words.index("compare") + 1 :] if word.startswith("runs/")):
+        if words[words.index("compare") + 1].startswith("runs/"):
             self._ends(words)
             return
         words += tiny(words)
@@ -230,11 +231,11 @@ def furnish(folder: Path, run: Path) -> None:
     for name in ("a.jpg", "b.png", "c.webp"):
         write_pair(folder / "photos", folder / "photos" / "masks", name)
     (folder / "start.csv").write_text("image,y,x,class\nb.png,1,2,road\nc,3,4,sky\n")
-    (folder / "labels.json").write_text("image,y,x,class\na.jpg,1,2,road\n")
+    (folder / "labels.json").write_text("image,y,x,class\nb.png,1,2,road\n")
     mask = np.full((32, 40), 255, np.uint8)
     mask[3:9, 2:30] = 1
     (folder / "scribbles").mkdir()
-    Image.fromarray(mask).save(folder / "scribbles" / "a.png")
+    Image.fromarray(mask).save(folder / "scribbles" / "b.png")
     (folder / "3_query").mkdir()
     query = np.zeros((64, 64), bool)
     query[5, 6] = True
@@ -244,10 +245,9 @@ def furnish(folder: Path, run: Path) -> None:
     (folder / "examples").symlink_to(ROOT / "examples")
 
 
-def finished_run(cli: Callable[..., Any], folder: Path) -> Path:
+def finished_run(folder: Path) -> Path:
     """A run of two rounds that pages may call runs/NAME."""
     data = write_camvid(folder / "camvid")
     words = ["run", "--dataset", "camvid", "--data", data, *SMALL, "--rounds", 2, "--out", folder / "run"]
-    outcome = cli(*words)
-    assert outcome.code == 0, outcome.err
+    assert run_cli(list(map(str, words))) == 0
     return folder / "run"

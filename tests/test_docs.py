@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,14 +31,17 @@ def first_party() -> Registry:
     return load_plugins(third_party=False)
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    return finished_run(tmp_path_factory.mktemp("finished"))
+
+
 @pytest.fixture
-def reader(cli, tmp_path, monkeypatch) -> Reader:
+def reader(cli, tmp_path, monkeypatch, finished) -> Reader:
     """Somebody in a folder with what pages speak of."""
-    (tmp_path / "before").mkdir()
-    (tmp_path / "here").mkdir()
-    furnish(tmp_path / "here", finished_run(cli, tmp_path / "before"))
-    monkeypatch.chdir(tmp_path / "here")
-    return Reader(cli, tmp_path / "here")
+    furnish(tmp_path, finished)
+    monkeypatch.chdir(tmp_path)
+    return Reader(cli, tmp_path)
 
 
 @pytest.mark.parametrize("page", TOLD, ids=called)
@@ -59,6 +63,8 @@ def commands(page: Path = README) -> list[str]:
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("alseg")])
 def test_the_readmes_commands_are_understood(reader, command):
     """Each is carried out with its own flags, on a tiny dataset and network."""
+    for run in re.findall(r"runs/[a-z-]+\d", command):  # of a command before it
+        shutil.copytree("runs/NAME", run)
     reader.give(command)
 
 
