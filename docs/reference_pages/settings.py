@@ -16,8 +16,8 @@ SETTINGS = f"""# Settings
 {MADE}
 A setting is given as `-o NAME=VALUE`, in a TOML file (`--config FILE`, dotted names as tables), or by its own flag.
 What a recipe does not set keeps its default. `size` sets `train.size` and `query.size`; `evaluate.size` follows
-`query.size` unless it is given. Sizes are HxW. The options of pieces (`selector.top`, `model.encoder`) are settings too:
-[pieces](reference/pieces.md).
+`query.size` unless it is given. Sizes are HxW. The options of pieces (`selector.top`, `model.encoder`) are settings
+too: [pieces](reference/pieces.md).
 
 """
 RECIPE_NAMES = f"""# Recipes
