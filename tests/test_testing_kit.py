@@ -126,7 +126,10 @@ def test_a_piece_is_its_factory_or_its_name(tmp_path):
         (lambda: check_acquirer("nothing"), "There is no acquirer 'nothing'"),
         (lambda: check_piece("acquirers", rivals), "There is no kind 'acquirers'; did you mean acquirer"),
         (lambda: check_acquirer(rivals, skip={"device": " "}), "takes a reason"),
-        (lambda: check_acquirer(rivals, skip={"extreme": "x"}), "There is no check 'extreme' of a acquirer"),
+        (
+            lambda: check_acquirer(rivals, skip={"extreme": "x"}),
+            "no check 'extreme' of an acquirer; did you mean extremes",
+        ),
         (lambda: check_dataset("camvid"), "The dataset 'camvid' needs --data."),
         (lambda: pool_batch(np.ones((1, 2, 3, 3))), "probabilities [B, C, H, W] whose sum over C is 1"),
         (lambda: pool_batch(np.ones((1, 1, 3, 3)), keys=["a", "b"]), "keys and candidates must be theirs"),
@@ -137,6 +140,25 @@ def test_what_is_no_call_of_the_kit_is_told_so(call, words):
     with pytest.raises(UserMistake) as refused:
         call()
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_a_piece_that_cannot_be_had_here_is_not_called_broken(kind):
+    def needy():
+        import a_library_that_nobody_has  # noqa: F401
+
+    with pytest.raises(UserMistake, match="needs a library that is not installed: No module named"):
+        check_piece(kind, needy)
+
+
+def test_a_model_that_refuses_one_class_fails_a_check():
+    def several(classes):
+        if classes < 2:
+            raise UserMistake("It tells two classes or more apart.")
+        return tiny_model(classes)
+
+    with pytest.raises(ContractError, match=r"model 'several': It tells two classes or more apart \(check classes\)"):
+        check_model(several)
 
 
 def test_all_that_failed_is_told_together_and_a_check_is_left_out_by_name():
