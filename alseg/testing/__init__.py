@@ -10,7 +10,7 @@
 Each call builds the piece, does with it what a run does, and raises one `ContractError` that names every check that
 failed, what was found and how to mend it; else it gives a `Report`. `skip={"batch-size": "its image is compared with
 the others"}` leaves a check out. All checks: docs/testing.md, or `checks_of("acquirer")`. A selector's, model's,
-dataset's, oracle's, term's, recipe's and executor's are called in the same way.
+dataset's, oracle's, term's, tracker's, recipe's and executor's are called in the same way.
 
 What the checks use is there for tests of one's own: `tiny_dataset`, `write_tiny_dataset`, `tiny_model`, `tiny_run`
 and `pool_batch`, with pytest also as fixtures (alseg.testing.pytest_plugin). Importing this loads no torch.
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from alseg.testing.terms import check_term
     from alseg.testing.tiny import tiny_dataset, tiny_model, write_tiny_dataset
     from alseg.testing.tiny_runs import tiny_run
+    from alseg.testing.trackers import check_tracker
 
 _HOME_OF = {
     "check_acquirer": "acquirers",
@@ -47,6 +48,7 @@ _HOME_OF = {
     "check_recipe": "recipes",
     "check_selector": "selectors",
     "check_term": "terms",
+    "check_tracker": "trackers",
     "checks_of": "checking",
     "pool_batch": "pools",
     "tiny_dataset": "tiny",
@@ -68,6 +70,7 @@ __all__ = [
     "check_recipe",
     "check_selector",
     "check_term",
+    "check_tracker",
     "checks_of",
     "pool_batch",
     "tiny_dataset",

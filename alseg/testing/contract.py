@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from alseg.errors import UserMistake
+from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 
 S = TypeVar("S")
@@ -47,6 +47,14 @@ class Broken(Exception):
 
     def __init__(self, found: str, mend: str) -> None:
         super().__init__(f"{found}: {mend}")
+
+
+class Unusable(Exception):
+    """A piece that cannot be had here for a reason that is not its own, such as a library that is missing."""
+
+    def __init__(self, mistake: UserMistake) -> None:
+        super().__init__(str(mistake))
+        self.mistake = mistake
 
 
 class Inapplicable(Exception):
@@ -89,7 +97,10 @@ class Contract(Generic[S]):
         return add
 
     def judge(self, subject: S, name: str, skip: Mapping[str, str] | None = None) -> Report:
-        """Do all checks; raises ContractError with all that failed, UserMistake for a `skip` of no check."""
+        """Do all checks; raises ContractError with all that failed.
+
+        Raises UserMistake for a `skip` of no check, and where the piece cannot be had at all.
+        """
         skip = dict(skip or {})
         self._refuse_unknown(skip)
         passed: list[str] = []
@@ -103,6 +114,8 @@ class Contract(Generic[S]):
             except Inapplicable as reason:
                 skip[check.name] = str(reason)
             except (Exception, SystemExit) as error:
+                if check.basic and isinstance(error, Unusable):
+                    raise error.mistake from None
                 failures.append((Failure(check.name, told(error)), error))  # type: ignore[arg-type]
                 if check.basic:
                     break
@@ -114,18 +127,21 @@ class Contract(Generic[S]):
         known = [check.name for check in self.checks]
         for name, reason in skip.items():
             if name not in known:
-                raise UserMistake(f"There is no check {name!r} of a {self.kind}{nearest(name, known)}.")
+                raise UserMistake(f"There is no check {name!r} of {with_article(self.kind)}{nearest(name, known)}.")
             if not isinstance(reason, str) or not reason.strip():
                 raise UserMistake(f"Leaving out the check {name!r} takes a reason: skip={{{name!r}: 'why'}}.")
 
 
+def with_article(kind: str) -> str:
+    """Such as an oracle."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
 def told(error: BaseException) -> str:
     """What a check found, in a sentence; of an error of the piece's own, which and where."""
-    from alseg.errors import AlsegError
-
     if isinstance(error, Broken):
         return str(error)
-    if isinstance(error, AlsegError):
+    if isinstance(error, AlsegError | Unusable):
         return str(error).rstrip(".")
     return f"it raised {type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
 

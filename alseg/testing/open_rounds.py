@@ -22,7 +22,7 @@ EACH = 2  # questions an image
 
 
 @contextlib.contextmanager
-def open_round(picks: bool) -> Iterator[OpenRound]:
+def open_round(picks: bool, asks_class: bool) -> Iterator[OpenRound]:
     """The second round of a run on the tiny dataset; nobody is waited for. picks: its questions have no pixel."""
     with tempfile.TemporaryDirectory() as place:
         registry = tiny_registry()
@@ -38,7 +38,7 @@ def open_round(picks: bool) -> Iterator[OpenRound]:
             classes=TinyDataset.classes,
             labels=folder.labels() if picks else PixelLabels(),
             source="test",
-            asks_class=not picks,
+            asks_class=asks_class,
             looking=Looking(registry, folder, 1, images, 0),
             rounds=2,
             attendance=Attendance(wait=False, browser=False),
@@ -55,14 +55,16 @@ def questions_of(images: TinyImages, picks: bool = False) -> list[Question]:
     ]
 
 
-def require_attends(piece: Any, picks: bool) -> None:
-    """`attend` takes an open round and returns where nobody is waited for; what it did of it makes sense."""
-    with open_round(picks) as round:
+def require_attends(piece: Any, picks: bool, asks_class: bool) -> None:
+    """`attend` takes an open round and returns where nobody is waited for; what it did of it makes sense.
+
+    picks: the round's questions have no pixel yet. asks_class: their classes are wanted.
+    """
+    with open_round(picks, asks_class) as round:
         at_once(partial(piece.attend, round), "attend(round)", "return where round.attendance.wait is False")
-        done = len(round.unplaced()) if picks else len(round.unanswered())
-        total = len(round.placed())
+        left, total = len(round.unplaced()) if picks else len(round.unanswered()), len(round.placed())
         require(
-            done in (0, total) or hasattr(piece, "is_person"),
-            f"it did {total - done} of {total} questions and returned",
+            left in (0, total) or getattr(piece, "is_person", False),
+            f"it did {total - left} of {total} questions and returned",
             "do all that is open, or say is_person = True where a person may do it later",
         )

@@ -51,7 +51,7 @@ class OfOracle:
         self.ask(oracle, questions)
         latest = time.monotonic() + self.patience
         while not (found := self.collected(oracle)).complete:
-            if self.reply is None and (hasattr(oracle, "attend") or hasattr(oracle, "is_person")):
+            if self.reply is None and (hasattr(oracle, "attend") or getattr(oracle, "is_person", False)):
                 raise Inapplicable("somebody answers in a run: give reply=, which plays them")
             if time.monotonic() > latest:
                 raise Broken(
@@ -221,13 +221,14 @@ def _inputs(of: OfOracle) -> None:
 
 @CONTRACT.check("attend")
 def _attend(of: OfOracle) -> None:
-    """One that attends a round takes an open one, and returns at once where nobody is waited for."""
+    """One that attends takes an open round, one to be picked too, and returns where nobody is waited for."""
     made = of.new()
     if not hasattr(made, "attend"):
         raise Inapplicable("it is asked by ask and collect")
     person = getattr(made, "is_person", True)
     require(isinstance(person, bool), f"is_person is {person!r}", "say True where a person stands behind it")
-    require_attends(made, picks=False)
+    require_attends(made, picks=False, asks_class=True)
+    require_attends(of.new(), picks=True, asks_class=True)
 
 
 class _Kept:

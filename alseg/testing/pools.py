@@ -27,7 +27,7 @@ def pool_batch(
     round: int = 1,
     device: torch.device | str = "cpu",
 ) -> PoolBatch:
-    """A batch whose prediction has exactly these class probabilities, [B, C, H, W], a tensor or array.
+    """A batch whose prediction has these class probabilities, [B, C, H, W], a tensor or array; 0 and 1 exactly.
 
     None: two images of 6 x 8 with 3 classes. candidates: bool [B, H, W], all where None. keys: a, b, ... where
     None. The prediction also has `samples` (logits that differ by keyed noise; what is certain stays so),

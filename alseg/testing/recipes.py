@@ -56,12 +56,12 @@ def _builds(of: OfRecipe) -> None:
 @CONTRACT.check("settings")
 def _settings(of: OfRecipe) -> None:
     """Its settings are known, its values fit them, and the pieces it names are there, with what they need."""
-    registry = of.subject.registry
+    registry, mine = of.subject.registry, ("recipe", of.subject.name)
     tiny = load_plugins([PLUGIN], third_party=False)
     beside = replace(
         registry,
         pieces=[
-            *(piece for piece in registry.pieces if (piece.kind, piece.name) != ("recipe", of.subject.name)),
+            *(piece for piece in registry.pieces if (piece.kind, piece.name) not in (mine, ("dataset", NAME))),
             replace(of.subject.piece, inner=None),
             *(piece for piece in tiny.of("dataset") if piece.name == NAME),
         ],

@@ -128,7 +128,7 @@ def _attend(of: OfSelector) -> None:
     made = of.new()
     if not hasattr(made, "attend"):
         raise Inapplicable("it chooses by itself")
-    require_attends(made, picks=True)
+    require_attends(made, picks=True, asks_class=False)
 
 
 @CONTRACT.check("padding")

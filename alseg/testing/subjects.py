@@ -10,7 +10,7 @@ from alseg.errors import AlsegError, UserMistake
 from alseg.options import parameters_of
 from alseg.pieces import GIVEN, WRAPPED, Piece, Plugin
 from alseg.plugins import Registry, load_plugins
-from alseg.testing.contract import Broken
+from alseg.testing.contract import Broken, Unusable, with_article
 
 What = str | Callable[..., Any]  # a registered name, or a factory
 
@@ -53,9 +53,8 @@ def subject_of(
         piece = registry.find(kind, what)
     else:
         if not callable(what):
-            article = "an" if kind[0] in "aeiou" else "a"
             raise UserMistake(
-                f"check_{kind} takes the factory that is registered or its name, not {article} {kind} itself: "
+                f"check_{kind} takes the factory that is registered or its name, not {with_article(kind)} itself: "
                 "give `lambda: it`."
             )
         inner = None if around is None else subject_of(kind, around, {}, registry=registry).piece
@@ -82,11 +81,11 @@ def _refuse_no_factory(piece: Piece, options: Mapping[str, Any]) -> None:
 
 
 def built(subject: Subject, **given: Any) -> Any:
-    """A new piece; a factory that fails is what a check found."""
+    """A new piece; a factory that fails is what a check found, and UserMistake is passed on as Unusable."""
     try:
         return subject.build(**given)
-    except UserMistake:
-        raise
+    except UserMistake as mistake:
+        raise Unusable(mistake) from mistake
     except AlsegError as error:
         cause = error.__cause__
         raise Broken(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alseg.testing.tiny_images import TinyDataset
     from alseg.testing.tiny_models import TinyModel
 
-NAME = "tiny"  # what both are registered as
+NAME = "alseg-tiny"  # what all are registered as
 PLUGIN = Path(__file__)
 
 

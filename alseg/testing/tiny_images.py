@@ -20,7 +20,7 @@ class TinyDataset:
     """Images by split; `same_size`: else every second one is higher and narrower."""
 
     classes = CLASSES
-    recipe = "tiny"
+    recipe = "alseg-tiny"
 
     def __init__(self, counts: Mapping[str, int], size: tuple[int, int], same_size: bool = True) -> None:
         self._counts, self._size, self._same_size = dict(counts), size, same_size

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,4 +29,18 @@ def tiny_run(
 
     given = {key.replace("__", "."): value for key, value in settings.items()}
     known = {"dataset": NAME, "model": NAME, "recipe": NAME, "rounds": 2, **given}
-    return run(known, out=folder, registry=registry or tiny_registry(plugins)).folder
+    with one_thread():
+        return run(known, out=folder, registry=registry or tiny_registry(plugins)).folder
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes in one thread inside: several are slower on tiny images, and far slower on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,10 +1,14 @@
-"""The tracker hears of a real run."""
+"""The tracker keeps alseg's contract, and writes a line a round."""
 
 import csv
 
-from alseg.testing import tiny_run
+from alseg.testing import check_tracker, tiny_run
 
 from my_piece import my_piece
+
+
+def test_it_keeps_the_contract():
+    check_tracker(my_piece)
 
 
 def test_it_writes_a_line_a_round(tmp_path):
