@@ -1,14 +1,16 @@
-"""Each check of datasets, oracles, recipes and executors finds what it is for, and says how to mend it."""
+"""Each check of datasets, oracles, recipes, executors and trackers finds what it is for, and says how to mend it."""
 
 from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from test_broken_acquirers import fails
 
+from alseg import hookimpl
 from alseg.compare.jobs import carry_out, log_of
 from alseg.progress import Quiet
 from alseg.testing import check_executor, check_oracle, checks_of
@@ -283,11 +285,51 @@ EXECUTORS = [
     ("logs", executor(idle=True, no_logs=True), "there is no first.log", "alseg.compare.jobs.log_of"),
     ("ticks", executor(idle=True, no_ticks=True), "watch.tick() was never called", "a few times a second"),
 ]
+
+
+class Tracker:
+    """Breaks where it is told to."""
+
+    def __init__(self, breaks):
+        self.breaks = breaks
+
+    @hookimpl
+    def run_started(self, folder):
+        if self.breaks == "resumed" and Path(folder, "mine").exists():
+            raise FileExistsError("mine")
+        Path(folder, "mine").touch()
+        if self.breaks == "leaves-run":
+            with Path(folder, "labels.jsonl").open("a") as file:
+                file.write("\n")
+
+    @hookimpl
+    def round_finished(self, folder, record):
+        if self.breaks == "without-pictures":
+            Path(folder, "samples", "index.jsonl").read_text()
+        if self.breaks == "whole-run":
+            raise KeyError(record["round"])
+
+
+class Unmarked:
+    """No method of its has @hookimpl."""
+
+    def round_finished(self, record):
+        """Is never called."""
+
+
+TRACKERS = [
+    ("builds", Unmarked, "implements no life-cycle hook", "with @hookimpl"),
+    ("whole-run", lambda: Tracker("whole-run"), "failed in round_finished: KeyError: 0", "after each round"),
+    ("resumed", lambda: Tracker("resumed"), "FileExistsError", "it may be going on"),
+    ("without-pictures", lambda: Tracker("without-pictures"), "index.jsonl", "before it is read"),
+    ("leaves-run", lambda: Tracker("leaves-run"), "it changed labels.jsonl", "files of its own"),
+]
 TABLE = [
     *(("dataset", *row) for row in DATASETS),
     *(("oracle", *row) for row in ORACLES),
     *(("recipe", *row) for row in RECIPES),
     *(("executor", *row) for row in EXECUTORS),
+    *(("tracker", *row) for row in TRACKERS),
 ]
 
 
@@ -296,7 +338,7 @@ def test_a_broken_one_is_found_and_told_how_to_mend_it(kind, check, factory, fou
     fails(kind, check, factory, found, mend, **({"patience": 0.1} if kind == "oracle" else {}))
 
 
-@pytest.mark.parametrize("kind", ["dataset", "oracle", "recipe", "executor"])
+@pytest.mark.parametrize("kind", ["dataset", "oracle", "recipe", "executor", "tracker"])
 def test_each_check_has_a_broken_piece(kind):
     assert {row[1] for row in TABLE if row[0] == kind} == set(checks_of(kind))
 

@@ -74,8 +74,8 @@ def check_tracker(
         return CONTRACT.judge(OfTracker(subject, Path(place)), subject.name, skip)
 
 
-@CONTRACT.check("hooks", basic=True)
-def _hooks(of: OfTracker) -> None:
+@CONTRACT.check("builds", basic=True)
+def _builds(of: OfTracker) -> None:
     """The factory gives an object whose methods, marked with @hookimpl, are life-cycle hooks."""
     try:
         with load_plugins((), third_party=False, entry_points=()).joined_by({"tracker": of.made}):
