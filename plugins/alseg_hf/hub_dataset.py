@@ -164,10 +164,12 @@ def chosen_splits(source: str, tables: Mapping[str, Any], stated: Mapping[str, s
     return chosen
 
 
-def chosen_columns(source: str, features: Mapping[str, Any], image: str | None, mask: str) -> tuple[str, str | None]:
-    """The columns of the images and of their masks; None where nobody has labelled them."""
+def chosen_columns(
+    source: str, features: Mapping[str, Any], image: str | None, mask: str, key: str | None
+) -> tuple[str, str | None]:
+    """The columns of the images and of their masks, None where nobody has labelled them; all three exist."""
     pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    for stated in (image, None if mask in ("auto", "none") else mask):
+    for stated in (image, key, None if mask in ("auto", "none") else mask):
         if stated is not None and stated not in features:
             raise UserMistake(f"{source} has no column {stated!r}{nearest(stated, list(features))}.")
     if image is None:

@@ -5,6 +5,7 @@ Factories only: the libraries are imported inside them, so that listing the piec
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ def model(
     classifier: Literal["new", "stored"] = "new",
 ) -> Model:
     """A semantic segmentation network of transformers (extra alseg[hf]); checkpoint: a hub's name or a folder."""
+    _need("transformers", "The model hf")
     from alseg_hf.loading import load
 
     return load(classes, checkpoint, revision, weights, classifier)
@@ -60,12 +62,13 @@ def dataset(
     beside the data, or from the masks' own ClassLabel. A mask holds class values; 255 is void, and so is dataset.void;
     dataset.reduce_labels: 0 is void and the others are one too high, as image processors with do_reduce_labels mean it.
     """
+    _need("datasets", "The dataset hf")
     from alseg_hf import hub_dataset as found
 
     source, tables = found.open_tables(path, data, subset, revision)
     splits = found.chosen_splits(source, tables, {"train": train, "val": val, "test": test})
     features = splits["train"][1].features
-    columns = found.chosen_columns(source, features, image, mask)
+    columns = found.chosen_columns(source, features, image, mask, key)
     file = id2label
     if classes is None and file is None:
         file = found.id2label_of(path, data, revision)
@@ -108,6 +111,15 @@ def recipe() -> dict[str, Any]:
             "blur": 0.0,
         },
     }
+
+
+def _need(library: str, what: str) -> None:
+    from alseg.errors import UserMistake
+
+    try:
+        importlib.import_module(library)
+    except ImportError as error:
+        raise UserMistake(f"{what} needs the library {error.name or library}: pip install 'alseg[hf]'.") from error
 
 
 @hookimpl
