@@ -19,13 +19,14 @@ CUTS: dict[str, Cut] = {}  # by configuration: a run builds its model anew in ea
 
 
 class Features(NamedTuple):
-    """What decoding needs: the backbone's outputs, or the images [B, 3, h, w] themselves where there is no cut.
+    """What decoding needs: the backbone's outputs, or where there is no cut the images [B, 3, h, w] themselves.
 
-    shape: [B, 3, h, w] of what the network was given.
+    shape: [B, 3, h, w] of what the network was given. whole: whether there is no cut.
     """
 
     outputs: Any
     shape: torch.Size
+    whole: bool
 
 
 class TransformersModel(nn.Module):
@@ -66,17 +67,18 @@ class TransformersModel(nn.Module):
         if self._normalisation.bgr:
             images = images.flip(1)
         images = (images - self.mean) / self.std
-        if self._cut.backbone is None:
-            return Features(images, images.shape)
+        # what traces a network for an export does not get over a pass that ends half-way
+        if self._cut.backbone is None or torch.compiler.is_compiling():
+            return Features(images, images.shape, whole=True)
         outputs = result_of(net.get_submodule(self._cut.backbone), lambda: called(net, images))
-        return Features(outputs, images.shape)
+        return Features(outputs, images.shape, whole=False)
 
     def decode(self, features: Features) -> Tensor:
         """Features -> logits [B, C, h, w], float32, on the grid that the network gives them on."""
         net = self._network()
         # rounded logits would tie utilities
         with in_float32([net.get_submodule(name) for name in self._layers]):
-            if self._cut.head is not None:
+            if self._cut.head is not None and not torch.compiler.is_compiling():
                 return logits_of(result_of(net.get_submodule(self._cut.head), lambda: self._decoded(features)))
             return logits_of(self._decoded(features))
 
@@ -111,7 +113,9 @@ class TransformersModel(nn.Module):
         found = json.loads(bytes(state.tolist()))
         self._normalise(Normalisation(**found["normalisation"]))
         if self.net is None or described(self.net) != found["configuration"]:
-            self._take(built(configuration_of(found["configuration"])).to(self.mean.device))
+            net = built(configuration_of(found["configuration"]))
+            # as the core lays out every model: another layout rounds differently
+            self._take(net.to(memory_format=torch.channels_last))
 
     def _take(self, net: nn.Module) -> None:
         # before the module moves: what it is tried on lies on the CPU
@@ -134,7 +138,7 @@ class TransformersModel(nn.Module):
 
     def _decoded(self, features: Features) -> Any:
         net = self._network()
-        if self._cut.backbone is None:
+        if features.whole or self._cut.backbone is None:
             return called(net, features.outputs)
         nothing = torch.zeros((), device=self.mean.device).expand(features.shape)
         part = net.get_submodule(self._cut.backbone)

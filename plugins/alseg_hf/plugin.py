@@ -58,8 +58,8 @@ def dataset(
         dataset.train, val, test    the splits' names; without val and test a fifth of train is held out as val
         dataset.key         a column of names; without, a name is the split's and the row's number
 
-    Classes come from --classes road,sky,..., from dataset.id2label, a JSON file {"0": "road", ...}, from id2label.json
-    beside the data, or from the masks' own ClassLabel. A mask holds class values; 255 is void, and so is dataset.void;
+    Classes come from --classes road,sky,..., from dataset.id2label, a JSON file {"0": "road", ...}, from the masks' own
+    ClassLabel, or from id2label.json beside the data. A mask holds class values; 255 is void, and so is dataset.void;
     dataset.reduce_labels: 0 is void and the others are one too high, as image processors with do_reduce_labels mean it.
     """
     _need("datasets", "The dataset hf")
@@ -69,10 +69,9 @@ def dataset(
     splits = found.chosen_splits(source, tables, {"train": train, "val": val, "test": test})
     features = splits["train"][1].features
     columns = found.chosen_columns(source, features, image, mask, key)
-    file = id2label
-    if classes is None and file is None:
+    feature, file = None if columns[1] is None else features[columns[1]], id2label
+    if classes is None and file is None and found.names_in(feature) is None:
         file = found.id2label_of(path, data, revision)
-    feature = None if columns[1] is None else features[columns[1]]
     named = found.chosen_labels(source, feature, file, classes, void, reduce_labels)
     return found.HubDataset(source, splits, columns, named, key, val_fraction)
 
