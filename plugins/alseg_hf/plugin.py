@@ -64,13 +64,14 @@ def dataset(
     """
     _need("datasets", "The dataset hf")
     from alseg_hf import hub_dataset as found
+    from alseg_hf.labels import names_in
 
     source, tables = found.open_tables(path, data, subset, revision)
     splits = found.chosen_splits(source, tables, {"train": train, "val": val, "test": test})
     features = splits["train"][1].features
     columns = found.chosen_columns(source, features, image, mask, key)
     feature, file = None if columns[1] is None else features[columns[1]], id2label
-    if classes is None and file is None and found.names_in(feature) is None:
+    if classes is None and file is None and names_in(feature) is None:
         file = found.id2label_of(path, data, revision)
     named = found.chosen_labels(source, feature, file, classes, void, reduce_labels)
     return found.HubDataset(source, splits, columns, named, key, val_fraction)
