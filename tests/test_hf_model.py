@@ -106,7 +106,7 @@ def test_an_architecture_is_cut_and_gives_what_it_gives_by_itself(checkpoints, n
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     other = TransformersModel(None, 7, Normalisation(*IMAGENET), {})
     other.load_state_dict(state)
-    torch.testing.assert_close(other.eval().decode(other.encode(x)), logits)
+    torch.testing.assert_close(other.eval().decode(other.encode(x)), logits, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["segformer", "upernet-convnext", "mask2former", "eomt"])

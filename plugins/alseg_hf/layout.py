@@ -66,11 +66,17 @@ def logits_of(outputs: Any) -> Tensor:
         return outputs.float()
     if "logits" in outputs:
         return outputs["logits"].float()
-    masks = outputs["masks_queries_logits"]
+    masks, classes = outputs["masks_queries_logits"].float(), outputs["class_queries_logits"].float()
+    if torch.compiler.is_compiling():  # exports are in float32 throughout
+        return _semantic(masks, classes)
     with torch.autocast(masks.device.type, enabled=False):
-        classes = outputs["class_queries_logits"].float().softmax(-1)[..., :-1]  # the last says "no object"
-        scores = torch.einsum("bqc,bqhw->bchw", classes, masks.float().sigmoid())
-        return (scores + SCORE_FLOOR).log()
+        return _semantic(masks, classes)
+
+
+def _semantic(masks: Tensor, classes: Tensor) -> Tensor:
+    """Queries' mask logits [B, Q, h, w] and class logits [B, Q, C + 1], the last "no object" -> [B, C, h, w]."""
+    scores = torch.einsum("bqc,bqhw->bchw", classes.softmax(-1)[..., :-1], masks.sigmoid())
+    return (scores + SCORE_FLOOR).log()
 
 
 @torch.no_grad()

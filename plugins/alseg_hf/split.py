@@ -92,7 +92,7 @@ def copied(outputs: Any) -> Any:
 @contextmanager
 def in_float32(modules: list[nn.Module]) -> Iterator[None]:
     """These modules compute in float32, whatever the precision around them."""
-    if not modules:
+    if not modules or torch.compiler.is_compiling():  # exports are in float32 throughout
         yield
         return
     forward = modules[0].forward
