@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from annotator import Listening, Working, answer_all
 from conftest import SMALL, write_camvid
+from pieces import write_saved, write_segformer
 from PIL import Image
 from test_folder_dataset import write_pair
 
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # what stands for something of the reader's
-PLACEHOLDERS = {"CAMVID": "camvid", "FOUR": "camvid", "PHOTOS": "photos", "LABELS": "start.csv"}
+PLACEHOLDERS = {"CAMVID": "camvid", "FOUR": "camvid", "PHOTOS": "photos", "LABELS": "start.csv", "SAVED": "saved"}
 TINY_SHAPES = ("-o", "dataset.train_images=4", "-o", "dataset.val_images=2", "-o", "dataset.side=32")
 TINY_RUN = {"train.epochs": 1, "train.batch_size": 4, "device": "cpu", "report": False, "rounds": 2}
 TINY_MODEL = {"model.encoder": "test_resnet.r160_in1k", "model.weights": "none", "model.channels": 8}
@@ -75,6 +76,9 @@ class Reader:
 
     def read(self, page: Path) -> None:
         """Do all that a page says."""
+        if page.name == "huggingface.md":
+            write_saved(Path("saved"))
+            write_segformer(Path("checkpoint"))
         for block in blocks(page):
             if block.not_run:
                 continue
@@ -98,8 +102,8 @@ class Reader:
         name = command_of(words)
         if name == "run":
             self._run([*words, *tiny(words)])
-        elif name == "annotate" or "--to" in words:
-            understood(words)  # it waits for a person; it takes long and has tests of its own
+        elif name == "annotate" or "--to" in words or any(word.startswith("dataset.path=") for word in words):
+            understood(words)  # it waits for a person; it takes long, or needs a hub, and has tests of its own
         elif name == "compare":
             self._compare(words)
         else:
@@ -146,6 +150,8 @@ class Reader:
     def _filled(self, word: str) -> str:
         if word == "FILE":
             return "none"
+        if word.startswith("model.checkpoint="):
+            return "model.checkpoint=checkpoint"
         return PLACEHOLDERS.get(word, word)
 
 
@@ -162,8 +168,12 @@ def tiny(words: Sequence[str]) -> list[str]:
     given = set(words)
     if "--config" in given and "run" in given:
         return ["--rounds", "2", *settings({**TINY_RUN, **TINY_MODEL})]
-    flags = {flag: words[words.index(flag) + 1] for flag in ("--dataset", "--model", "--encoder") if flag in given}
-    model = TINY_MODEL if flags.get("--model", OURS[0]) in OURS else {}
+    flags = {
+        flag: words[words.index(flag) + 1]
+        for flag in ("--dataset", "--model", "--encoder", "--recipe")
+        if flag in given
+    }
+    model = TINY_MODEL if flags.get("--model", OURS[0]) in OURS and flags.get("--recipe") != "hf" else {}
     if "--encoder" in given:
         model = {name: value for name, value in model.items() if name != "model.encoder"}
     more = settings({**TINY_RUN, **model})

@@ -13,7 +13,7 @@ from typing import Any
 from conftest import write_camvid
 from test_datasets import write_cityscapes, write_voc12
 
-from alseg.plugins import Piece
+from alseg.pieces import Piece
 from alseg.testing import write_tiny_dataset
 
 COMMON: Mapping[str, Mapping[str, Any]] = {
@@ -24,22 +24,42 @@ TYPICAL = {"acquirer": "margin", "selector": "topk", "model": "deeplabv3plus"}  
 
 @dataclass(frozen=True)
 class Tiny:
-    """options: the piece's. data: writes the folder that it reads. more: the check's own keywords.
+    """options: the piece's. made: options whose values are written first. more: the check's own keywords.
 
     slow: left out of `make test`.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    data: Callable[[Path], Path] | None = None
+    made: Mapping[str, Callable[[Path], Path]] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     slow: bool = False
 
 
+def write_saved(folder: Path) -> Path:
+    """A dataset of datasets, saved to disk."""
+    import datasets
+    from test_hf_dataset import rows, table
+
+    splits = {"train": table(rows(4)), "validation": table(rows(2))}
+    datasets.DatasetDict(splits).save_to_disk(str(folder))
+    return folder
+
+
+def write_segformer(folder: Path) -> Path:
+    """A checkpoint of transformers."""
+    from transformers_networks import write_checkpoint
+
+    return write_checkpoint(folder, "segformer")
+
+
 TINY: Mapping[tuple[str, str], Tiny] = {
-    ("dataset", "camvid"): Tiny(data=write_camvid),
-    ("dataset", "cityscapes"): Tiny(data=write_cityscapes),
-    ("dataset", "voc12"): Tiny(data=write_voc12),
-    ("dataset", "folder"): Tiny(data=write_tiny_dataset),
+    ("dataset", "camvid"): Tiny(made={"data": write_camvid}),
+    ("dataset", "cityscapes"): Tiny(made={"data": write_cityscapes}),
+    ("dataset", "voc12"): Tiny(made={"data": write_voc12}),
+    ("dataset", "folder"): Tiny(made={"data": write_tiny_dataset}),
+    ("dataset", "hf"): Tiny({"classes": ("a", "b", "c", "d")}, {"data": write_saved}),
+    ("model", "hf"): Tiny(made={"checkpoint": write_segformer}),
+    ("recipe", "hf"): Tiny(more={"settings": {"model.checkpoint": "somewhere"}}),
     ("dataset", "shapes"): Tiny({"train_images": 3, "val_images": 2}),
     ("model", "ensemble"): Tiny({"members": 2}),
     ("acquirer", "random"): Tiny(more={"uncertainty": False}),
@@ -63,5 +83,4 @@ def options_of(piece: Piece, whole: Piece, folder: Path) -> dict[str, Any]:
     """Options of a piece, with what it wraps, by which it is tiny."""
     known, stated = whole.options(), tiny(piece)
     common = {name: value for name, value in COMMON.get(piece.kind, {}).items() if name in known}
-    data = {} if stated.data is None else {"data": stated.data(folder / "data")}
-    return {**common, **stated.options, **data}
+    return {**common, **stated.options, **{name: write(folder / name) for name, write in stated.made.items()}}

@@ -19,6 +19,7 @@ class OfRecipe:
     """A recipe."""
 
     subject: Subject
+    besides: Mapping[str, Any]
 
     def settings(self) -> dict[str, Any]:
         """What it says, flat."""
@@ -34,11 +35,15 @@ def check_recipe(
     *,
     name: str | None = None,
     registry: Registry | None = None,
+    settings: Mapping[str, Any] | None = None,
     skip: Mapping[str, str] | None = None,
 ) -> Report:
-    """Check a recipe by the factory that is registered, or by its name; raises ContractError."""
+    """Check a recipe by the factory that is registered, or by its name; raises ContractError.
+
+    settings: what its user must give besides, such as an option without default of a piece that it names.
+    """
     subject = subject_of("recipe", recipe, options, name=name, registry=registry)
-    return CONTRACT.judge(OfRecipe(subject), subject.name, skip)
+    return CONTRACT.judge(OfRecipe(subject, settings or {}), subject.name, skip)
 
 
 @CONTRACT.check("builds", basic=True)
@@ -67,7 +72,7 @@ def _settings(of: OfRecipe) -> None:
         ],
     )
     try:
-        resolve(beside, {}, {"recipe": of.subject.name, "dataset": NAME})
+        resolve(beside, {}, {**of.besides, "recipe": of.subject.name, "dataset": NAME})
     except AlsegError as error:
         raise Broken(str(error).rstrip("."), "see docs/settings.md, or `alseg plugins` for the pieces") from error
 
