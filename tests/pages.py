@@ -100,10 +100,12 @@ class Reader:
         """Give a command of alseg's, which must do what it is to do."""
         words = [self._filled(word) for word in shlex.split(command)[1:]]
         name = command_of(words)
-        if name == "run":
+        if any(word.startswith("dataset.path=") for word in words):
+            understood(words)  # it needs the hub
+        elif name == "run":
             self._run([*words, *tiny(words)])
-        elif name == "annotate" or "--to" in words or any(word.startswith("dataset.path=") for word in words):
-            understood(words)  # it waits for a person; it takes long, or needs a hub, and has tests of its own
+        elif name == "annotate" or "--to" in words:
+            understood(words)  # it waits for a person; it takes long and has tests of its own
         elif name == "compare":
             self._compare(words)
         else:
