@@ -50,10 +50,10 @@ def recipe() -> Mapping[str, Any]:
     return {
         "model": "frozen",
         "train": {
-            "epochs": 50,
+            "epochs": 20,
             "batch_size": 16,
             "optimizer": "adam",
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "weight_decay": 1e-4,
             "schedule": "poly",
             "power": 0.9,
