@@ -6,12 +6,13 @@ BIN = $(VENV)/bin
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 STAMP = $(VENV)/.installed-$(shell cat pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help install demo test test-all lint clean
+.PHONY: help install demo test test-all lint docs clean
 
 help:
 	@echo "make demo      install, run active learning on generated images, show the learning curve"
 	@echo "make test      install, lints, types and the test suite"
 	@echo "make test-all  the slow and real tests besides"
+	@echo "make docs      the documentation site, in site/"
 	@echo "make clean     remove the environment and caches"
 
 install: $(STAMP)
@@ -39,5 +40,8 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -m slow
 
+docs: install
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf site .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

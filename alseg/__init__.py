@@ -17,8 +17,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from alseg.api import resume, run
     from alseg.interchange.exchange import export_labels, import_labels
-    from alseg.options import Between
-    from alseg.plugins import Registry, load_plugins
+    from alseg.options import Between, Longer, Size
+    from alseg.plugins import API_VERSION, Registry, load_plugins
     from alseg.predicting import predict
     from alseg.protocols import Acquirer, Dataset, Images, Model, Oracle, Selector, Term
     from alseg.ranking import highest, pick
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "alseg.api": ("run", "resume"),
     "alseg.interchange.exchange": ("export_labels", "import_labels"),
-    "alseg.options": ("Between",),
-    "alseg.plugins": ("Registry", "load_plugins"),
+    "alseg.options": ("Between", "Longer", "Size"),
+    "alseg.plugins": ("API_VERSION", "Registry", "load_plugins"),
     "alseg.protocols": ("Acquirer", "Dataset", "Images", "Model", "Oracle", "Selector", "Term"),
     "alseg.predicting": ("predict",),
     "alseg.ranking": ("highest", "pick"),
@@ -61,6 +61,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "API_VERSION",
     "Acquirer",
     "AlsegError",
     "Answer",
@@ -69,6 +70,7 @@ __all__ = [
     "Classes",
     "Dataset",
     "Images",
+    "Longer",
     "Model",
     "Oracle",
     "PixelLabel",
@@ -81,6 +83,7 @@ __all__ = [
     "Segmenter",
     "Selection",
     "Selector",
+    "Size",
     "Taught",
     "Term",
     "UserMistake",

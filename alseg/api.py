@@ -6,6 +6,7 @@ import contextlib
 import platform
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,6 +67,7 @@ def run(
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
     experiment = Experiment(registry, resolved, progress, team, attendance)
     start = start_of(resolved.config.start_from, experiment.classes, experiment.images.pool, progress.say)
+    trackers = _tracked(registry, resolved.config)
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if registry.files:
@@ -84,7 +86,7 @@ def run(
             if path is not None or not (place / SETTINGS).exists():
                 raise  # else another run took the free name at the same moment
     team.tell(str(folder.path))
-    return _carried_on(experiment, folder)
+    return _carried_on(experiment, folder, trackers)
 
 
 def resume(
@@ -121,9 +123,10 @@ def resume(
         opened.check_labels(len(records))
         check_start(opened.path, before.get("record"))
         experiment = Experiment(registry, resolved, progress, team, attendance)
+        trackers = _tracked(registry, resolved.config)
         experiment.check_same_data(opened)
     team.tell("go on", settings)
-    return _carried_on(experiment, opened, settings if settings != before else None)
+    return _carried_on(experiment, opened, trackers, settings if settings != before else None)
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
@@ -193,9 +196,23 @@ def _resumable(folder: RunFolder, by_person: bool = False) -> Iterator[None]:
         raise Waiting(f"{wait} {label if by_person else ''}`{command}` goes on when they are in.") from wait
 
 
-def _carried_on(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any] | None = None) -> RunResult:
+def _tracked(registry: Registry, config: RunConfig) -> AbstractContextManager[None]:
+    """The run's trackers, built and looked at; while it lasts, they hear of what happens."""
+    pieces = [(registry.find("tracker", choice.name), choice.options) for choice in config.trackers]
+    built = {f"tracker {piece.name}": piece.build(options) for piece, options in pieces}
+    with registry.joined_by(built):
+        pass  # one that cannot join stops a run before its folder
+    return registry.joined_by(built)
+
+
+def _carried_on(
+    experiment: Experiment,
+    folder: RunFolder,
+    trackers: AbstractContextManager[None],
+    settings: Mapping[str, Any] | None = None,
+) -> RunResult:
     """Do what is left to do; `settings` take the place of the stored ones before."""
-    with folder.lock(), _resumable(folder, experiment.by_person):
+    with folder.lock(), trackers, _resumable(folder, experiment.by_person):
         if settings is not None:
             folder.write_settings(settings)
         try:

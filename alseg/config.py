@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal, get_type_hints
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg.options import Between, Longer, Size, convert, plain
-from alseg.plugins import Piece, Registry
+from alseg.pieces import Piece
+from alseg.plugins import Registry
 from alseg.settings import Augmentation, Count, PassSettings, TrainSettings, TrustSettings
 
 PER_IMAGE = ("first_pixels", "pixels_per_round", "budget")
 PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
+LISTS = {"terms": "term", "trackers": "tracker"}  # settings that name several pieces, and their kind
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class RunConfig:
     oracle: Choice
     recipe: str
     terms: tuple[Choice, ...] = ()  # what is trained on besides the labels
+    trackers: tuple[Choice, ...] = ()  # where the run's figures go besides its folder
     first_pixels: Count = 10
     pixels_per_round: Count = 10
     budget: Count = 100
@@ -91,10 +94,12 @@ class RunConfig:
         """As TOML holds it, None as "none"; `flatten` of it gives the same configuration again."""
         unused = [*(PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap"))]
         unused.append("start_from" if self.start_from is None else "first_pixels")
-        nested = {name: value for name, value in _nested(self).items() if name not in [*unused, "terms"]}
-        if self.terms:
-            nested["terms"] = [term.name for term in self.terms]
-            nested |= {term.name: {k: _written(v) for k, v in term.options.items()} for term in self.terms}
+        nested = {name: value for name, value in _nested(self).items() if name not in [*unused, *LISTS]}
+        for setting in LISTS:
+            chosen: tuple[Choice, ...] = getattr(self, setting)
+            if chosen:
+                nested[setting] = [choice.name for choice in chosen]
+                nested |= {choice.name: {k: _written(v) for k, v in choice.options.items()} for choice in chosen}
         return nested
 
 
@@ -195,8 +200,8 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     merged = _laid_over(registry, [base, suited, rest]) | settled | {"recipe": name}
     pieces = {kind: registry.find(kind, str(merged[kind])) for kind in PIECES}
     choices = {k: Choice(str(merged[k]), p.resolve(_options(k, merged))) for k, p in pieces.items()}
-    terms, merged = _terms(registry, merged)
-    config = _typed(RunConfig, merged, {**choices, "terms": terms})
+    lists, merged = _lists(registry, merged)
+    config = _typed(RunConfig, merged, choices | lists)
     if config.pixels_in(0) > config.budget and config.pool_pixels_per_round is None:
         raise UserMistake(
             f"first_pixels is {config.first_pixels}, more than the budget of {config.budget} pixels an image."
@@ -241,30 +246,37 @@ def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[st
     for kind in pieces:
         name = choices[kind].name
         choices[kind] = Choice(name, registry.find(kind, name).resolve(choices[kind].options))
-    terms, flat = _terms(registry, flat, check="model" in pieces)
-    return _typed(RunConfig, flat, {**choices, "terms": terms})
+    lists, flat = _lists(registry, flat, check=("term",) if "model" in pieces else ())
+    return _typed(RunConfig, flat, {**choices, **lists})
 
 
-def _terms(
-    registry: Registry, flat: Mapping[str, Any], check: bool = True
-) -> tuple[tuple[Choice, ...], dict[str, Any]]:
-    """The training terms that settings name, with their options NAME.OPTION, and the other settings."""
-    rest = dict(flat)
-    names: tuple[str, ...] = convert("terms", rest.pop("terms", None), tuple[str, ...] | None) or ()
-    terms = []
-    for name in names:
-        head = name.replace("-", "_")
-        if names.count(name) > 1 or head in get_type_hints(RunConfig):
-            raise UserMistake(f"The term {name!r} is given twice, or has the name of a setting.")
-        options = _options(head, rest)
-        rest = {key: value for key, value in rest.items() if not key.startswith(f"{head}.")}
-        terms.append(Choice(name, registry.find("term", name).resolve(options, head) if check else options))
-    for piece in registry.of("term"):
-        if _options(piece.name.replace("-", "_"), rest):
-            raise UserMistake(
-                f"There are options of the term {piece.name!r}, which is not taken: -o terms={piece.name}."
-            )
-    return tuple(terms), rest
+def _lists(
+    registry: Registry, flat: Mapping[str, Any], check: tuple[str, ...] = tuple(LISTS.values())
+) -> tuple[dict[str, tuple[Choice, ...]], dict[str, Any]]:
+    """The pieces of which several may be taken, with their options NAME.OPTION, and the other settings.
+
+    check: the kinds whose options are checked.
+    """
+    rest, lists, seen = dict(flat), {}, set(get_type_hints(RunConfig))
+    for setting, kind in LISTS.items():
+        names: tuple[str, ...] = convert(setting, rest.pop(setting, None), tuple[str, ...] | None) or ()
+        chosen = []
+        for name in names:
+            head = name.replace("-", "_")
+            if head in seen:
+                raise UserMistake(f"The {kind} {name!r} is given twice, or has the name of a setting.")
+            seen.add(head)
+            options = _options(head, rest)
+            rest = {key: value for key, value in rest.items() if not key.startswith(f"{head}.")}
+            chosen.append(Choice(name, registry.find(kind, name).resolve(options, head) if kind in check else options))
+        lists[setting] = tuple(chosen)
+    for setting, kind in LISTS.items():
+        for piece in registry.of(kind):
+            if _options(piece.name.replace("-", "_"), rest):
+                raise UserMistake(
+                    f"There are options of the {kind} {piece.name!r}, which is not taken: -o {setting}={piece.name}."
+                )
+    return lists, rest
 
 
 def _refuse_contradictions(user: Mapping[str, Any]) -> None:

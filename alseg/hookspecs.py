@@ -51,6 +51,11 @@ def register_terms(register: Register) -> None:
 
 
 @hookspec
+def register_trackers(register: Register) -> None:
+    """Add trackers; a factory gives an object whose methods are life-cycle hooks (`@hookimpl`), called in a run."""
+
+
+@hookspec
 def register_recipes(register: Register) -> None:
     """Add recipes; a factory gives a mapping from dotted settings to values."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
-import inspect
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,127 +19,15 @@ import pluggy
 from alseg import hookspecs
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
-from alseg.options import MISSING, Option, convert, options_of, parameters_of
+from alseg.pieces import GIVEN, Piece, Plugin, install_hint
 
-# kind -> what the core gives its factories, where they take it
-GIVEN: dict[str, tuple[str, ...]] = {
-    "dataset": (),
-    "model": ("classes",),
-    "acquirer": (),
-    "selector": (),
-    "oracle": ("images", "classes", "seed"),
-    "term": ("model", "classes"),
-    "recipe": (),
-    "executor": (),
-}
-# A factory with one of these parameters is a modifier: it takes another piece of its kind, or what builds one anew.
-WRAPPED: dict[str, tuple[str, str]] = {kind: (kind, f"new_{kind}") for kind in GIVEN}
+# What plugins and alseg agree on: protocols, values and hooks. It rises when a plugin that keeps to them could break.
+API_VERSION = 1
+OLDEST_API_VERSION = 1  # that still works
+DECLARATION = "ALSEG_API_VERSION"  # the name by which a plugin's module says which it was written for
 FIRST_PARTY = "alseg"
-
-
-@dataclass
-class Plugin:
-    """A plugin and how its loading went; `status` is "ok" or "failed"."""
-
-    name: str
-    distribution: str
-    version: str
-    status: str = "ok"
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A registered name: what kind it is, who registered it, and its factory.
-
-    inner: of a modifier that was found as `modifier:name`, the piece that it is to wrap.
-    """
-
-    kind: str
-    name: str
-    factory: Callable[..., Any]
-    plugin: Plugin
-    inner: Piece | None = None
-
-    @property
-    def is_modifier(self) -> bool:
-        """Whether it wraps another piece of its kind."""
-        return not parameters_of(self.factory).keys().isdisjoint(WRAPPED[self.kind])
-
-    def described(self) -> str:
-        """Its kind, name and distribution, for messages."""
-        return f"The {self.kind} {self.name!r} of {self.plugin.distribution}"
-
-    def says(self) -> str:
-        """The first line of what its factory says of itself, and of the piece that it wraps."""
-        own = (inspect.getdoc(getattr(self.factory, "func", self.factory)) or "").partition("\n")[0]
-        return own if self.inner is None else f"{own} {self.inner.says()}".strip()
-
-    def options(self) -> dict[str, Option]:
-        """The options of the factory, by name, and those of the piece that it wraps.
-
-        Raises UserMistake where both have an option of one name.
-        """
-        own = self._own_options()
-        inner = {} if self.inner is None else self.inner.options()
-        for name in inner:
-            if name in own:
-                raise UserMistake(f"{self.described()} does not fit together: two parts have an option {name!r}.")
-        return own | inner
-
-    def _own_options(self) -> dict[str, Option]:
-        options = options_of(self.factory, GIVEN[self.kind] + WRAPPED[self.kind])
-        if "name" in options:
-            raise TypeError("an option must not be called 'name', which is the piece's own")
-        return options
-
-    def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
-        """All options, given ones converted and the rest at their defaults.
-
-        prefix: what their settings begin with; None: the kind.
-        """
-        prefix = prefix or self.kind
-        try:
-            options = self.options()
-        except TypeError as error:
-            raise AlsegError(
-                f"The {self.kind} {self.name!r} of {self.plugin.distribution} is broken: {error}."
-            ) from error
-        for name in values:
-            if name not in options:
-                has = nearest(name, options) or "; it has none"
-                raise UserMistake(f"The {self.kind} {self.name!r} has no option {name!r}{has}.")
-        resolved = {}
-        for name, option in options.items():
-            if name in values:
-                resolved[name] = convert(f"{prefix}.{name}", values[name], option.type)
-            elif option.default is MISSING:
-                flag = f"--{name}" if name == "data" else f"-o {prefix}.{name}=..."
-                raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
-            else:
-                resolved[name] = option.default
-        return resolved
-
-    def build(self, options: Mapping[str, Any], **given: Any) -> Any:
-        """Call the factory with its options and what the core gives; an error names the plugin."""
-        parameters = parameters_of(self.factory)
-        taken = {name: value for name, value in given.items() if name in parameters}
-        if self.inner is not None:
-            own, (piece, new_piece) = self._own_options(), WRAPPED[self.kind]
-            new = partial(self.inner.build, {k: v for k, v in options.items() if k not in own}, **given)
-            options = {k: v for k, v in options.items() if k in own}
-            taken |= {piece: new()} if piece in parameters else {new_piece: new}
-        try:
-            made = self.factory(**options, **taken)
-        except AlsegError:
-            raise
-        except ImportError as error:
-            raise UserMistake(f"{self.described()} needs a library that is not installed: {error}.") from error
-        except (Exception, SystemExit) as error:
-            raise AlsegError(f"{self.described()} failed to start: {type(error).__name__}: {error}.") from error
-        if made is None:
-            raise AlsegError(f"{self.described()} gave nothing: its factory returns None.")
-        return made
+FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
+SLOW = 0.5  # seconds of import that are worth a word
 
 
 @dataclass
@@ -202,15 +92,32 @@ class Registry:
             return nearest(name, [piece.name for piece in self.of(kind)])
         return nearest(f"{modifier}:", [f"{piece.name}:" for piece in self.of(kind) if piece.is_modifier])
 
+    @contextlib.contextmanager
+    def joined_by(self, trackers: Mapping[str, Any]) -> Iterator[None]:
+        """While it lasts, life-cycle hooks are called on these objects too; named by what they are called."""
+        try:
+            for name, tracker in trackers.items():
+                self.manager.register(tracker, name=name)
+                _check_hooks(self.manager, tracker)
+                if not self.manager.get_hookcallers(tracker):
+                    raise AlsegError(f"The {name} implements no life-cycle hook: its methods need @hookimpl.")
+            yield
+        finally:
+            for name in trackers:
+                if self.manager.has_plugin(name):
+                    self.manager.unregister(name=name)
+
     def notify(self, hook: str, **arguments: Any) -> list[str]:
         """Call a life-cycle hook on every plugin; what a plugin raises is returned as a sentence."""
         failures = []
         for name, plugin in self.manager.list_name_plugin():
             others = [other for other in self.manager.get_plugins() if other is not plugin]
             try:
-                self.manager.subset_hook_caller(hook, others)(**arguments)
-            except Exception as error:
-                failures.append(f"The plugin {name} failed in {hook}: {type(error).__name__}: {error}")
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
+                    self.manager.subset_hook_caller(hook, others)(**arguments)
+            except (Exception, SystemExit) as error:
+                to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
+                failures.append(f"The plugin {name} failed in {hook}: {type(error).__name__}: {error}{to_do}")
         return failures
 
 
@@ -218,10 +125,17 @@ def load_plugins(
     files: Iterable[Path] = (),
     third_party: bool = True,
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+    trace: Callable[[str], None] | None = None,
 ) -> Registry:
-    """A registry of the installed plugins and of single files; one that fails is listed with its error."""
+    """A registry of the installed plugins and of single files; one that fails is listed with its error.
+
+    files: besides those in the folders that the environment variable ALSEG_PLUGINS names. third_party: whether
+    other distributions' plugins and those folders count. trace: is told each call of a hook in a line.
+    """
     manager = pluggy.PluginManager("alseg")
     manager.add_hookspecs(hookspecs)
+    if trace is not None:
+        _trace(manager, trace)
     registry = Registry(manager, third_party=third_party)
     found = importlib.metadata.entry_points(group="alseg") if entry_points is None else entry_points
     seen: set[tuple[str, str]] = set()
@@ -231,13 +145,51 @@ def load_plugins(
             continue
         seen.add((entry_point.name, distribution))
         _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load)
-    for file in files:
-        path = Path(file).absolute()
-        registry.files.append(path)
+    given = [Path(file).absolute() for file in files]
+    for path in given:
         if not path.is_file():
-            raise UserMistake(f"There is no plugin file {file}.")
-        _add(registry, Plugin(path.stem, str(file), "-"), partial(_module, path))
+            raise UserMistake(f"There is no plugin file {path}.")
+    in_folders = _files_in_folders(registry) if third_party else []
+    for path in dict.fromkeys([*given, *in_folders]):
+        registry.files.append(path)
+        _add(registry, Plugin(path.stem, str(path), "-"), partial(_module, path))
     return registry
+
+
+def _files_in_folders(registry: Registry) -> Sequence[Path]:
+    """The single files in ALSEG_PLUGINS' folders; a folder that cannot be read is listed as a failed plugin."""
+    files: list[Path] = []
+    for name in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
+        folder = Path(name).expanduser().absolute()
+        try:
+            found = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.is_file())
+        except OSError as error:
+            failed = Plugin(
+                folder.name, FOLDERS, "-", "failed", f"the folder {folder} cannot be read: {error.strerror}"
+            )
+            registry.plugins.append(failed)
+            continue
+        files += [
+            path for path in found if not path.name.startswith(("_", ".", "test_")) and path.name != "conftest.py"
+        ]
+    return files
+
+
+def _trace(manager: pluggy.PluginManager, say: Callable[[str], None]) -> None:
+    """Say each call of a hook on a plugin: the hook, the plugin, how long it took, what it raised."""
+    began: list[float] = []
+
+    def before(hook_name: str, hook_impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        began.append(time.perf_counter())
+
+    def after(outcome: Any, hook_name: str, hook_impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        seconds = time.perf_counter() - began.pop()
+        for called in hook_impls:
+            failed = outcome.exception
+            raised = "" if failed is None else f", raised {type(failed).__name__}: {failed}"
+            say(f"hook {hook_name}({', '.join(kwargs)}) of {called.plugin_name}: {1000 * seconds:.1f} ms{raised}")
+
+    manager.add_hookcall_monitoring(before, after)
 
 
 def _distribution(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:
@@ -261,20 +213,60 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
     registry.plugins.append(plugin)
     module: Any = None
     try:
-        module = load()
-        registry.manager.register(module, name=f"{plugin.distribution}:{plugin.name}")
-        _check_hooks(registry.manager, module)
-        pieces = list(_pieces(registry.manager, plugin, module))
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
+            module = _imported(plugin, load)
+            _check_version(module)
+            registry.manager.register(module, name=f"{plugin.distribution}:{plugin.name}")
+            _check_hooks(registry.manager, module)
+            pieces = list(_pieces(registry.manager, plugin, module))
         if not registry.manager.get_hookcallers(module):
             raise AlsegError("it implements no hook; is @hookimpl missing?")
     except (Exception, SystemExit) as error:
         if module is not None and registry.manager.is_registered(module):
             registry.manager.unregister(module)
         text = str(error).strip().splitlines()
-        reason = " ".join(line.strip() for line in text[:4])
-        plugin.status, plugin.error = "failed", f"{type(error).__name__}: {reason}".rstrip(".: ")
+        reason = " ".join(line.strip() for line in text[:4]).rstrip(".: ")
+        to_do = install_hint(error, plugin.distribution) if isinstance(error, ImportError) else ""
+        plugin.status, plugin.error = "failed", f"{type(error).__name__}: {reason}".rstrip(".: ") + to_do
         return
     registry.pieces += pieces
+
+
+def _imported(plugin: Plugin, load: Callable[[], Any]) -> Any:
+    """The plugin's module; what its import cost every command is noted."""
+    had_torch, started = "torch" in sys.modules, time.perf_counter()
+    module = load()
+    plugin.seconds = time.perf_counter() - started
+    if not had_torch and "torch" in sys.modules:
+        plugin.warning = (
+            f"it imports torch when it is loaded, which costs every command {plugin.seconds:.1f} s: "
+            "import torch inside the factory"
+        )
+    elif plugin.seconds > SLOW:
+        plugin.warning = (
+            f"it takes {plugin.seconds:.1f} s to load, which every command waits for: "
+            "import inside the factory what is heavy"
+        )
+    return module
+
+
+def _check_version(module: Any) -> None:
+    """AlsegError where the plugin declares a version of the API that this alseg does not have."""
+    declared = getattr(module, DECLARATION, None)
+    if declared is None:
+        return
+    if isinstance(declared, bool) or not isinstance(declared, int):
+        raise AlsegError(f"{DECLARATION} is a whole number such as {API_VERSION}, not {declared!r}")
+    if declared > API_VERSION:
+        raise AlsegError(
+            f"it is written for version {declared} of alseg's plugin API, and this alseg has {API_VERSION}: "
+            "upgrade alseg"
+        )
+    if declared < OLDEST_API_VERSION:
+        raise AlsegError(
+            f"it is written for version {declared} of alseg's plugin API, and this alseg takes {OLDEST_API_VERSION} "
+            f"to {API_VERSION}: upgrade the plugin"
+        )
 
 
 def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:

@@ -69,7 +69,7 @@ def write_run(
             {
                 **{"round": number, "labelled_pixels": IMAGES * step * (number + 1)},
                 **{"pixels_per_image": float(step * (number + 1)), "split": "val", "miou": miou},
-                **{"iou": dict.fromkeys(CLASSES, miou), "pixel_accuracy": miou, "loss": 0.5},
+                **{"iou": dict.fromkeys(CLASSES, miou), "pixel_accuracy": miou, "loss": 0.5, "decode": "points"},
                 **{"classes_per_image": classes_per_image, "classes_per_image_total": classes_per_image + number / 2},
                 **{"class_counts": dict(zip(CLASSES, shares.tolist(), strict=True)), "device": device},
                 **{"train_seconds": 60.0 + seed, "acquire_seconds": 5.0 if number else 0.1, "evaluate_seconds": 3.0},

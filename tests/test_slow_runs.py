@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -162,25 +163,47 @@ def test_two_processes_on_one_run_do_not_meet(tmp_path):
     assert first.wait(timeout=300) == 0
 
 
-def test_the_wheel_holds_plugins_types_and_entry_points(tmp_path):
+def test_the_wheel_works_in_an_environment_of_its_own(tmp_path):
+    """The wheel, not the checkout; what it depends on is lent by the environment of the tests."""
     root = Path(__file__).parent.parent
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("alseg-*.whl")
-    target = tmp_path / "installed"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
-    for package in ("alseg", "alseg_pixelpick", "alseg_datasets", "alseg_human", "alseg_ray"):
-        assert (target / package / "py.typed").exists()
-    kept = {path.name for path in (root / "plugins" / "alseg_human" / "page").iterdir()}
-    assert kept and kept == {path.name for path in (target / "alseg_human" / "page").iterdir()}
-    listing = subprocess.run(
-        [sys.executable, "-P", "-m", "alseg", "plugins", "--json"],
-        env={**os.environ, "PYTHONPATH": str(target)},
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    python, scripts = tmp_path / "env" / "bin" / "python", tmp_path / "env" / "bin"
+    site = subprocess.run(
+        [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True
     )
-    names = {row["name"] for row in json.loads(listing.stdout)}
-    assert {"margin", "topk-then-uniform", "camvid", "shapes", "deeplabv3plus", "ground-truth"} <= names
+    target = Path(site.stdout.strip())
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+    package = root / "examples" / "alseg-ripu"
+    subprocess.run([*pip, "--no-build-isolation", "--no-index", str(wheel)], check=True, capture_output=True)
+    (target / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")  # comes after the wheel
+    subprocess.run([*pip, "--no-build-isolation", "--no-index", str(package)], check=True, capture_output=True)
+    plugins = [path.name for path in (root / "plugins").iterdir() if (path / "plugin.py").exists()]
+    for name in ("alseg", *plugins):
+        assert (target / name / "py.typed").exists(), name
+    for folder in ("plugins/alseg_human/page", "alseg/scaffold/templates"):
+        kept = {str(path.relative_to(root / folder)) for path in (root / folder).rglob("*") if path.suffix != ".pyc"}
+        place = target / folder.removeprefix("plugins/")
+        assert kept - {str(path.relative_to(place)) for path in place.rglob("*")} <= {"__pycache__"}, folder
+
+    def alseg(*words: object) -> str:
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        line = [str(scripts / "alseg"), *map(str, words)]
+        done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    rows = json.loads(alseg("plugins", "--json"))
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {"deeplabv3plus", "camvid", "human", "ray", "mlflow", "ripu"} <= {row["name"] for row in rows}
+    found = subprocess.run(
+        [python, "-c", "import alseg; print(alseg.__file__)"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert Path(found.stdout.strip()).is_relative_to(target)
+    small = ["-o", "dataset.train_images=4", "-o", "dataset.val_images=2", "-o", "dataset.side=32"]
+    small += ["-o", "train.epochs=1", "-o", "model.channels=8", "--rounds", "2", "--device", "cpu"]
+    alseg("run", *small, "--acquirer", "ripu", "--out", tmp_path / "run")
+    alseg("plugins", "new", "my_model", "--kind", "model")
+    assert (tmp_path / "my_model" / "src" / "my_model" / "network.py").exists()

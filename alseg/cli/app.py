@@ -75,8 +75,9 @@ def build_app(registry: Registry) -> typer.Typer:
         ),
         plugin: list[Path] = typer.Option([], "--plugin", help="A single .py file as a plugin. May be repeated."),
         no_third_party: bool = typer.Option(False, "--no-third-party", help="Leave other people's plugins out."),
+        trace_hooks: bool = typer.Option(False, "--trace-hooks", help="Show each call of a plugin's hook on stderr."),
     ) -> None:
-        # --plugin and --no-third-party are here for the help: they were taken before this was built
+        # but for --version, these are here for the help: they were taken before this was built
         pass
 
     run_command.add_to(app)
@@ -89,9 +90,25 @@ def build_app(registry: Registry) -> typer.Typer:
     import_command.add_to(app)
     plugins_command.add_to(app)
     datasets_command.add_to(app)
-    for failure in registry.notify("register_commands", app=app):
+    for failure in [*registry.notify("register_commands", app=app), *_without_twins(app)]:
         typer.echo(failure, err=True)
     return app
+
+
+def _without_twins(app: typer.Typer) -> list[str]:
+    """Leave out plugins' commands whose name is taken, alseg's own being the first; a sentence on each."""
+    taken = {str(group.name) for group in app.registered_groups}
+    kept, said = [], []
+    for command in app.registered_commands:
+        name = command.name or str(getattr(command.callback, "__name__", "")).replace("_", "-")
+        if name in taken:
+            where = getattr(command.callback, "__module__", "a plugin")
+            said.append(f"The command {name!r} of {where} is left out: there is one of this name already.")
+            continue
+        taken.add(name)
+        kept.append(command)
+    app.registered_commands[:] = kept
+    return said
 
 
 def _show_version(wanted: bool) -> None:
@@ -122,8 +139,9 @@ def _stop(number: int, frame: Any) -> None:
 def run_cli(words: list[str]) -> int:
     """The exit code of a command line; errors are one sentence on stderr."""
     try:
-        rest, files, third_party = _plugin_flags(words)
-        app = build_app(load_plugins(files, third_party))
+        rest, files, flags = _plugin_flags(words)
+        trace = _say if "--trace-hooks" in flags else None
+        app = build_app(load_plugins(files, "--no-third-party" not in flags, trace=trace))
         result = app(rest, standalone_mode=False)
         if result == 130:  # what Typer makes of a KeyboardInterrupt
             _say(INTERRUPTED)
@@ -149,11 +167,11 @@ def run_cli(words: list[str]) -> int:
         return _unexpected(error)
 
 
-def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], bool]:
-    """Take --plugin FILE and --no-third-party out: they decide which commands and pieces there are."""
+def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], set[str]]:
+    """Take --plugin FILE and its like out: they decide which commands and pieces there are."""
     rest: list[str] = []
     files: list[Path] = []
-    third_party = True
+    flags: set[str] = set()
     i = 0
     while i < len(words):
         word = words[i]
@@ -164,12 +182,12 @@ def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], bool]:
             files.append(Path(words[i]))
         elif word.startswith("--plugin="):
             files.append(Path(word.removeprefix("--plugin=")))
-        elif word == "--no-third-party":
-            third_party = False
+        elif word in ("--no-third-party", "--trace-hooks"):
+            flags.add(word)
         else:
             rest.append(word)
         i += 1
-    return rest, files, third_party
+    return rest, files, flags
 
 
 def _unexpected(error: Exception) -> int:

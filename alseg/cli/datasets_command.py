@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from alseg.plugins import Piece, Registry
+from alseg.pieces import Piece
+from alseg.plugins import Registry
 
 if TYPE_CHECKING:
     from alseg.dataset_check import SplitCheck

@@ -1,18 +1,35 @@
-"""`alseg plugins`."""
+"""`alseg plugins`, `alseg plugins show` and `alseg plugins new`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from alseg.plugins import GIVEN, Registry
+from alseg.pieces import GIVEN, Piece, Plugin
+from alseg.plugins import Registry
+from alseg.scaffold import KINDS, write_package
+
+EPILOG = """Examples:
+
+alseg plugins --kind acquirer
+
+alseg plugins show margin
+
+alseg plugins new my_acquirer --kind acquirer
+"""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("plugins", epilog="Examples: alseg plugins --kind acquirer; alseg plugins --json")(plugins)
+    """Add the commands."""
+    group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+    group.callback(epilog=EPILOG)(plugins)
+    group.command("show", epilog="Example: alseg plugins show margin")(show)
+    group.command("new", epilog="Example: alseg plugins new my_acquirer --kind acquirer")(new)
+    app.add_typer(group, name="plugins")
 
 
 def plugins(
@@ -24,51 +41,124 @@ def plugins(
 
     What is listed as power:NAME modifies another piece of its kind, such as power:margin.
     """
+    if context.invoked_subcommand is not None:
+        return
     registry: Registry = context.obj
+    rows = listing(registry, _known(kind))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    _show_table(rows)
+    for plugin in registry.plugins:
+        if plugin.warning:
+            typer.echo(f"alseg: The plugin {plugin.name} of {plugin.distribution}: {plugin.warning}.", err=True)
+
+
+def show(
+    context: typer.Context,
+    name: str = typer.Argument(metavar="NAME", help="A piece's or a plugin's name."),
+    kind: str = typer.Option(None, help="Only a piece of this kind."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Show what a piece is, each of its options with type and default, and which plugin it comes from."""
+    registry: Registry = context.obj
+    found = _pieces_called(registry, name, _known(kind))
+    failed = [plugin for plugin in registry.plugins if plugin.name == name and plugin.status != "ok"]
+    if not found and not failed:
+        from alseg.errors import UserMistake
+        from alseg.names import nearest
+
+        names = [piece.name for piece in registry.pieces if kind is None or piece.kind == kind]
+        raise UserMistake(f"There is no piece {name!r}{nearest(name, names)}; `alseg plugins` lists all.")
+    described = [_described(piece) for piece in found]
+    described += [_row(plugin.name, None, plugin, plugin.status, plugin.error, []) for plugin in failed]
+    if as_json:
+        typer.echo(json.dumps(described, indent=2))
+        return
+    for number, row in enumerate(described):
+        if number:
+            typer.echo("")
+        _show_one(row)
+
+
+def new(
+    name: str = typer.Argument(metavar="NAME", help="Of the package, such as my_acquirer."),
+    kind: str = typer.Option(..., help=f"Of its piece: {', '.join(KINDS)}."),
+    out: Path = typer.Option(None, metavar="DIR", help="Where to write it; by default a folder of its name."),
+) -> None:
+    """Write a small package with one piece, its entry point and its tests: the beginning of a plugin."""
+    place = write_package(name, kind, out)
+    piece = name.replace("_", "-")
+    typer.echo(f"{place} has the {kind} {piece}. Install it once, then look at it and test it:\n")
+    for line in (f"pip install -e {place}", f"alseg plugins show {piece}", f"pytest {place}"):
+        typer.echo(f"  {line}")
+
+
+def _known(kind: str | None) -> str | None:
     if kind is not None and kind not in GIVEN:
         from alseg.errors import UserMistake
 
         raise UserMistake(f"There is no kind {kind!r}; there are {', '.join(GIVEN)}.")
-    rows = listing(registry, kind)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    else:
-        _show(rows)
+    return kind
 
 
 def listing(registry: Registry, kind: str | None = None) -> list[dict[str, Any]]:
     """A row a piece, and a row a plugin that failed, which has neither kind nor options."""
-    rows: list[dict[str, Any]] = []
-    for piece in registry.pieces:
-        if kind is None or piece.kind == kind:
-            status, error, options = "ok", None, []
-            try:
-                options = [option.describe() for option in piece.options().values()]
-            except Exception as problem:
-                status, error = "failed", f"{type(problem).__name__}: {problem}"
-            rows.append(_row(piece.name, piece.kind, piece.plugin, status, error, options, piece.is_modifier))
-    for plugin in registry.plugins:
-        if plugin.status != "ok":
-            rows.append(_row(plugin.name, None, plugin, plugin.status, plugin.error, []))
-    return rows
+    rows = [_described(piece) for piece in registry.pieces if kind is None or piece.kind == kind]
+    failed = (plugin for plugin in registry.plugins if plugin.status != "ok")
+    return rows + [_row(plugin.name, None, plugin, plugin.status, plugin.error, []) for plugin in failed]
+
+
+def _pieces_called(registry: Registry, name: str, kind: str | None) -> list[Piece]:
+    """The pieces of a name in every kind; also distribution:name and modifier:name."""
+    found = [piece for piece in registry.pieces if piece.name == name and kind in (None, piece.kind)]
+    if found or ":" not in name:
+        return found
+    from alseg.errors import UserMistake
+
+    for each in GIVEN if kind is None else (kind,):
+        try:
+            found.append(registry.find(each, name))
+        except UserMistake:
+            continue
+    return found
+
+
+def _described(piece: Piece) -> dict[str, Any]:
+    status, error, options = "ok", None, []
+    try:
+        options = [option.describe() for option in piece.options().values()]
+    except Exception as problem:
+        status, error = "failed", f"{type(problem).__name__}: {problem}"
+    modifier = piece.is_modifier and piece.inner is None
+    row = _row(piece.name, piece.kind, piece.plugin, status, error, options, modifier)
+    return row | {"says": piece.explanation()}
 
 
 def _row(
-    name: str, kind: str | None, plugin: Any, status: str, error: str | None, options: Any, modifier: bool = False
+    name: str,
+    kind: str | None,
+    plugin: Plugin,
+    status: str,
+    error: str | None,
+    options: Sequence[Any],
+    modifier: bool = False,
 ) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
+        "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
         "modifier": modifier,
         "options": options,
         "status": status,
         "error": error,
+        "warning": plugin.warning,
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -91,3 +181,40 @@ def _show(rows: list[dict[str, Any]]) -> None:
         table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", name, origin, words)))
     console = Console()
     (console if console.is_terminal else whole(table)).print(table)
+
+
+def _show_one(row: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from alseg.cli.display import whole
+
+    name = f"{row['name']}:NAME" if row["modifier"] else row["name"]
+    typer.echo(f"{row['kind'] or 'plugin'} {name}, of {row['distribution']} {row['version']}")
+    for line in (row.get("says"), row["error"] and f"failed: {row['error']}", row["warning"]):
+        if line:
+            typer.echo(f"\n{line}")
+    if not row["options"]:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("option", "takes", "default"):
+        table.add_column(title, overflow="fold")
+    for option in row["options"]:
+        default = "must be given" if option["required"] else _shown(option["default"])
+        cells = (f"{prefix_of(row)}.{option['name']}", option["type"], default)
+        table.add_row(*(Text(cell) for cell in cells))
+    typer.echo("")
+    console = Console()
+    (console if console.is_terminal else whole(table)).print(table)
+
+
+def prefix_of(row: dict[str, Any]) -> str:
+    """What the settings of a piece's options begin with: of pieces of which several are taken their own name."""
+    return str(row["name"] if row["kind"] in ("term", "tracker") else row["kind"])
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

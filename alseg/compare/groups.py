@@ -17,9 +17,18 @@ from alseg.store import SETTINGS, START
 
 ASKERS = ("acquirer", "selector")
 # they say where, how and how long it was computed, and change no result at a budget
-IDLE = {"seed", "report", "cache", "device", "deterministic", "keep_models", "recipe", "rounds", "budget"} | {
-    *("train.workers", "train.cuda_graph", "query.batch_size", "evaluate.batch_size")
-}
+IDLE = {
+    "seed",
+    "report",
+    "cache",
+    "device",
+    "deterministic",
+    "keep_models",
+    "trackers",
+    "recipe",
+    "rounds",
+    "budget",
+} | {*("train.workers", "train.cuda_graph", "query.batch_size", "evaluate.batch_size")}
 ASKING = {"first_pixels", "pixels_per_round", "pool_pixels_per_round", "cap", "start_from", "oracle", "query.size"}
 ALL_PIXELS = "all pixels"
 VERSIONS = ("alseg", "torch", "torchvision", "timm", "numpy", "python")
@@ -112,7 +121,9 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
     matter where the dataset's options found them.
     """
     settings = {key: value for key, value in view.settings.items() if key != "record"}
-    flat = {key: _text(value) for key, value in flatten(settings).items() if key not in IDLE}
+    flat = flatten(settings)
+    idle = IDLE | {name.replace("-", "_") for name in flat.get("trackers", ())}  # a tracker's options as well
+    flat = {key: _text(value) for key, value in flat.items() if not {key, key.partition(".")[0]} & idle}
     record = view.record
     flat |= {key: _text(record[key]) for key in ("precision", "void", "split") if key in record}
     digest = record.get("weights", {}).get("sha256")

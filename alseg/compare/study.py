@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alseg.attending import is_person
-from alseg.compare.groups import ALL_PIXELS, IDLE
+from alseg.compare.groups import ALL_PIXELS, ASKERS, IDLE
 from alseg.config import PIECES, Resolved, RunConfig, flatten, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.names import nearest
@@ -116,9 +116,12 @@ def _places(grid: Grid, chance: Mapping[str, Any]) -> Iterator[_Place]:
     if kinds or not strategies:
         crossed = [dict(zip(kinds, values, strict=True)) for values in itertools.product(*kinds.values())]
         strategies = [*crossed, *strategies]
-    strategies = [*_chances(strategies, chance), *strategies]
+    chances = _chances(strategies, chance)
     for values in itertools.product(*others.values()):
         other = dict(zip(others, values, strict=True))
+        # an axis of an option of what asks is none of chance's, which then comes once for all its values
+        of_chance = {name: value for name, value in other.items() if name.partition(".")[0] not in ASKERS}
+        yield from (_Place(one, of_chance) for one in chances)
         for strategy in strategies:
             own = {name: value for name, value in strategy.items() if name != "name"}
             yield _Place(own, other, str(strategy.get("name", "")))

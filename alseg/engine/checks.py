@@ -1,8 +1,12 @@
-"""What an acquirer and a selector give is checked, and what they raise names them."""
+"""What an acquirer and a selector give is checked, and what they raise or change in place names them.
+
+Torch counts what is written into a tensor (`_version`), so that nothing is copied to see a change. A map that a
+prediction keeps is fresh when it is computed: its count is 0 until somebody writes into it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -20,7 +24,9 @@ def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
     """An acquirer whose result is float [B, H, W] on the batch's device, finite everywhere."""
 
     def utility(batch: PoolBatch) -> Tensor:
+        before = _counts(batch)
         result = _called(name, lambda: acquirer(batch))
+        _refuse_changes(name, before, batch)
         wanted, device = [len(batch.keys), *batch.size], batch.candidates.device
         if not isinstance(result, Tensor):
             raise AlsegError(f"{name} gave {type(result).__name__}; it must give a float tensor {wanted}.")
@@ -42,7 +48,9 @@ def checked_selector(selector: Selector, name: str) -> Selector:
     """A selector that gives at most n distinct candidates of each image, with a priority each."""
 
     def select(batch: PoolBatch, utility: Tensor, n: int) -> Selection:
+        before = _counts(batch, utility)
         result = _called(name, lambda: selector(batch, utility, n))
+        _refuse_changes(name, before, batch, utility)
         if not isinstance(result, Selection) or not isinstance(result.indices, Tensor):
             raise AlsegError(f"{name} gave {type(result).__name__}; it must give a Selection of tensors.")
         problem = _problem(batch, result, n)
@@ -60,6 +68,9 @@ def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
         return f"gave indices {list(indices.shape)}; it must give [{len(batch.keys)}, at most {n}]"
     if indices.numel() == 0:
         return None
+    for part in (indices, priority):
+        if isinstance(part, Tensor) and part.device != batch.candidates.device:
+            return f"gave a tensor on {part.device}; it must stay on {batch.candidates.device}"
     if indices.dtype != torch.int64 or not isinstance(priority, Tensor) or priority.shape != indices.shape:
         return "must give int64 indices and as many priorities"
     if int(indices.max()) >= count or int(indices.min()) < -1:
@@ -71,7 +82,33 @@ def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
     ordered = indices.sort(1).values
     if bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()):
         return "chose one pixel twice"
+    if bool((chosen & priority.isnan()).any()):
+        return "gave a priority that is NaN; priorities are compared with one another"
     return None
+
+
+def _handed(batch: PoolBatch, utility: Tensor | None = None) -> dict[str, Tensor]:
+    """What a piece is handed and must leave as it is, by name."""
+    given = {"batch.candidates": batch.candidates, **({} if utility is None else {"utility": utility})}
+    kept: Mapping[str, Tensor] = getattr(batch.prediction, "kept", {})
+    return given | {f"batch.prediction.{name}": tensor for name, tensor in kept.items()}
+
+
+def _counts(batch: PoolBatch, utility: Tensor | None = None) -> dict[str, int]:
+    return {name: _count(tensor) for name, tensor in _handed(batch, utility).items()}
+
+
+def _count(tensor: Tensor) -> int:
+    """How often it was written into; tensors of inference mode are not counted."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _refuse_changes(name: str, before: Mapping[str, int], batch: PoolBatch, utility: Tensor | None = None) -> None:
+    for handed, count in _counts(batch, utility).items():
+        if count != before.get(handed, 0):
+            raise AlsegError(
+                f"{name} changed {handed} in place, which others read too: it must work on a copy, {handed}.clone()."
+            )
 
 
 def _called(name: str, call: Callable[[], T]) -> T:

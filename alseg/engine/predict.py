@@ -38,6 +38,7 @@ class ModelPrediction:
 
     They are upsampled to `size`, the images' own, before the softmax. `members` gives k logits that
     differ by chance, one at a time; `embedding` and `term` are the model's, at each call anew.
+    `kept` are the maps that are computed once and handed out, each by the call that gives it.
     """
 
     def __init__(
@@ -50,16 +51,20 @@ class ModelPrediction:
     ) -> None:
         self._logits, self._size, self._members = logits, size, members
         self._embedding, self._term = embedding, term
+        self.kept: dict[str, Tensor] = {}
 
     @cached_property
     def _probabilities(self) -> Tensor:
-        return resize(self._logits(), self._size).softmax(1)
+        self.kept["probabilities()"] = resize(self._logits(), self._size).softmax(1)
+        return self.kept["probabilities()"]
 
     @cached_property
     def _top2(self) -> tuple[Tensor, Tensor, Tensor]:
         first, predicted = self._probabilities.max(1)
         rest = self._probabilities.scatter(1, predicted.unsqueeze(1), -1.0)
-        return first, rest.amax(1).clamp(min=0), predicted
+        second = rest.amax(1).clamp(min=0)
+        self.kept |= {"top2()[0]": first, "top2()[1]": second, "predicted()": predicted}
+        return first, second, predicted
 
     def probabilities(self) -> Tensor:
         """float32 [B, C, H, W]."""

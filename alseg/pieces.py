@@ -1,0 +1,173 @@
+"""What plugins register: pieces, each a name, a factory and its options."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from alseg.errors import AlsegError, UserMistake
+from alseg.names import nearest
+from alseg.options import MISSING, Option, convert, options_of, parameters_of
+
+# kind -> what the core gives its factories, where they take it
+GIVEN: dict[str, tuple[str, ...]] = {
+    "dataset": (),
+    "model": ("classes",),
+    "acquirer": (),
+    "selector": (),
+    "oracle": ("images", "classes", "seed"),
+    "term": ("model", "classes"),
+    "tracker": (),
+    "recipe": (),
+    "executor": (),
+}
+# A factory with one of these parameters is a modifier: it takes another piece of its kind, or what builds one anew.
+WRAPPED: dict[str, tuple[str, str]] = {kind: (kind, f"new_{kind}") for kind in GIVEN}
+FIRST_PARTY = "alseg"
+
+
+@dataclass
+class Plugin:
+    """A plugin and how its loading went; `status` is "ok" or "failed".
+
+    warning: what its author should mend though it works. seconds: how long its import took.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: str = "ok"
+    error: str | None = None
+    warning: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A registered name: what kind it is, who registered it, and its factory.
+
+    inner: of a modifier that was found as `modifier:name`, the piece that it is to wrap.
+    """
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    plugin: Plugin
+    inner: Piece | None = None
+
+    @property
+    def is_modifier(self) -> bool:
+        """Whether it wraps another piece of its kind."""
+        return not parameters_of(self.factory).keys().isdisjoint(WRAPPED[self.kind])
+
+    def described(self) -> str:
+        """Its kind, name and distribution, for messages."""
+        return f"The {self.kind} {self.name!r} of {self.plugin.distribution}"
+
+    def says(self) -> str:
+        """The first line of what its factory says of itself, and of the piece that it wraps."""
+        own = self.explanation().partition("\n")[0]
+        return own if self.inner is None else f"{own} {self.inner.says()}".strip()
+
+    def explanation(self) -> str:
+        """All that its factory says of itself."""
+        return inspect.getdoc(getattr(self.factory, "func", self.factory)) or ""
+
+    def options(self) -> dict[str, Option]:
+        """The options of the factory, by name, and those of the piece that it wraps.
+
+        Raises UserMistake where both have an option of one name.
+        """
+        own = self._own_options()
+        inner = {} if self.inner is None else self.inner.options()
+        for name in inner:
+            if name in own:
+                raise UserMistake(f"{self.described()} does not fit together: two parts have an option {name!r}.")
+        return own | inner
+
+    def _own_options(self) -> dict[str, Option]:
+        options = options_of(self.factory, GIVEN[self.kind] + WRAPPED[self.kind])
+        if "name" in options:
+            raise TypeError("an option must not be called 'name', which is the piece's own")
+        return options
+
+    def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
+        """All options, given ones converted and the rest at their defaults.
+
+        prefix: what their settings begin with; None: the kind.
+        """
+        prefix = prefix or self.kind
+        try:
+            options = self.options()
+        except TypeError as error:
+            raise AlsegError(
+                f"The {self.kind} {self.name!r} of {self.plugin.distribution} is broken: {error}."
+            ) from error
+        for name in values:
+            if name not in options:
+                has = nearest(name, options) or "; it has none"
+                raise UserMistake(f"The {self.kind} {self.name!r} has no option {name!r}{has}.")
+        resolved = {}
+        for name, option in options.items():
+            if name in values:
+                resolved[name] = convert(f"{prefix}.{name}", values[name], option.type)
+            elif option.default is MISSING:
+                flag = f"--{name}" if name == "data" else f"-o {prefix}.{name}=..."
+                raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
+            else:
+                resolved[name] = option.default
+        return resolved
+
+    def build(self, options: Mapping[str, Any], **given: Any) -> Any:
+        """Call the factory with its options and what the core gives; an error names the plugin."""
+        parameters = parameters_of(self.factory)
+        taken = {name: value for name, value in given.items() if name in parameters}
+        if self.inner is not None:
+            own, (piece, new_piece) = self._own_options(), WRAPPED[self.kind]
+            new = partial(self.inner.build, {k: v for k, v in options.items() if k not in own}, **given)
+            options = {k: v for k, v in options.items() if k in own}
+            taken |= {piece: new()} if piece in parameters else {new_piece: new}
+        try:
+            made = self.factory(**options, **taken)
+        except AlsegError:
+            raise
+        except ImportError as error:
+            to_do = install_hint(error, self.plugin.distribution)
+            raise UserMistake(f"{self.described()} needs a library that is not installed: {error}{to_do}.") from error
+        except (Exception, SystemExit) as error:
+            raise AlsegError(f"{self.described()} failed to start: {type(error).__name__}: {error}.") from error
+        if made is None:
+            raise AlsegError(f"{self.described()} gave nothing: its factory returns None.")
+        return made
+
+
+def install_hint(error: ImportError, distribution: str) -> str:
+    """How to install what an import lacked: by the extra or requirement of the distribution that names it."""
+    library = _normal((error.name or "").partition(".")[0])
+    if not library:
+        return ""
+    try:
+        requirements = importlib.metadata.requires(distribution) or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # a single file is of no distribution
+        requirements = []
+    extras = [re.search(r"extra\s*==\s*[\"']([^\"']+)", requirement) for requirement in requirements]
+    sizes = Counter(extra[1] for extra in extras if extra)
+    found: dict[str, int] = {}
+    for requirement, extra in zip(requirements, extras, strict=True):
+        named = re.match(r"[\w.-]+", requirement)
+        if named is not None and f"{_normal(named[0])}-".startswith(f"{library}-"):
+            wanted = f"{distribution}[{extra[1]}]" if extra else requirement.partition(";")[0].strip()
+            found[wanted] = sizes[extra[1]] if extra else 0
+    if found:  # of several extras that have it the smallest
+        return f"; pip install '{min(found, key=found.__getitem__)}'"
+    return f"; is it to be had by pip install {library}?"
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

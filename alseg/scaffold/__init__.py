@@ -1,0 +1,68 @@
+"""Writes the beginning of a plugin: an installable package with one piece, its tests and a README.
+
+The templates are files of a package `my_piece` whose piece is called `my-piece`; writing one replaces these names.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from alseg.errors import UserMistake
+from alseg.names import nearest
+
+KINDS = (
+    *("dataset", "model", "acquirer", "selector", "oracle"),
+    *("term", "tracker", "recipe", "executor", "command"),
+)
+MODULE, PIECE = "my_piece", "my-piece"  # the names in the templates
+
+
+def write_package(name: str, kind: str, out: Path | None = None) -> Path:
+    """Write the package `name` with a piece of a kind into `out`, by default a folder of its name; that folder.
+
+    Raises UserMistake for a kind that there is not, a name that no package can have, a folder that is there.
+    """
+    if kind not in KINDS:
+        raise UserMistake(f"There is no kind {kind!r}{nearest(kind, KINDS)}.")
+    module = name.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", module) or keyword.iskeyword(module):
+        raise UserMistake(f"A package cannot be called {name!r}: take small letters, digits and _, such as my_{kind}.")
+    if module in sys.stdlib_module_names or module.split("_")[0] == "alseg":
+        raise UserMistake(f"{name!r} is the name of a package that is there already: take another, such as my_{kind}.")
+    from alseg.store import appearing
+
+    place = Path(module) if out is None else out
+    if place.exists():
+        raise UserMistake(f"{place} is there already: give another name, or another folder by --out.")
+    with appearing(place) as folder:
+        for path, text in _texts(kind).items():
+            target = folder / _renamed(path, module)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(_renamed(text, module))
+    return place
+
+
+def _renamed(text: str, module: str) -> str:
+    return text.replace(MODULE, module).replace(PIECE, module.replace("_", "-"))
+
+
+def _texts(kind: str) -> Mapping[str, str]:
+    """The files of a package, path -> text."""
+    common, own = (files("alseg.scaffold") / "templates" / name for name in ("common", kind))
+    found = {path: text for folder in (common, own) for path, text in _walked(folder, "")}
+    return {path.removesuffix(".template"): text.replace("KIND", kind) for path, text in found.items()}
+
+
+def _walked(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                yield from _walked(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry.read_text()

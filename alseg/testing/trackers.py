@@ -1,0 +1,131 @@
+"""What a tracker must do."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alseg.errors import AlsegError
+from alseg.plugins import Registry, load_plugins
+from alseg.store import RunFolder
+from alseg.testing.contract import Broken, Contract, Report, require
+from alseg.testing.subjects import Subject, What, built, subject_of
+from alseg.testing.tiny_runs import tiny_run
+
+LIFE_CYCLE = ("run_started", "round_finished", "run_finished")
+
+
+@dataclass
+class OfTracker:
+    """A tracker, and a finished run of two rounds that it is told of as if it were going on."""
+
+    subject: Subject
+    place: Path
+
+    @cached_property
+    def made(self) -> Any:
+        """The tracker that hears of the run."""
+        return built(self.subject)
+
+    @cached_property
+    def run(self) -> RunFolder:
+        """The run."""
+        return RunFolder(tiny_run(self.place / "run", report=True))
+
+    def tell(self, hooks: tuple[str, ...] = LIFE_CYCLE, tracker: Any = None) -> list[str]:
+        """Call the hooks as a run does; what they raised, in sentences."""
+        registry, folder, records = (
+            load_plugins((), third_party=False, entry_points=()),
+            self.run.path,
+            self.run.rounds(),
+        )
+        tracker = self.made if tracker is None else tracker
+        arguments: dict[str, list[dict[str, Any]]] = {
+            "run_started": [{"settings": self.run.settings()}],
+            "round_finished": [{"record": record} for record in records],
+            "run_finished": [{"records": records}],
+        }
+        with registry.joined_by({"tracker": tracker}):
+            calls = [(hook, each) for hook in hooks for each in arguments[hook]]
+            return [said for hook, each in calls for said in registry.notify(hook, folder=str(folder), **each)]
+
+
+CONTRACT: Contract[OfTracker] = Contract("tracker")
+
+
+def check_tracker(
+    tracker: What,
+    options: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    registry: Registry | None = None,
+    around: What | None = None,
+    skip: Mapping[str, str] | None = None,
+) -> Report:
+    """Check a tracker by the factory that is registered, or by its name; raises ContractError."""
+    subject = subject_of("tracker", tracker, options, name=name, registry=registry, around=around)
+    with tempfile.TemporaryDirectory(prefix="alseg-check-") as place:
+        return CONTRACT.judge(OfTracker(subject, Path(place)), subject.name, skip)
+
+
+@CONTRACT.check("builds", basic=True)
+def _builds(of: OfTracker) -> None:
+    """The factory gives an object whose methods, marked with @hookimpl, are life-cycle hooks."""
+    try:
+        with load_plugins((), third_party=False, entry_points=()).joined_by({"tracker": of.made}):
+            pass
+    except (AlsegError, ValueError) as error:
+        raise Broken(
+            str(error).rstrip("."), f"mark the methods among {', '.join(LIFE_CYCLE)} with @hookimpl"
+        ) from error
+
+
+@CONTRACT.check("whole-run")
+def _whole_run(of: OfTracker) -> None:
+    """It hears of a run of two rounds from its beginning to its end, and raises nothing."""
+    said = of.tell()
+    require(not said, " ".join(said), "a run goes on, but its user reads this after each round")
+
+
+@CONTRACT.check("resumed")
+def _resumed(of: OfTracker) -> None:
+    """Another one like it may hear of a run that was interrupted, whose rounds it has heard of before."""
+    of.tell(("run_started", "round_finished"))
+    said = of.tell(tracker=built(of.subject))
+    require(not said, " ".join(said), "look at what is there of a run when it begins; it may be going on")
+
+
+@CONTRACT.check("without-pictures")
+def _without_pictures(of: OfTracker) -> None:
+    """It copes with a run that keeps no pictures and no figures (report = false)."""
+    for name in ("samples", "figures", "report.html"):
+        for path in [of.run.path / name, *of.run.path.glob(f"rounds/*/{name}")]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    said = of.tell(tracker=built(of.subject))
+    require(not said, " ".join(said), "look whether a file is there before it is read")
+
+
+@CONTRACT.check("leaves-run")
+def _leaves_run(of: OfTracker) -> None:
+    """What the run's folder holds stays as it is; files of its own may be added."""
+    before = _digests(of.run.path)
+    of.tell(tracker=built(of.subject))
+    after = _digests(of.run.path)
+    own = {path.relative_to(of.run.path).as_posix() for path in of.run.path.rglob("*")}
+    changed = [name for name in before if name in RUN_FILES and before[name] != after.get(name)]
+    require(not changed, f"it changed {', '.join(changed)}", "write to files of its own")
+    require(own >= set(before), "it took files of the run away", "leave them")
+
+
+RUN_FILES = ("run.toml", "rounds.jsonl", "labels.jsonl", "journal.jsonl", "images.jsonl")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

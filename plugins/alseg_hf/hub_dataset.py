@@ -1,0 +1,250 @@
+"""An image dataset of datasets: its splits, columns and images."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from alseg.errors import UserMistake
+from alseg.names import nearest
+from alseg_hf.labels import Labels, labels, names_in, read_id2label
+from alseg_hf.pictures import mask_values, picture
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+IMAGE_NAMES = ("image", "img", "pixel_values", "picture")
+MASK_NAMES = (
+    "mask",
+    "label",
+    "labels",
+    "annotation",
+    "segmentation_mask",
+    "semantic_mask",
+    "segmentation",
+    "semantic_segmentation",
+    "label_map",
+    "seg",
+)
+VAL_FRACTION = 0.2
+ID2LABEL = "id2label.json"
+
+
+class HubDataset:
+    """Named columns of the splits of a dataset; `source` is where it was had, for messages."""
+
+    recipe = "folder"
+
+    def __init__(
+        self,
+        source: str,
+        tables: Mapping[str, Any],
+        columns: tuple[str, str | None],
+        labels: Labels,
+        key: str | None,
+        val_fraction: float | None,
+    ) -> None:
+        self.classes = labels.classes
+        self._source = source
+        found = {split: TableImages(table, columns, labels, name, key) for split, (name, table) in tables.items()}
+        if val_fraction is None:
+            val_fraction = VAL_FRACTION if len(found) == 1 and columns[1] is not None else 0.0
+        self._images: dict[str, TableImages] = _held_out(found, val_fraction)
+        self.splits = tuple(split for split in SPLITS if split in self._images)
+
+    def images(self, split: str) -> TableImages:
+        """The images of a split, in the dataset's order."""
+        if split not in self._images:
+            raise UserMistake(f"{self._source} has no split {split}; there are {', '.join(self.splits)}.")
+        return self._images[split]
+
+
+class TableImages:
+    """Rows of a table, read when asked for; from several threads if wanted, since tables never change.
+
+    rows: which of them; None: all.
+    """
+
+    def __init__(
+        self,
+        table: Any,
+        columns: tuple[str, str | None],
+        labels: Labels,
+        name: str,
+        key: str | None,
+        rows: Sequence[int] | None = None,
+    ) -> None:
+        self._table, self._columns, self._labels, self._name, self._key = table, columns, labels, name, key
+        self._rows = range(len(table)) if rows is None else rows
+        self._image = encoded(table, columns[0])
+        self._mask = None if columns[1] is None else encoded(table, columns[1])
+        self._keys = None if key is None else [str(value) for value in table.select_columns([key])[key]]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def key(self, i: int) -> str:
+        """The split's own name and the row's number, such as train/000012; or what the column of keys says."""
+        row = self._rows[i]
+        return f"{self._name}/{row:06}" if self._keys is None else self._keys[row]
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return picture(self._image[self._rows[i]][self._columns[0]], self.key(i))
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """Class values [H, W]; None where there is no mask."""
+        if self._mask is None:
+            return None
+        stored = mask_values(self._mask[self._rows[i]][self._columns[1]], self.key(i))
+        return None if stored is None else self._labels.read(stored, self.key(i))
+
+    def only(self, rows: Sequence[int]) -> TableImages:
+        """Some of the rows."""
+        return TableImages(self._table, self._columns, self._labels, self._name, self._key, rows)
+
+
+def encoded(table: Any, column: str) -> Any:
+    """A column by itself, its pictures as they are stored and its arrays as NumPy's."""
+    alone = table.select_columns([column])
+    if isinstance(table.features[column], datasets.Image):
+        return alone.cast_column(column, datasets.Image(decode=False))
+    return alone.with_format("numpy")
+
+
+def open_tables(path: str | None, data: Path | None, subset: str | None, revision: str | None) -> tuple[str, Any]:
+    """What it is called in messages, and the tables by the splits' own names."""
+    if (path is None) == (data is None):
+        raise UserMistake("Give -o dataset.path=NAME for a dataset of the hub, or --data DIR for one in a folder.")
+    if data is not None and not data.is_dir():
+        raise UserMistake(f"There is no folder {data}: give the dataset's folder with --data.")
+    source = f"The dataset {path if data is None else data}"
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    try:
+        if data is not None and any((data / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            found = datasets.load_from_disk(str(data))
+        else:
+            found = datasets.load_dataset(path if data is None else str(data), subset, revision=revision)
+    except Exception as error:  # of many kinds: the network's, the files', the library's own
+        lines = str(error).strip().splitlines()
+        reason = (lines[0] if lines else type(error).__name__).rstrip(".")
+        raise UserMistake(f"{source} could not be had: {reason}.") from error
+    if not isinstance(found, Mapping):
+        found = {"train": found}
+    return source, found
+
+
+def chosen_splits(source: str, tables: Mapping[str, Any], stated: Mapping[str, str | None]) -> dict[str, Any]:
+    """train, val and test -> the split's own name and its table."""
+    chosen = {}
+    for split, name in stated.items():
+        if name is not None and name not in tables:
+            raise UserMistake(f"{source} has no split {name!r}; there are {', '.join(tables)}.")
+        taken = name or next((own for own in SPLIT_NAMES[split] if own in tables), None)
+        if taken is None and split == "train" and len(tables) == 1:
+            taken = next(iter(tables))
+        if taken is not None:
+            chosen[split] = (taken, tables[taken])
+    if "train" not in chosen:
+        raise UserMistake(f"{source} has no split train; give -o dataset.train=, of {', '.join(tables)}.")
+    names = [name for name, _ in chosen.values()]
+    if len(set(names)) < len(names):
+        raise UserMistake(f"{source}: one split cannot be two of train, val and test: {', '.join(names)}.")
+    return chosen
+
+
+def chosen_columns(
+    source: str, features: Mapping[str, Any], image: str | None, mask: str, key: str | None
+) -> tuple[str, str | None]:
+    """The columns of the images and of their masks, None where nobody has labelled them; all three exist."""
+    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    for stated in (image, key, None if mask in ("auto", "none") else mask):
+        if stated is not None and stated not in features:
+            raise UserMistake(f"{source} has no column {stated!r}{nearest(stated, list(features))}.")
+    if image is None:
+        named = [name for name in IMAGE_NAMES if name in pictures]
+        if not named and len(pictures) != 1:
+            known = f"of {', '.join(pictures)}" if pictures else f"there are {', '.join(features)}"
+            raise UserMistake(f"{source} does not tell which column holds its images: give -o dataset.image=, {known}.")
+        image = named[0] if named else pictures[0]
+    elif image not in pictures:
+        raise UserMistake(f"{source}: the column {image!r} holds no images; {', '.join(pictures) or 'no column does'}.")
+    if mask != "auto":
+        return image, None if mask == "none" else mask
+    others = [name for name in features if name != image and _is_map(features[name])]
+    named = [name for name in MASK_NAMES if name in others]
+    if not named and len(others) > 1:
+        raise UserMistake(
+            f"{source} does not tell which column holds its masks: give -o dataset.mask=, of {', '.join(others)}, none."
+        )
+    return image, next(iter(named or others), None)
+
+
+def _is_map(feature: Any) -> bool:
+    """A picture, or numbers in two dimensions."""
+    if isinstance(feature, datasets.Image | datasets.Array2D):
+        return True
+    inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    if inner is None:
+        return False
+    return isinstance(inner, list) or getattr(inner, "feature", None) is not None
+
+
+def chosen_labels(
+    source: str,
+    feature: Any,
+    file: Path | None,
+    classes: Sequence[str] | None,
+    void: int | None,
+    reduced: bool,
+) -> Labels:
+    """From names that were given, a file, or what the masks' column says of itself."""
+    if classes is not None:
+        names: dict[int, str] | None = dict(enumerate(classes))
+    elif file is not None:
+        names = read_id2label(file)
+    else:
+        names = names_in(feature)
+    if names is None:
+        raise UserMistake(
+            f"{source} does not name its classes: give --classes road,sky,... or -o dataset.id2label=FILE, in the "
+            "order of the masks' values."
+        )
+    return labels(names, void, reduced)
+
+
+def id2label_of(path: str | None, data: Path | None, revision: str | None) -> Path | None:
+    """The file id2label.json that lies with a dataset, where there is one."""
+    if data is not None:
+        return data / ID2LABEL if (data / ID2LABEL).is_file() else None
+    import huggingface_hub
+
+    # whatever hinders it, the classes are then asked for
+    with suppress(Exception):
+        return Path(huggingface_hub.hf_hub_download(path or "", ID2LABEL, repo_type="dataset", revision=revision))
+    return None
+
+
+def _held_out(splits: Mapping[str, TableImages], fraction: float) -> dict[str, TableImages]:
+    """`fraction` of the training images becomes val: those whose names hash lowest, so that more change little."""
+    if "val" in splits and fraction:
+        raise UserMistake(f"val_fraction is {fraction:g}, but there is a split for val already: give one of them.")
+    train = splits["train"]
+    count = min(max(1, round(fraction * len(train))), len(train) - 1) if fraction else 0
+    if count < 1:
+        return dict(splits)
+    order = sorted(range(len(train)), key=lambda i: hashlib.blake2b(f"val\0{train.key(i)}".encode()).digest())
+    held = set(order[:count])
+    kept = [i for i in range(len(train)) if i not in held]
+    return {**splits, "train": train.only(kept), "val": train.only(sorted(held))}

@@ -1,0 +1,103 @@
+"""What `alseg plugins new` writes, and the example package: installed as a stranger would, tested and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_plugins import RUN, SMALL_SHAPES, entry_point, failed
+
+from alseg.plugins import load_plugins
+from alseg.scaffold import KINDS, write_package
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = [path.parent for path in sorted((ROOT / "examples").glob("*/pyproject.toml"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_package_registers_its_piece(cli, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    outcome = cli("plugins", "new", f"Our-{kind}".lower(), "--kind", kind)
+    assert outcome.code == 0, outcome.err
+    package = Path(f"our_{kind}")
+    assert f"pip install -e {package}" in outcome.out
+    files = [path for path in package.rglob("*") if path.is_file()]
+    texts = {str(path.relative_to(package)): path.read_text() for path in files}
+    assert {"pyproject.toml", "README.md", f"src/our_{kind}/__init__.py", f"tests/test_our_{kind}.py"} <= set(texts)
+    left = [
+        name for name, text in texts.items() for word in ("my_piece", "my-piece", "MyPiece_", "KIND") if word in text
+    ]
+    assert left == []
+    project = tomllib.loads(texts["pyproject.toml"])["project"]
+    assert (project["name"], project["entry-points"]["alseg"]) == (f"our-{kind}", {f"our_{kind}": f"our_{kind}"})
+    monkeypatch.syspath_prepend(str(package / "src"))
+    registry = load_plugins(entry_points=[entry_point(f"our_{kind}", f"our-{kind}", f"our_{kind}")])
+    sys.modules.pop(f"our_{kind}", None)
+    assert failed(registry) == {}
+    if kind != "command":
+        assert [(piece.kind, piece.name) for piece in registry.pieces] == [(kind, f"our-{kind}")]
+        assert registry.pieces[0].says()
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A package of each kind, and the examples."""
+    place = tmp_path_factory.mktemp("packages")
+    return [*(write_package(f"my_{kind}", kind, place / f"my_{kind}") for kind in KINDS), *EXAMPLES]
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory, packages):
+    """Runs a module's command line where the packages are installed in a folder of their own."""
+    folder = tmp_path_factory.mktemp("installed")
+    words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", folder]
+    subprocess.run([sys.executable, *map(str, words), *map(str, packages)], check=True)
+
+    def call(*words: object) -> subprocess.CompletedProcess[str]:
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "2"}
+        place = folder.parent
+        command = [sys.executable, "-m", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=900)
+
+    return call
+
+
+@pytest.mark.slow
+def test_the_packages_are_listed_and_keep_their_contracts(stranger, packages):
+    rows = json.loads(stranger("alseg", "plugins", "--json").stdout)
+    others = {row["name"]: (row["kind"], row["status"]) for row in rows if row["distribution"] != "alseg"}
+    kinds = {f"my-{kind}": (kind, "ok") for kind in KINDS if kind != "command"}
+    assert others == kinds | {"ripu": ("acquirer", "ok")}
+    assert not any(row["warning"] for row in rows if row["distribution"] != "alseg")
+    tested = stranger("pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *packages)
+    assert tested.returncode == 0, tested.stdout[-4000:]
+    hidden = json.loads(stranger("alseg", "plugins", "--json", "--no-third-party").stdout)
+    assert {row["distribution"] for row in hidden} == {"alseg"}
+
+
+@pytest.mark.slow
+def test_the_packages_pieces_run(stranger, tmp_path):
+    pieces = ["--acquirer", "my-acquirer", "--selector", "my-selector", "--oracle", "my-oracle", "--model", "my-model"]
+    pieces += ["-o", "terms=my-term", "-o", "trackers=my-tracker", "-o", "selector.cell=8"]
+    words = ["run", "--dataset", "shapes", *SMALL_SHAPES, "-o", "train.epochs=1", "--rounds", "2", "--device", "cpu"]
+    run = tmp_path / "run"
+    done = stranger("alseg", *words, *pieces, "--out", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rounds"][1]["labelled_pixels"] > 0
+    assert len((run / "curve.csv").read_text().splitlines()) == 2
+    counted = stranger("alseg", "my-command", run)
+    assert int(counted.stdout) == len((run / "labels.jsonl").read_text().splitlines())
+    done = stranger("alseg", *RUN, "--acquirer", "ripu", "-o", "acquirer.reach=2", "--out", tmp_path / "ripu")
+    assert done.returncode == 0, done.stderr
+    compared = stranger(
+        *("alseg", "compare", *RUN[1:], "--acquirers", "ripu", "--selectors", "topk", "--seeds", "1"),
+        *("--executor", "my-executor", "--out", tmp_path / "compared"),
+    )
+    assert compared.returncode == 0, compared.stderr
+    assert (tmp_path / "compared" / "summary.csv").exists()

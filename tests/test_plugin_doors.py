@@ -1,0 +1,245 @@
+"""How plugins come in, what is said of those that cost or break something, and `alseg plugins show` and `new`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import one_sentence
+from test_plugins import ACQUIRER, CHECKERS, RUN, failed
+
+import alseg
+from alseg.pieces import install_hint
+from alseg.plugins import API_VERSION, load_plugins
+from alseg.scaffold import KINDS
+
+MINE = ACQUIRER + "def mine(): pass\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder that ALSEG_PLUGINS names."""
+    place = tmp_path / "my plugins"
+    place.mkdir()
+    monkeypatch.setenv("ALSEG_PLUGINS", str(place))
+    return place
+
+
+def test_files_in_a_folder_of_the_environment(cli, folder, tmp_path):
+    (folder / "checks.py").write_text(CHECKERS)
+    for name in ("_helper.py", "test_checks.py", "conftest.py", "notes.txt"):
+        (folder / name).write_text("raise RuntimeError('is no plugin')")
+    registry = load_plugins()
+    assert failed(registry) == {}
+    assert registry.files == [folder / "checks.py"]
+    run = tmp_path / "run"
+    outcome = cli(*RUN, "--acquirer", "checkers", "--rounds", 1, "--out", run)
+    assert outcome.code == 0, outcome.err
+    assert str(folder / "checks.py") in (run / "run.toml").read_text()
+    assert not any(piece.name == "checkers" for piece in load_plugins(third_party=False).pieces)
+    # one that is named as well is loaded once, as where a comparison's process is told of it
+    assert load_plugins([folder / "checks.py"]).find("acquirer", "checkers")
+
+
+def test_a_folder_that_is_not_there_keeps_nobody_from_working(cli, folder, tmp_path, monkeypatch):
+    (folder / "checks.py").write_text(CHECKERS)
+    (folder / "bad.py").write_text("1 / 0")
+    monkeypatch.setenv("ALSEG_PLUGINS", os.pathsep.join([str(tmp_path / "away"), str(folder), ""]))
+    registry = load_plugins()
+    assert set(failed(registry)) == {"away", "bad"}
+    assert f"{tmp_path / 'away'} cannot be read" in failed(registry)["away"]
+    assert registry.find("acquirer", "checkers")
+    outcome = cli("plugins")
+    assert outcome.code == 0
+    assert "ALSEG_PLUGINS" in outcome.out
+
+
+VERSIONS = {
+    API_VERSION + 1: ("failed", f"version {API_VERSION + 1} of alseg's plugin API, and this alseg has {API_VERSION}"),
+    API_VERSION: ("ok", ""),
+    0: ("failed", "upgrade the plugin"),
+    "'1'": ("failed", "ALSEG_API_VERSION is a whole number such as 1, not '1'"),
+    "True": ("failed", "not True"),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_plugin_says_for_which_api_it_was_written(tmp_path, version):
+    status, words = VERSIONS[version]
+    (tmp_path / "piece.py").write_text(f"ALSEG_API_VERSION = {version}\n{MINE}")
+    plugin = next(p for p in load_plugins([tmp_path / "piece.py"]).plugins if p.name == "piece")
+    assert plugin.status == status
+    assert words in (plugin.error or "")
+    assert any(p.name == "mine" for p in load_plugins([tmp_path / "piece.py"]).pieces) == (status == "ok")
+
+
+def alseg_in_a_process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "alseg", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=300)
+
+
+def test_what_a_plugin_costs_every_command_is_said(tmp_path):
+    (tmp_path / "eager.py").write_text("import torch\n" + MINE)
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.6)\n" + MINE.replace("'mine'", "'other'"))
+    found = alseg_in_a_process("plugins", ALSEG_PLUGINS=str(tmp_path))
+    assert found.returncode == 0
+    eager, slow = found.stderr.strip().splitlines()
+    assert eager.startswith("alseg: The plugin eager of ")
+    assert "imports torch when it is loaded, which costs every command" in eager
+    assert "The plugin slow of" in slow
+    assert "0.6 s to load" in slow
+    rows = json.loads(alseg_in_a_process("plugins", "--json", ALSEG_PLUGINS=str(tmp_path)).stdout)
+    assert {row["name"] for row in rows if row["warning"]} == {"mine", "other"}
+
+
+def test_what_a_plugin_prints_is_not_among_a_commands_own_words(cli, tmp_path):
+    path = tmp_path / "loud.py"
+    hook = "\n@hookimpl\ndef run_started(folder):\n    print('starting')\n"
+    path.write_text(
+        "print('importing')\n" + CHECKERS.replace("def acquirer", "print('making')\n    def acquirer") + hook
+    )
+    outcome = cli("plugins", "--json", "--plugin", path)
+    assert json.loads(outcome.out)
+    assert outcome.err == "importing\n"
+    outcome = cli("--plugin", path, *RUN, "--acquirer", "checkers", "--json", "--out", tmp_path / "run")
+    assert json.loads(outcome.out)["rounds"]
+    assert all(word in outcome.err for word in ("importing", "making", "starting"))
+
+
+def test_a_hook_that_exits_ends_no_run(cli, tmp_path):
+    path = tmp_path / "leaver.py"
+    path.write_text(
+        "import sys\nfrom alseg import hookimpl\n\n@hookimpl\ndef run_started(folder):\n    sys.exit('bye')\n"
+    )
+    outcome = cli("--plugin", path, *RUN, "--rounds", 1, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "leaver failed in run_started: SystemExit: bye" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["run", "plugins"])
+def test_a_command_does_not_take_anothers_place(cli, tmp_path, name):
+    path = tmp_path / "taker.py"
+    path.write_text(
+        "from alseg import hookimpl\n\n@hookimpl\ndef register_commands(app):\n"
+        f"    @app.command({name!r})\n    def taken():\n        print('mine')\n"
+        "    @app.command()\n    def say_so():\n        print('said')\n"
+    )
+    outcome = cli("--plugin", path, name, "--help")
+    assert outcome.code == 0
+    assert "Examples" in outcome.out
+    assert f"The command {name!r} of alseg_plugin_file_taker is left out" in outcome.err
+    assert cli("--plugin", path, "say-so").out == "said\n"
+
+
+def test_hooks_are_traced(cli, tmp_path):
+    path = tmp_path / "piece.py"
+    path.write_text(CHECKERS + "\n@hookimpl\ndef round_finished(record):\n    raise OSError('full')\n")
+    words = ("--plugin", path, "--trace-hooks", *RUN, "--acquirer", "checkers", "--rounds", 1)
+    outcome = cli(*words, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    lines = [line for line in outcome.err.splitlines() if line.startswith("alseg: hook ")]
+    own = [line for line in lines if f"of {path}:piece" in line]
+    assert [line.split()[2] for line in own] == ["register_acquirers(register)", "round_finished(folder,"]
+    assert own[1].endswith("raised OSError: full")
+    assert any("register_models(register) of alseg:pixelpick" in line for line in lines)
+    assert "hook" not in cli("plugins", "--plugin", path).err
+
+
+def test_what_to_install_is_found_in_the_distribution(monkeypatch):
+    requirements = [
+        "numpy>=1",
+        "Heavy.Lib>=2; extra == 'all'",
+        "other; extra == 'all'",
+        "heavy-lib>=2; extra == 'heavy'",
+    ]
+    requirements += ["split-core>=1; extra == 'split'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: requirements if name == "theirs" else None)
+    for module, hint in {
+        "heavy_lib.part": "; pip install 'theirs[heavy]'",
+        "numpy": "; pip install 'numpy>=1'",
+        "split": "; pip install 'theirs[split]'",  # a distribution that has a part of the library's name more
+        "unheard": "; is it to be had by pip install unheard?",
+        "": "",
+    }.items():
+        assert install_hint(ImportError("x", name=module), "theirs") == hint
+
+
+def test_a_plugin_without_its_library(cli, tmp_path):
+    (tmp_path / "piece.py").write_text("import no_such_library\n" + MINE)
+    (error,) = failed(load_plugins([tmp_path / "piece.py"])).values()
+    assert error.endswith("No module named 'no_such_library'; is it to be had by pip install no-such-library?")
+
+
+def test_show_tells_all_of_a_piece(cli, tmp_path):
+    out = cli("plugins", "show", "topk-then-uniform").out
+    assert "selector topk-then-uniform, of alseg" in out
+    assert "selector.top" in out
+    assert "a number from 0 to 1" in out
+    rows = json.loads(cli("plugins", "show", "camvid", "--json").out)
+    assert [row["kind"] for row in rows] == ["dataset", "recipe"]
+    assert rows[0]["options"][0] == {"name": "data", "type": "a path", "default": None, "required": True}
+    assert "must be given" in cli("plugins", "show", "camvid", "--kind", "dataset").out
+    names = [
+        option["name"] for option in json.loads(cli("plugins", "show", "power:margin", "--json").out)[0]["options"]
+    ]
+    assert names == ["beta", "form"]
+    assert "learning-loss.weight" in cli("plugins", "show", "learning-loss", "--kind", "term").out
+    (tmp_path / "bad.py").write_text("1 / 0")
+    assert "ZeroDivisionError" in cli("plugins", "show", "bad", "--plugin", tmp_path / "bad.py").out
+    one_sentence(cli("plugins", "show", "margn"), "no piece 'margn'; did you mean margin")
+    one_sentence(cli("plugins", "show", "margin", "--kind", "color"), "no kind 'color'")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("piece", "--kind", "aquirer"), "no kind 'aquirer'; did you mean acquirer"),
+        (("My Piece", "--kind", "model"), "cannot be called 'My Piece'"),
+        (("class", "--kind", "model"), "cannot be called 'class'"),
+        (("json", "--kind", "model"), "is there already"),
+        (("alseg_more", "--kind", "model"), "is there already"),
+        (("there", "--kind", "model"), "there is there already"),
+    ],
+)
+def test_packages_that_cannot_be_begun(cli, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    one_sentence(cli("plugins", "new", *words), said)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_the_public_surface():
+    """What plugins and scripts may rely on: a change here is one for CHANGELOG's section for plugin authors."""
+    assert sorted(alseg.__all__) == SURFACE
+    for name in SURFACE:
+        assert getattr(alseg, name) is not None
+    assert set(dir(alseg)) == {*SURFACE, "__version__"}
+
+
+SURFACE = [
+    *(
+        "API_VERSION",
+        "Acquirer",
+        "AlsegError",
+        "Answer",
+        "Answers",
+        "Between",
+        "Classes",
+        "Dataset",
+        "Images",
+        "Longer",
+    ),
+    *("Model", "Oracle", "PixelLabel", "PixelLabels", "PoolBatch", "Prediction", "Question", "Registry"),
+    *("Segmentation", "Segmenter", "Selection", "Selector", "Size", "Taught", "Term", "UserMistake", "Waiting"),
+    *("export_labels", "highest", "hookimpl", "import_labels", "load_plugins", "pick", "predict", "resume", "run"),
+]
+
+
+def test_every_kind_that_can_be_registered_can_be_begun():
+    from alseg.pieces import GIVEN
+
+    assert set(KINDS) == {*GIVEN, "command"}

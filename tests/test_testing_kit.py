@@ -1,0 +1,321 @@
+"""Every registered piece keeps its contract; how the kit is called, and its fixtures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import one_sentence
+from pieces import TINY, called, options_of, tiny
+from test_startup import HEAVY, modules_after
+
+import alseg.testing
+from alseg.errors import UserMistake
+from alseg.pieces import GIVEN, Piece
+from alseg.plugins import load_plugins
+from alseg.store import RunFolder
+from alseg.testing import (
+    ContractError,
+    check_acquirer,
+    check_dataset,
+    check_model,
+    check_piece,
+    check_selector,
+    checks_of,
+    pool_batch,
+    tiny_dataset,
+    tiny_model,
+    tiny_run,
+    write_tiny_dataset,
+)
+from alseg.testing.tiny import PLUGIN
+from alseg.testing.tiny_runs import tiny_registry
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "testing.md").read_text()
+REGISTRY = load_plugins([PLUGIN], third_party=False)
+MISSING = ("not installed", "pip install")
+
+
+def marked(piece: Piece):
+    marks = [pytest.mark.slow] if tiny(piece).slow else []
+    return pytest.param(piece, id=f"{piece.kind}-{piece.name}", marks=marks)
+
+
+@pytest.mark.parametrize("piece", [marked(piece) for piece in REGISTRY.pieces])
+def test_each_registered_piece_keeps_its_contract(piece, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write where one is
+    whole = REGISTRY.find(piece.kind, called(piece))
+    try:
+        report = check_piece(
+            piece.kind, called(piece), options_of(piece, whole, tmp_path), registry=REGISTRY, **tiny(piece).more
+        )
+    except UserMistake as mistake:
+        if any(words in str(mistake) for words in MISSING):
+            pytest.skip(str(mistake))
+        raise
+    assert {*report.passed, *report.left_out} == set(checks_of(piece.kind))
+    assert "builds" in report.passed
+
+
+def test_what_is_stated_of_pieces_is_of_pieces_that_there_are():
+    assert TINY.keys() <= {(piece.kind, piece.name) for piece in REGISTRY.pieces}
+
+
+def rivals(classes: int = 3):
+    def utility(batch):
+        best = batch.prediction.probabilities().topk(classes, 1).values
+        return best[:, -1] - best[:, 0]
+
+    return utility
+
+
+def twice(acquirer, factor: float = 2.0):
+    return lambda batch: factor * acquirer(batch)
+
+
+PLUGIN_FILE = """\
+from alseg import hookimpl
+
+
+def flat():
+    return lambda batch: batch.prediction.entropy()
+
+
+@hookimpl
+def register_acquirers(register):
+    register("flat", flat)
+"""
+
+
+def test_a_piece_is_its_factory_or_its_name(tmp_path):
+    for report in (
+        check_acquirer(rivals),
+        check_acquirer(rivals, {"classes": "2"}),
+        check_acquirer(lambda: rivals(classes=2), name="rivals"),
+        check_piece("acquirer", rivals),
+        check_acquirer(twice, {"factor": 3}, around=rivals),
+        check_acquirer(twice, around="entropy"),
+    ):
+        assert report.name in ("rivals", "twice") and len(report.passed) == len(checks_of("acquirer"))
+    (tmp_path / "flat.py").write_text(PLUGIN_FILE)
+    registry = load_plugins([tmp_path / "flat.py"])
+    assert check_acquirer("flat", registry=registry).kind == "acquirer"
+    assert check_acquirer("power:flat", {"beta": 2}, registry=registry).name == "power:flat"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: check_acquirer(lambda batch: batch),
+            "calls '<lambda>' as the factory that is registered",
+        ),
+        (
+            lambda: check_dataset(tiny_dataset()),
+            "the factory that is registered or its name, not a dataset itself",
+        ),
+        (lambda: check_acquirer(rivals, {"class": 2}), "has no option 'class'"),
+        (lambda: check_acquirer(twice), "'twice' modifies another: give around="),
+        (lambda: check_acquirer("nothing"), "There is no acquirer 'nothing'"),
+        (lambda: check_piece("acquirers", rivals), "There is no kind 'acquirers'; did you mean acquirer"),
+        (lambda: check_acquirer(rivals, skip={"device": " "}), "takes a reason"),
+        (
+            lambda: check_acquirer(rivals, skip={"extreme": "x"}),
+            "no check 'extreme' of an acquirer; did you mean extremes",
+        ),
+        (lambda: check_dataset("camvid"), "The dataset 'camvid' needs --data."),
+        (lambda: pool_batch(np.ones((1, 2, 3, 3))), "probabilities [B, C, H, W] whose sum over C is 1"),
+        (lambda: pool_batch(np.ones((1, 1, 3, 3)), keys=["a", "b"]), "keys and candidates must be theirs"),
+        (lambda: tiny_dataset().images("other"), "There is no split other"),
+    ],
+)
+def test_what_is_no_call_of_the_kit_is_told_so(call, words):
+    with pytest.raises(UserMistake) as refused:
+        call()
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_a_piece_that_cannot_be_had_here_is_not_called_broken(kind):
+    def needy():
+        import a_library_that_nobody_has  # noqa: F401
+
+    with pytest.raises(UserMistake, match="needs a library that is not installed: No module named"):
+        check_piece(kind, needy)
+
+
+def test_a_model_that_refuses_one_class_fails_a_check():
+    def several(classes):
+        if classes < 2:
+            raise UserMistake("It tells two classes or more apart.")
+        return tiny_model(classes)
+
+    with pytest.raises(ContractError, match=r"model 'several': It tells two classes or more apart \(check classes\)"):
+        check_model(several)
+
+
+def test_all_that_failed_is_told_together_and_a_check_is_left_out_by_name():
+    def broken():
+        return lambda batch: -batch.prediction.entropy() / batch.prediction.entropy().sum()
+
+    with pytest.raises(ContractError) as caught:
+        check_acquirer(broken)
+    error = caught.value
+    assert [failure.check for failure in error.failures] == ["uncertainty", "batch-size"]
+    lines = str(error).splitlines()
+    assert lines[0] == f"acquirer 'broken' fails {len(error.failures)} checks:"
+    assert [line.split(":")[0] for line in lines[1:]] == [f"- {failure.check}" for failure in error.failures]
+    why = {failure.check: "shown by a test" for failure in error.failures}
+    assert check_acquirer(broken, skip=why).left_out == why
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_each_check_has_a_sentence_and_a_line_of_the_page(kind):
+    for name, says in checks_of(kind).items():
+        assert says.endswith(".") and "\n\n" not in says
+        assert f"| `{name}` | {' '.join(says.split())} |" in PAGE, f"docs/testing.md lacks {kind}'s {name}"
+
+
+def test_the_page_has_no_check_that_there_is_none_of():
+    listed = re.findall(r"^\| `([a-z-]+)` \|", PAGE.partition("## The checks")[2], re.MULTILINE)
+    assert len(listed) == sum(len(checks_of(kind)) for kind in GIVEN)
+
+
+def test_a_known_prediction_is_what_was_given():
+    p = torch.tensor([[0.0, 1.0], [0.25, 0.75], [1.0, 0.0]]).T.view(1, 2, 1, 3)
+    batch = pool_batch(p, candidates=[[[True, False, True]]])
+    torch.testing.assert_close(batch.prediction.probabilities(), p)
+    assert torch.equal(batch.prediction.probabilities()[..., [0, 2]], p[..., [0, 2]])
+    assert batch.keys == ("a",) and batch.size == (1, 3) and batch.candidates.tolist() == [[[True, False, True]]]
+    one, other = batch.prediction.samples(2)
+    assert not torch.equal(one, other)
+    for sample in (one, other):
+        assert torch.equal(sample[..., [0, 2]], p[..., [0, 2]]), "what is certain stays so"
+    assert batch.prediction.embedding().shape == (1, 4, 1, 2)
+    assert torch.equal(batch.prediction.term("any"), batch.prediction.entropy())
+    again = pool_batch(torch.cat([p, p]), keys=["b", "a"])
+    assert torch.equal(batch.noise("x")[0], again.noise("x")[1])
+    assert not torch.equal(batch.noise("x"), pool_batch(p, seed=1).noise("x"))
+
+
+def test_the_tiny_folder_holds_the_tiny_dataset(tmp_path):
+    options = {"train_images": 3, "same_size": False}
+    folder = write_tiny_dataset(tmp_path / "images", **options)
+    piece = REGISTRY.find("dataset", "folder")
+    read, made = piece.build(piece.resolve({"data": folder})), tiny_dataset(**options)
+    assert read.classes == made.classes and read.splits == made.splits == ("train", "val")
+    for split in made.splits:
+        ours, theirs = made.images(split), read.images(split)
+        for i in range(len(ours)):
+            assert np.array_equal(ours.image(i), theirs.image(i)) and np.array_equal(ours.mask(i), theirs.mask(i))
+            assert theirs.key(i).endswith(ours.key(i))
+    assert made.images("train").image(1).shape == (72, 56, 3)
+
+
+def test_the_tiny_dataset_has_every_class_and_void():
+    images = tiny_dataset().images("train")
+    for i in range(len(images)):
+        assert set(np.unique(images.mask(i))) == {0, 1, 2, 255}
+
+
+def test_a_tiny_run_is_a_run(cli, tmp_path):
+    folder = tiny_run(tmp_path / "run", acquirer="entropy", train__epochs=1, **{"selector": "topk"})
+    run = RunFolder(folder)
+    settings = run.settings()
+    assert len(run.rounds()) == 2 and run.rounds()[1]["miou"] is not None
+    assert (settings["acquirer"]["name"], settings["selector"]["name"]) == ("entropy", "topk")
+    assert settings["train"]["epochs"] == 1
+    outcome = cli("--plugin", PLUGIN, "resume", folder, "--rounds", 3, "--budget", 6)
+    assert outcome.code == 0, outcome.err
+    assert len(run.rounds()) == 3
+    segmenter = alseg.Segmenter(folder, registry=tiny_registry())
+    assert segmenter.segment(tiny_dataset().images("val").image(0)).mask.shape == (64, 64)
+    one_sentence(cli("resume", folder, "--rounds", 4), "There is no", f"--plugin {PLUGIN}")
+
+
+def test_importing_the_kit_and_its_fixtures_loads_nothing_heavy():
+    loaded = modules_after("import alseg.testing, alseg.testing.pytest_plugin; dir(alseg.testing)")
+    assert not loaded & HEAVY
+    assert not loaded & {"alseg.plugins", "alseg.cli", "alseg.api"}
+
+
+def test_the_tiny_pieces_are_registered_without_torch():
+    loaded = modules_after("from alseg.testing.tiny_runs import tiny_registry; tiny_registry()")
+    assert not loaded & (HEAVY - {"numpy"})
+
+
+def test_all_that_the_kit_exports_is_there():
+    for name in alseg.testing.__all__:
+        assert getattr(alseg.testing, name) is not None
+    with pytest.raises(AttributeError):
+        alseg.testing.check_nothing  # noqa: B018
+
+
+def run_pytest(folder: Path) -> subprocess.CompletedProcess[str]:
+    """pytest in a process of its own, with the kit's fixtures and no other plugin."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "alseg.testing.pytest_plugin"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+FIXTURES = """\
+def test_run(alseg_tiny_run, alseg_tiny_run_once):
+    (alseg_tiny_run / "rounds.jsonl").unlink()
+    assert (alseg_tiny_run_once / "rounds.jsonl").read_text().count("\\n") == 2
+
+def test_folder(alseg_tiny_folder, alseg_tiny_dataset):
+    names = [alseg_tiny_dataset.images("train").key(i) + ".png" for i in range(4)]
+    assert sorted(path.name for path in (alseg_tiny_folder / "train").iterdir()) == names
+
+def test_model(alseg_tiny_model, alseg_pool_batch):
+    import torch
+    logits = alseg_tiny_model.decode(alseg_tiny_model.encode(torch.zeros(1, 3, 64, 64)))
+    assert logits.shape == (1, 3, 16, 16)
+    assert alseg_pool_batch.prediction.probabilities().shape == (2, 3, 6, 8)
+"""
+
+
+def test_the_pages_example_and_the_fixtures_work_in_a_pytest_of_their_own(tmp_path):
+    plugin, example = re.findall(r"```python title=[^\n]+\n(.+?)```", PAGE, re.DOTALL)
+    (tmp_path / "rivals.py").write_text(plugin)
+    (tmp_path / "test_rivals.py").write_text(example)
+    (tmp_path / "test_fixtures.py").write_text(FIXTURES)
+    done = run_pytest(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wanted = example.count("def test_") + 1 + FIXTURES.count("def test_")  # one is of two numbers of classes
+    assert f"{wanted} passed" in done.stdout
+
+
+def test_pytest_finds_the_fixtures_by_an_entry_point():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["pytest11"] == {"alseg": "alseg.testing.pytest_plugin"}
+
+
+def test_fixtures_are_listed_by_the_page():
+    import alseg.testing.pytest_plugin as plugin
+
+    names = [name for name in vars(plugin) if name.startswith("alseg_")]
+    assert len(names) == 6 and all(f"`{name}`" in PAGE for name in names)
+
+
+def test_a_report_can_be_kept(tmp_path):
+    report = check_selector("topk", registry=REGISTRY)
+    assert json.loads(json.dumps(report._asdict()))["kind"] == "selector"
+
+
+def test_a_model_of_a_factory_of_ones_own():
+    assert "inference" in check_model(tiny_model).left_out

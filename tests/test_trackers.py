@@ -1,0 +1,208 @@
+"""Trackers: what a run tells TensorBoard, MLflow and a stranger's tracker, also over an interruption."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SMALL, one_sentence
+from PIL import Image
+
+from alseg.compare.groups import identity
+from alseg.config import resolve
+from alseg.report.reading import RunView
+from alseg.tracking import metrics_of, parameters_of, query_pictures, questions_of
+
+WORDS = ["run", "--dataset", "shapes", "-o", "dataset.train_images=4", "-o", "dataset.val_images=2"]
+WORDS += [*SMALL, "-o", "report=true", "--first-pixels", "3", "--pixels-per-round", "3"]
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A run of one round that went on to two, with both trackers; and MLflow's address."""
+    from alseg.cli.app import run_cli
+
+    place = tmp_path_factory.mktemp("tracked")
+    run, uri = place / "run", f"sqlite:///{place}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)  # where MLflow puts the artifacts of a database that is a file
+        trackers = ["-o", "trackers=tensorboard,mlflow", "-o", f"mlflow.uri={uri}", "-o", "mlflow.experiment=pixels"]
+        assert run_cli([*WORDS, *trackers, "--rounds", "1", "--out", str(run)]) == 0
+        assert run_cli(["resume", str(run), "--rounds", "2"]) == 0
+    return run, uri
+
+
+def test_tensorboard_has_metrics_queries_and_figures(tracked):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = tracked
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0}).Reload()
+    records = records_of(run)
+    for name in ("miou", "loss", "labelled_pixels", "iou/ground"):
+        wanted = [(record["round"], metrics_of(record)[name]) for record in records if name in metrics_of(record)]
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in found] == [step for step, _ in wanted]
+        np.testing.assert_allclose([v for _, v in found], [v for _, v in wanted], rtol=1e-6)
+    tags = events.Tags()
+    assert {"figures/learning-curve", "queries/train-000", "prediction/00", "utility/00"} <= set(tags["images"])
+    assert [event.step for event in events.Images("queries/train-000")] == [0, 1]
+    histogram = events.Histograms("queries/utility")[0]
+    utilities = [question["utility"] for question in questions_of(run, 1)]
+    assert (histogram.step, histogram.histogram_value.num) == (1, 12)
+    assert histogram.histogram_value.sum == pytest.approx(sum(utilities))
+    text = events.Tensors("queries/text_summary")[1].tensor_proto.string_val[0].decode()
+    assert text.count("\n") == 13
+    assert "train-003" in text
+    assert "train.epochs | 1" in events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def test_mlflow_has_one_run_for_both_parts(tracked):
+    from mlflow import MlflowClient
+
+    run, uri = tracked
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("pixels")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "run"
+    assert found.data.params["train.epochs"] == "1"
+    assert found.data.params["rounds"] == "1"  # a parameter keeps its first value
+    history = client.get_metric_history(found.info.run_id, "miou")
+    assert {each.step: each.value for each in history} == {
+        r["round"]: pytest.approx(r["miou"]) for r in records_of(run)
+    }
+    artifacts = Path(found.info.artifact_uri.removeprefix("file://"))
+    for round in (0, 1):
+        kept = artifacts / "rounds" / f"{round:02}" / "questions.jsonl"
+        assert kept.read_bytes() == (run / "rounds" / f"{round:02}" / "questions.jsonl").read_bytes()
+    assert (artifacts / "rounds/01/queries-00.png").exists()
+    assert (artifacts / "figures/learning-curve.png").exists()
+    assert "rounds = 2" in (artifacts / "run.toml").read_text()
+
+
+def test_trackers_change_no_result(tracked, cli, tmp_path):
+    run, _ = tracked
+    plain = tmp_path / "plain"
+    assert cli(*WORDS, "--rounds", 2, "--out", plain).code == 0
+    assert (plain / "labels.jsonl").read_text() == (run / "labels.jsonl").read_text()
+    tracked_run, other = (RunView.read(path) for path in (run, plain))
+    assert identity(tracked_run) == identity(other)
+
+
+def test_query_pictures_mark_the_asked_pixels(tracked):
+    run, _ = tracked
+    name, picture = next(iter(query_pictures(run, 1)))
+    with Image.open(run / "samples" / "00-image.jpg") as file:
+        before = np.asarray(file.convert("RGB"), int)
+    changed = np.abs(np.asarray(picture, int) - before).sum(2) > 60
+    asked = [question for question in questions_of(run, 1) if question["image"] == name]
+    near = np.zeros_like(changed)
+    scale = picture.width / 64
+    for question in asked:
+        y, x = (int((question[side] + 0.5) * scale) for side in "yx")
+        assert changed[max(0, y - 6) : y + 7, max(0, x - 6) : x + 7].any()
+        near[max(0, y - 8) : y + 9, max(0, x - 8) : x + 9] = True
+    assert len(asked) == 3
+    assert not (changed & ~near).any()
+
+
+def test_metrics_and_parameters():
+    record = {"round": 3, "miou": 0.5, "iou": {"road": 0.25, "sky": None}, "split": "val", "audit": None, "ok": True}
+    assert metrics_of(record) == {"miou": 0.5, "iou/road": 0.25}
+    settings = {"seed": 1, "train": {"epochs": 2}, "trackers": ["a", "b"], "record": {"weights": {"sha256": "ab"}}}
+    assert parameters_of(settings) == {
+        **{"seed": "1", "train.epochs": "2", "trackers": "a, b"},
+        "record.weights.sha256": "ab",
+    }
+
+
+TRACKER = """\
+from pathlib import Path
+from alseg import hookimpl
+
+class Lines:
+    def __init__(self, file):
+        self.file = Path(file)
+
+    @hookimpl
+    def run_started(self, folder):
+        self.say(f"started {Path(folder).name}")
+
+    @hookimpl
+    def round_finished(self, record):
+        self.say(f"round {record['round']}")
+        BREAK
+
+    @hookimpl
+    def run_finished(self, records):
+        self.say(f"finished {len(records)}")
+
+    def say(self, line):
+        print("to stdout")
+        with self.file.open("a") as file:
+            file.write(line + "\\n")
+
+def lines(file: str):
+    return Lines(file)
+
+@hookimpl
+def register_trackers(register):
+    register("lines", lines)
+    register("empty", lambda: Path("x"))
+"""
+
+
+def test_a_strangers_tracker(cli, tmp_path):
+    file = tmp_path / "piece.py"
+    file.write_text(TRACKER.replace("BREAK", "pass"))
+    words = ["--plugin", file, *WORDS, "-o", "report=false", "--rounds", "1", "--json", "-o", "trackers=lines"]
+    outcome = cli(*words, "-o", f"lines.file={tmp_path / 'lines.txt'}", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["rounds"]  # nothing else on stdout
+    assert "to stdout" in outcome.err
+    assert (tmp_path / "lines.txt").read_text().split("\n")[:3] == ["started run", "round 0", "finished 1"]
+    one_sentence(cli(*words, "--out", tmp_path / "other"), "tracker 'lines' needs -o lines.file=...")
+
+
+def test_a_tracker_that_fails_ends_no_run(cli, tmp_path):
+    file, run = tmp_path / "piece.py", tmp_path / "run"
+    file.write_text(TRACKER.replace("BREAK", "raise OSError('the server is away')"))
+    words = [*WORDS, "-o", "report=false", "--rounds", "1", "-o", "trackers=lines"]
+    outcome = cli("--plugin", file, *words, "-o", f"lines.file={tmp_path / 'lines.txt'}", "--out", run)
+    assert outcome.code == 0, outcome.err
+    assert "tracker lines failed in round_finished: OSError: the server is away" in outcome.err
+    assert "finished 1" in (tmp_path / "lines.txt").read_text()
+    assert len(records_of(run)) == 1
+
+
+def test_trackers_that_cannot_work_are_refused_before_the_run(refused, cli, tmp_path, monkeypatch):
+    file = tmp_path / "piece.py"
+    file.write_text(TRACKER)
+    words = ["--plugin", file, *WORDS]
+    refused([*WORDS, "-o", "trackers=tensorbord"], "no tracker 'tensorbord'; did you mean tensorboard")
+    refused([*WORDS, "-o", "mlflow.uri=x"], "'mlflow', which is not taken: -o trackers=mlflow")
+    refused([*WORDS, "-o", "trackers=mlflow,mlflow"], "given twice")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.delitem(sys.modules, "alseg_mlflow.tracker", raising=False)
+    refused([*WORDS, "-o", "trackers=mlflow"], "The tracker 'mlflow' of alseg", "pip install 'alseg[mlflow]'")
+    outcome = cli(*words, "-o", "trackers=empty", "--out", tmp_path / "empty")
+    one_sentence(outcome, "The tracker empty implements no life-cycle hook", code=1)
+    assert not (tmp_path / "empty").exists()
+
+
+def test_trackers_are_settings(registry):
+    flags = {"dataset": "shapes", "dataset.train_images": 4, "trackers": "mlflow", "mlflow.experiment": "mine"}
+    config = resolve(registry, {}, flags).config
+    assert [(choice.name, choice.options) for choice in config.trackers] == [
+        ("mlflow", {"uri": None, "experiment": "mine"})
+    ]
+    assert config.nested()["trackers"] == ["mlflow"]
+    assert config.nested()["mlflow"] == {"uri": "none", "experiment": "mine"}
