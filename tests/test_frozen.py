@@ -19,6 +19,7 @@ from alseg.errors import AlsegError, UserMistake
 from alseg.grid import sample
 from alseg.protocols import Model
 from alseg.settings import TrainSettings
+from alseg.testing import check_model, check_recipe
 from alseg_frozen.backbone import Backbone
 from alseg_frozen.cache import FeatureStore, _sums, features_folder, image_keys
 from alseg_frozen.models import FrozenModel, normalised
@@ -288,3 +289,13 @@ def test_a_transformer_of_one_size_says_so():
     model = made("mixer_s32_224").eval()
     with pytest.raises(UserMistake, match="cannot take images of 64x64"):
         model.encode(torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("options", [{"head": "mlp"}, {"encoder": PYRAMID}])
+def test_it_keeps_a_models_contract(registry, tmp_path, options):
+    given = {"encoder": TINY, "weights": "none", "cache": str(tmp_path), **options}
+    check_model("frozen", given, registry=registry)
+
+
+def test_its_recipe_keeps_the_contract(registry):
+    check_recipe("frozen", registry=registry)

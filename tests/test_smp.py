@@ -19,6 +19,7 @@ from alseg.engine.train import optimizer
 from alseg.errors import UserMistake
 from alseg.protocols import Model
 from alseg.settings import TrainSettings
+from alseg.testing import check_model
 from alseg_smp.plugin import ARCHITECTURES
 
 smp = pytest.importorskip("segmentation_models_pytorch")
@@ -213,3 +214,10 @@ def test_a_run_on_shapes_is_predicted_from_its_files_alone(cli, tmp_path):
     assert [line["round"] for line in rounds] == [0, 1]
     outcome = cli("export", run, "--to", tmp_path / "model.pt2")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_it_keeps_a_models_contract(registry, name):
+    options = {"encoder": TINY, "weights": "none", **NARROW[name]}
+    check_model(f"smp-{name}", options, registry=registry)

@@ -128,7 +128,7 @@ def build(architecture: str, classes: int, encoder: str, weights: str, options: 
     of_timm = encoder.startswith("tu-")
     options = {**options, "classes": classes}
     if architecture == "dpt":
-        options["dynamic_img_size"] = True
+        options |= {"dynamic_img_size": True, "num_classes": 0}
     try:
         network = _create(architecture, encoder, options)
     except Exception as error:
@@ -146,6 +146,9 @@ def build(architecture: str, classes: int, encoder: str, weights: str, options: 
         moved = _create(architecture, encoder, options, weights, moved_by_one(stored))
         check_loaded(encoder, weights, network.encoder, moved.encoder)
     origin = {"encoder": encoder, "weights": weights, "sha256": weights_digest(network.encoder, weights)}
+    if architecture == "dpt":  # its encoder keeps what comes after the blocks, which nothing uses
+        blocks = list(network.encoder._output_indices)
+        network.encoder.model.prune_intermediate_layers(blocks, prune_norm=True, prune_head=True)
     return SegmentationNetwork(
         network, *_normalisation(network, encoder, weights), origin, LEAST_CELLS.get(architecture, 1)
     )
