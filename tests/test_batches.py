@@ -123,3 +123,34 @@ def test_images_that_stay_on_the_device_change_nothing():
         assert len(reads) == later
         assert same(first, tensors(none.epoch(0))) and same(second, tensors(none.epoch(1)))
         assert same(tensors(source.epoch(0)), first), "what stays is not written to"
+
+
+STILL = replace(PLAIN, scale=(1.0, 1.0), flip=0.0)
+
+
+@pytest.mark.parametrize(("scale", "later"), [(1.0, 0), (0.8, 0), (1.2, 4)])
+def test_crops_that_no_epoch_changes_are_made_once(scale: float, later: int):
+    """Where an image is larger than the crop, the crop's place is drawn anew."""
+    images, reads = Bands(4), []
+    read = images.image
+    images.image = lambda i: reads.append(i) or read(i)
+    change = replace(STILL, scale=(scale, scale))
+    kept = source_of(images, images.labels(3), change)
+    tensors(kept.epoch(0))
+    reads.clear()
+    for epoch in (1, 2, 1):
+        fresh = tensors(source_of(Bands(4), images.labels(3), change).epoch(epoch))
+        assert same(tensors(kept.epoch(epoch)), fresh)
+    assert len(reads) == 3 * later
+
+
+@pytest.mark.parametrize("change", [{"flip": 0.5}, {"blur": 0.5}, {"grayscale": 0.1}, {"scale": (0.9, 1.0)}])
+def test_crops_are_made_anew_where_anything_is_left_to_chance(change: dict[str, float]):
+    images, reads = Bands(4), []
+    read = images.image
+    images.image = lambda i: reads.append(i) or read(i)
+    source = source_of(images, images.labels(3), replace(STILL, **change))
+    tensors(source.epoch(0))
+    reads.clear()
+    tensors(source.epoch(1))
+    assert len(reads) == 4

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alseg import noise
 from alseg.engine.colour import SIGMA
+from alseg.settings import Augmentation
 
 # How the numbers of one (epoch, image) stream are used; the rest of them colour the image.
 SCALE, TOP, LEFT, FLIP = range(4)
@@ -39,6 +40,11 @@ class Geometry:
     top: int
     left: int
     flip: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether all of the image is in the crop, which then lies nowhere else."""
+        return self.scaled[0] <= self.crop[0] and self.scaled[1] <= self.crop[1]
 
     def exact(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where the centres of integer pixels [n, 2] land in the crop, float64 [m, 2], and which they are [m]."""
@@ -77,6 +83,11 @@ class Geometry:
         moved = np.full(self.crop, void, np.int64)
         moved[: len(rows), : len(columns)] = mask[np.ix_(rows, columns)]
         return moved[:, ::-1] if self.flip else moved
+
+
+def is_still(change: Augmentation) -> bool:
+    """Whether nothing but the crop's place is left to chance."""
+    return change.scale[0] == change.scale[1] and not any((change.flip, change.jitter, change.grayscale, change.blur))
 
 
 def draw_geometry(

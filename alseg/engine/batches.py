@@ -19,6 +19,7 @@ from alseg.protocols import Images
 from alseg.settings import Augmentation
 from alseg.values import Classes, PixelLabels
 
+STILL = 2**30  # bytes of crops without chance that are kept where images do not stay on the device
 PADDING = -100  # the class of a point that is none
 
 
@@ -74,6 +75,8 @@ class BatchSource:
         self._team = team
         self._resident: dict[int, Tensor] = {}  # images that stay on the device, in so many bytes
         self._room = room_on(self._device) if room is None else room
+        self._still: dict[int, tuple[Tensor, augment.Geometry]] = {}  # crops that chance has no part in
+        self._still_room = self._room or STILL
         self._plan = batch_plan(len(self.taught), batch_size, 2 * team.size)
 
     @property
@@ -118,7 +121,7 @@ class BatchSource:
             yield self._batch(mine, draws, [next(decoded) for _ in mine])
 
     def _read(self, i: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        image = None if i in self._resident else self._images.image(i)
+        image = None if i in self._resident or i in self._still else self._images.image(i)
         return image, None if self._void is None else self._images.mask(i)
 
     def _on_device(self, i: int, image: np.ndarray | None) -> Tensor:
@@ -137,11 +140,12 @@ class BatchSource:
         draws: Sequence[list[float]],
         read: Sequence[tuple[np.ndarray | None, np.ndarray | None]],
     ) -> Batch:
-        change = self._augmentation
-        sources = [self._on_device(i, image) for i, (image, _) in zip(numbers, read, strict=True)]
-        geometries = [self._geometry(source, drawn) for source, drawn in zip(sources, draws, strict=True)]
-        warped = self._warped(sources, geometries)
-        images = recolour(warped, draws, change).contiguous(memory_format=torch.channels_last)
+        new = [place for place, i in enumerate(numbers) if i not in self._still]
+        sources = [self._on_device(numbers[place], read[place][0]) for place in new]
+        made = [self._geometry(source, draws[place]) for source, place in zip(sources, new, strict=True)]
+        crops = recolour(self._warped(sources, made), [draws[p] for p in new], self._augmentation) if new else None
+        images, geometries = self._with_still(numbers, new, crops, made)
+        images = images.contiguous(memory_format=torch.channels_last)
         if self._void is not None:
             masks = [
                 g.mask(mask, self._void) for g, (_, mask) in zip(geometries, read, strict=True) if mask is not None
@@ -150,6 +154,22 @@ class BatchSource:
             classes = torch.from_numpy(np.where(shown == self._void, PADDING, shown))
             return Batch(images, None, classes.to(self._device, non_blocking=True))
         return Batch(images, *self._points(numbers, geometries))
+
+    def _with_still(
+        self, numbers: Sequence[int], new: Sequence[int], crops: Tensor | None, made: Sequence[augment.Geometry]
+    ) -> tuple[Tensor, Sequence[augment.Geometry]]:
+        """The batch's crops [B, 3, H, W] and where they lie; crops that no epoch changes are kept for the next."""
+        if crops is not None and len(new) == len(numbers) and not augment.is_still(self._augmentation):
+            return crops, made
+        found = {} if crops is None else dict(zip(new, zip(crops, made, strict=True), strict=True))
+        together = [found[place] if place in found else self._still[i] for place, i in enumerate(numbers)]
+        images = torch.stack([crop for crop, _ in together])
+        for place, (crop, geometry) in found.items():
+            size = crop.numel() * crop.element_size()
+            if geometry.fits and size <= self._still_room and numbers[place] not in self._still:
+                self._still_room -= size
+                self._still[numbers[place]] = crop.clone(), geometry
+        return images, [geometry for _, geometry in together]
 
     def _geometry(self, image: Tensor, draws: list[float]) -> augment.Geometry:
         change, source = self._augmentation, (image.shape[1], image.shape[2])

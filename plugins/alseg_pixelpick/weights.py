@@ -1,0 +1,100 @@
+"""Weights of encoders: read from a file without running code in it, checked to be all there, and told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from alseg.errors import UserMistake
+
+
+def read_weights(name: str, weights: str) -> dict[str, Tensor]:
+    """The tensors of a weights file, in float32 where they are numbers; no code in it is run."""
+    path = Path(weights)
+    if not path.is_file():
+        raise UserMistake(f"No weights file {weights}: give --weights FILE, none or default.")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise refused(name, weights, error) from error
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    tensors = {key: value for key, value in dict(found).items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserMistake(f"The weights {weights} do not fit the encoder {name!r}: the file holds no tensors.")
+    return {
+        key.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in tensors.items()
+    }
+
+
+def moved_by_one(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with 1 added to each number, for `check_loaded`."""
+    return {key: tensor + 1 if tensor.is_floating_point() else tensor for key, tensor in stored.items()}
+
+
+def check_loaded(name: str, weights: str, body: nn.Module, moved: nn.Module) -> None:
+    """Every number of the body came from the file: with 1 added to all in the file, it has 1 more."""
+    other = moved.state_dict()
+    missing = [
+        key
+        for key, tensor in body.state_dict().items()
+        if tensor.is_floating_point() and not torch.allclose(tensor + 1, other[key], rtol=1e-3, atol=1e-3)
+    ]
+    if missing:
+        lacks = f"{missing[0]} and {len(missing) - 1} more tensors" if len(missing) > 1 else missing[0]
+        raise UserMistake(f"The weights {weights} do not fit the encoder {name!r}: they lack {lacks}.")
+
+
+def refused(name: str, weights: str, error: Exception, library: str = "timm") -> UserMistake:
+    """What is said where an encoder with these weights cannot be built."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if weights == "none":
+        return UserMistake(f"{library} cannot build the encoder {name!r}: {reason}.")
+    if weights == "default":
+        advice = "give --weights FILE, or --weights none to start from noise"
+        return UserMistake(f"The weights of {name!r} could not be had from {library}'s hub ({reason}): {advice}.")
+    if isinstance(error, SafetensorError):
+        reason = f"not a whole safetensors file: {reason}"
+    elif not isinstance(error, RuntimeError):
+        reason = "the file is neither safetensors nor torch's tensors alone"
+    return UserMistake(f"The weights {weights} do not fit the encoder {name!r}: {reason}.")
+
+
+def weights_digest(body: nn.Module, weights: str) -> str:
+    """SHA-256 of the weights' file, or of the tensors that came from the hub."""
+    digest = hashlib.sha256()
+    if weights == "none":
+        return ""
+    if weights != "default":
+        with open(weights, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    for name, tensor in body.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def quiet_builder() -> Iterator[None]:
+    """timm warns of the classifier's weights, which are left out on purpose; inside it does not."""
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
