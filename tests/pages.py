@@ -35,9 +35,13 @@ DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # what stands for something of the reader's
 PLACEHOLDERS = {"CAMVID": "camvid", "FOUR": "camvid", "PHOTOS": "photos", "LABELS": "start.csv", "SAVED": "saved"}
+# and for a network that is large
+PLACEHOLDERS |= {"vit_base_patch14_dinov2.lvd142m": "test_vit.r160_in1k"}
 TINY_SHAPES = ("-o", "dataset.train_images=4", "-o", "dataset.val_images=2", "-o", "dataset.side=32")
 TINY_RUN = {"train.epochs": 1, "train.batch_size": 4, "device": "cpu", "report": False, "rounds": 2}
 TINY_MODEL = {"model.encoder": "test_resnet.r160_in1k", "model.weights": "none", "model.channels": 8}
+TINY_SMP = {"model.encoder": "tu-test_resnet.r160_in1k", "model.weights": "none"}
+TINY_FROZEN = {"model.encoder": "test_vit.r160_in1k", "model.weights": "none", "model.cache": "none"}
 OURS = ("deeplabv3plus", "ensemble:deeplabv3plus", "fpn")  # models that take the tiny ones' options
 
 
@@ -175,7 +179,7 @@ def tiny(words: Sequence[str]) -> list[str]:
         for flag in ("--dataset", "--model", "--encoder", "--recipe")
         if flag in given
     }
-    model = TINY_MODEL if flags.get("--model", OURS[0]) in OURS and flags.get("--recipe") != "hf" else {}
+    model = _tiny_model(flags.get("--model", OURS[0]), flags.get("--recipe"))
     if "--encoder" in given:
         model = {name: value for name, value in model.items() if name != "model.encoder"}
     more = settings({**TINY_RUN, **model})
@@ -184,6 +188,15 @@ def tiny(words: Sequence[str]) -> list[str]:
     else:
         more += ["--size", "64x64"]
     return more
+
+
+def _tiny_model(name: str, recipe: str | None) -> dict[str, Any]:
+    """Options by which a model is small, where it takes any."""
+    if recipe == "frozen":
+        return TINY_FROZEN
+    if name.startswith("smp-"):
+        return TINY_SMP
+    return TINY_MODEL if name in OURS and recipe != "hf" else {}
 
 
 def settings(values: dict[str, Any]) -> list[str]:

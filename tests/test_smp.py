@@ -26,12 +26,12 @@ smp = pytest.importorskip("segmentation_models_pytorch")
 
 TINY = "tu-test_resnet.r160_in1k"
 NARROW: dict[str, dict] = {
-    **{name: {"channels": (8, 8, 8, 8, 8)} for name in ("unet", "unetplusplus", "manet")},
+    **{name: {"widths": (8, 8, 8, 8, 8)} for name in ("unet", "unetplusplus", "manet")},
     **{
         name: {"channels": 8} for name in ("fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer")
     },
     "linknet": {},
-    "dpt": {"encoder": "tu-test_vit.r160_in1k", "channels": (8, 8), "fusion_channels": 8},
+    "dpt": {"encoder": "tu-test_vit.r160_in1k", "widths": (8, 8), "fusion_channels": 8},
 }
 NARROW["manet"] |= {"pab_channels": 8}
 NARROW["fpn"] |= {"channels": 32, "pyramid_channels": 8}
@@ -66,7 +66,7 @@ except UserMistake as mistake:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     counts, said = done.stdout.splitlines()
-    assert counts == f"{len(ARCHITECTURES)} {len(('encoder', 'weights', 'depth', 'channels', 'norm', 'attention')) + 1}"
+    assert counts == f"{len(ARCHITECTURES)} {len(('encoder', 'weights', 'depth', 'widths', 'norm', 'attention')) + 1}"
     assert said == "The model smp-unet needs segmentation-models-pytorch: pip install 'alseg[smp]'."
 
 
@@ -186,10 +186,9 @@ def test_weights_from_a_file_are_all_taken(registry, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("unet", {"encoder": "resnet19"}, "has no encoder 'resnet19'; did you mean resnet18"),
-        ("unet", {"encoder": "mobilenetv2_100"}, "any of timm's is tu-mobilenetv2_100"),
+        ("unet", {"encoder": "resnet_18"}, "nor timm has an encoder 'resnet_18'; did you mean resnet18"),
         ("unet", {"encoder": "tu-nope"}, "timm has no encoder 'nope'"),
-        ("unet", {"channels": (8, 8)}, "a number for each of 5 levels, not 2"),
+        ("unet", {"widths": (8, 8)}, "a number for each of 5 levels, not 2"),
         ("unetplusplus", {"encoder": "mit_b0"}, "smp-unetplusplus cannot be built on the encoder 'mit_b0'"),
         ("dpt", {"encoder": "resnet18"}, "smp-dpt cannot be built"),
         ("unet", {"weights": "/nowhere.pth"}, "No weights file /nowhere.pth"),
@@ -198,6 +197,19 @@ def test_weights_from_a_file_are_all_taken(registry, tmp_path):
 def test_mistakes_are_told(registry, name, options, said):
     with pytest.raises(UserMistake, match=said):
         built(registry, name, **options)
+
+
+def test_an_encoder_that_the_library_has_not_is_timms(registry):
+    names = ("resnet18", TINY, TINY.removeprefix("tu-"))
+    models = [built(registry, "linknet", encoder=name) for name in names]
+    assert [model.origin["encoder"] for model in models] == ["resnet18", TINY, TINY]
+
+
+@pytest.mark.parametrize("name", ["unet", "fpn"])
+def test_a_dataset_whose_recipe_says_which_encoder_goes_with_them(cli, tmp_path, name):
+    words = ["--model", f"smp-{name}", "-o", "dataset.train_images=4", "-o", "dataset.val_images=2", "--device", "cpu"]
+    outcome = cli("run", *words, "-o", "train.epochs=1", "-o", "report=false", "--rounds", 1, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_run_on_shapes_is_predicted_from_its_files_alone(cli, tmp_path):

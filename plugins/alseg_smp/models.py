@@ -122,9 +122,10 @@ class SegmentationNetwork(nn.Module):
 def build(architecture: str, classes: int, encoder: str, weights: str, options: Mapping[str, Any]) -> Any:
     """A network of the library with its encoder's weights: "default" (the hub), "none" or a file.
 
-    A file is in timm's layout for encoders with the prefix tu-, else in the library's own.
+    A name that the library has not is timm's, with its prefix tu- or without. A file is in timm's layout for timm's
+    encoders, else in the library's own.
     """
-    _check_known(encoder)
+    encoder = _known(encoder)
     of_timm = encoder.startswith("tu-")
     options = {**options, "classes": classes}
     if architecture == "dpt":
@@ -173,15 +174,17 @@ def _create(
         return smp.create_model(architecture, encoder, pretrained, **kept)
 
 
-def _check_known(encoder: str) -> None:
-    if encoder.startswith("tu-"):
-        if not timm.is_model(encoder.removeprefix("tu-").split(".")[0]):
-            known = [f"tu-{name}" for name in timm.list_models()]
-            raise UserMistake(f"timm has no encoder {encoder.removeprefix('tu-')!r}{nearest(encoder, known)}.")
-    elif encoder not in smp.encoders.encoders:
-        also = f"; any of timm's is tu-{encoder}" if timm.is_model(encoder.split(".")[0]) else ""
-        near = also or nearest(encoder, smp.encoders.get_encoder_names())
-        raise UserMistake(f"{LIBRARY} has no encoder {encoder!r}{near}.")
+def _known(encoder: str) -> str:
+    """The encoder as the library calls it."""
+    name = encoder.removeprefix("tu-")
+    if encoder in smp.encoders.encoders:
+        return encoder
+    if timm.is_model(name.split(".")[0]):
+        return f"tu-{name}"
+    if name != encoder:
+        raise UserMistake(f"timm has no encoder {name!r}{nearest(name, timm.list_models())}.")
+    near = nearest(name, [*smp.encoders.get_encoder_names(), *timm.list_models()])
+    raise UserMistake(f"Neither {LIBRARY} nor timm has an encoder {encoder!r}{near}.")
 
 
 def _tag(encoder: str) -> str:

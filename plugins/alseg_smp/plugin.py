@@ -31,14 +31,14 @@ def unet(
     encoder: str = SMALL,
     weights: Weights = "default",
     depth: Literal[3, 4, 5] = 5,
-    channels: Widths = (256, 128, 64, 32, 16),
+    widths: Widths = (256, 128, 64, 32, 16),
     norm: Norm = "batchnorm",
     attention: Literal["none", "scse"] = "none",
     interpolation: Literal["nearest", "bilinear"] = "nearest",
 ) -> Model:
-    """U-Net (Ronneberger et al., MICCAI 2015); channels: of each level, the deepest first."""
+    """U-Net (Ronneberger et al., MICCAI 2015); widths: channels of each level, the deepest first."""
     options = {"decoder_attention_type": _or_none(attention), "decoder_interpolation": interpolation}
-    return _built("unet", classes, encoder, weights, **_levels(depth, channels), **_norm(norm), **options)
+    return _built("unet", classes, encoder, weights, **_levels(depth, widths), **_norm(norm), **options)
 
 
 def unetplusplus(
@@ -46,14 +46,14 @@ def unetplusplus(
     encoder: str = SMALL,
     weights: Weights = "default",
     depth: Literal[3, 4, 5] = 5,
-    channels: Widths = (256, 128, 64, 32, 16),
+    widths: Widths = (256, 128, 64, 32, 16),
     norm: Norm = "batchnorm",
     attention: Literal["none", "scse"] = "none",
     interpolation: Literal["nearest", "bilinear"] = "nearest",
 ) -> Model:
-    """U-Net++ (Zhou et al., DLMIA 2018); channels: of each level, the deepest first."""
+    """U-Net++ (Zhou et al., DLMIA 2018); widths: channels of each level, the deepest first."""
     options = {"decoder_attention_type": _or_none(attention), "decoder_interpolation": interpolation}
-    return _built("unetplusplus", classes, encoder, weights, **_levels(depth, channels), **_norm(norm), **options)
+    return _built("unetplusplus", classes, encoder, weights, **_levels(depth, widths), **_norm(norm), **options)
 
 
 def manet(
@@ -61,14 +61,14 @@ def manet(
     encoder: str = SMALL,
     weights: Weights = "default",
     depth: Literal[3, 4, 5] = 5,
-    channels: Widths = (256, 128, 64, 32, 16),
+    widths: Widths = (256, 128, 64, 32, 16),
     pab_channels: Width = 64,
     norm: Norm = "batchnorm",
     interpolation: Literal["nearest", "bilinear"] = "nearest",
 ) -> Model:
-    """MA-Net (Fan et al., IEEE Access 2020); channels: of each level, pab_channels: of the attention at the deepest."""
+    """MA-Net (Fan et al., IEEE Access 2020); widths: channels of each level, pab_channels: of its attention."""
     options = {"decoder_pab_channels": pab_channels, "decoder_interpolation": interpolation}
-    return _built("manet", classes, encoder, weights, **_levels(depth, channels), **_norm(norm), **options)
+    return _built("manet", classes, encoder, weights, **_levels(depth, widths), **_norm(norm), **options)
 
 
 def linknet(
@@ -187,12 +187,12 @@ def dpt(
     encoder: str = "tu-vit_small_patch16_224.augreg_in21k",
     weights: Weights = "default",
     readout: Literal["cat", "add", "ignore"] = "cat",
-    channels: Widths = (256, 512, 1024, 1024),
+    widths: Widths = (256, 512, 1024, 1024),
     fusion_channels: Width = 256,
 ) -> Model:
-    """DPT (Ranftl et al., ICCV 2021) on a vision transformer of timm; as many levels as there are channels."""
+    """DPT (Ranftl et al., ICCV 2021) on a vision transformer of timm; as many levels as there are widths."""
     options = {"decoder_readout": readout, "decoder_fusion_channels": fusion_channels}
-    levels = {"encoder_depth": len(channels), "decoder_intermediate_channels": channels}
+    levels = {"encoder_depth": len(widths), "decoder_intermediate_channels": widths}
     return _built("dpt", classes, encoder, weights, **levels, **options)
 
 
@@ -225,10 +225,10 @@ def _built(architecture: str, classes: int, encoder: str, weights: str | Path, *
     return build(architecture, classes, encoder, str(weights), options)
 
 
-def _levels(depth: int, channels: tuple[int, ...]) -> dict[str, Any]:
-    if len(channels) < depth:
-        raise UserMistake(f"model.channels takes a number for each of {depth} levels, not {len(channels)}.")
-    return {"encoder_depth": depth, "decoder_channels": channels[:depth]}
+def _levels(depth: int, widths: tuple[int, ...]) -> dict[str, Any]:
+    if len(widths) < depth:
+        raise UserMistake(f"model.widths takes a number for each of {depth} levels, not {len(widths)}.")
+    return {"encoder_depth": depth, "decoder_channels": widths[:depth]}
 
 
 def _norm(norm: str) -> dict[str, Any]:
