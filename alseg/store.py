@@ -37,7 +37,7 @@ START = "start.csv"  # the labels a run started from
 # what every line of rounds.jsonl has
 RECORDED = (
     *("round", "labelled_pixels", "pixels_per_image", "split", "miou", "iou", "pixel_accuracy", "classes_per_image"),
-    *("classes_per_image_total", "loss", "decode", "train_seconds", "acquire_seconds", "evaluate_seconds", "device"),
+    *("classes_per_image_total", "loss", "train_seconds", "acquire_seconds", "evaluate_seconds", "device"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 import pickle
 import re
 import shlex
@@ -244,6 +245,7 @@ def install(package: Path) -> None:
     points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["alseg"].items())
     facts.joinpath("entry_points.txt").write_text(f"[alseg]\n{points}")
     sys.path.append(str(source))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
 
 
 def waits(run: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -41,6 +42,7 @@ def reader(cli, tmp_path, monkeypatch, finished) -> Reader:
     """Somebody in a folder with what pages speak of."""
     furnish(tmp_path, finished)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.setattr(sys, "path", [*sys.path])  # to which pages' packages are added
     return Reader(cli, tmp_path)
 

@@ -121,7 +121,7 @@ def test_json_lists_every_piece_of_alseg(cli):
     assert (outcome.code, outcome.err) == (0, "")
     rows = json.loads(outcome.out)
     pieces = {"dataset", "model", "acquirer", "selector", "oracle", "term"}
-    assert {row["kind"] for row in rows} == pieces | {"recipe", "executor"}
+    assert {row["kind"] for row in rows} == pieces | {"recipe", "executor", "tracker"}
     assert {row["distribution"] for row in rows} == {"alseg"}
     assert all(row["status"] == "ok" and row["version"] for row in rows)
     top = next(row["options"] for row in rows if row["name"] == "topk-then-uniform")

@@ -96,9 +96,8 @@ class BatchSource:
 
     @property
     def mean_points(self) -> float:
-        """Labelled points of an image, over those that have any."""
-        counts = [len(values) for _, values in self._labels.values()]
-        return sum(counts) / len(counts) if counts else 0.0
+        """Labelled points of an image, over all of the pool, so that strategies at one budget are trained alike."""
+        return sum(len(values) for _, values in self._labels.values()) / max(1, len(self._images))
 
     @property
     def most_points(self) -> int:

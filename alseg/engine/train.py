@@ -23,7 +23,7 @@ from alseg.protocols import Model, Term, members_of
 from alseg.settings import TrainSettings
 from alseg.values import Taught
 
-FEW_POINTS = 10  # labels an image with which decoding at the points was shown to cost no accuracy: docs/performance.md
+FEW_POINTS = 10  # labels an image up to which points and dense map were shown to train alike: docs/performance.md
 
 Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
 
