@@ -251,4 +251,4 @@ def test_numbers_are_whole_in_a_narrow_terminal_and_a_piece_has_a_line_in_a_pipe
     outcome = camvid_run(cli, camvid, tmp_path / "run", "--rounds", 1)
     assert "classes/image" in outcome.out
     pieces = cli("plugins").out.splitlines()
-    assert sum("deeplabv3plus" in line and "output_stride=16" in line for line in pieces) == 1
+    assert sum(" deeplabv3plus " in line and "output_stride=16" in line for line in pieces) == 1

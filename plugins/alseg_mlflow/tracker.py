@@ -37,7 +37,7 @@ class MLflow:
         found = self._stored(link)
         if found is None:
             self._run = self._client.create_run(self._experiment_id(), run_name=Path(folder).resolve().name).info.run_id
-            write_whole(link, json.dumps({"run": self._run}).encode())
+            write_whole(link, json.dumps({"run": self._run, "folder": str(Path(folder).resolve())}).encode())
         else:
             self._run, known = found.info.run_id, found.data.params
             self._client.update_run(self._run, status="RUNNING")
@@ -76,7 +76,10 @@ class MLflow:
         if not link.exists():
             return None
         try:
-            return self._client.get_run(json.loads(link.read_text())["run"])
+            known = json.loads(link.read_text())
+            if known["folder"] != str(link.parent.resolve()):
+                return None  # another run began as a copy of that one
+            return self._client.get_run(known["run"])
         except (MlflowException, ValueError, KeyError):
             return None
 
