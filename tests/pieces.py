@@ -61,6 +61,8 @@ TINY: Mapping[tuple[str, str], Tiny] = {
     ("model", "hf"): Tiny(made={"checkpoint": write_segformer}),
     ("recipe", "hf"): Tiny(more={"settings": {"model.checkpoint": "somewhere"}}),
     ("dataset", "shapes"): Tiny({"train_images": 3, "val_images": 2}),
+    ("model", "smp-fpn"): Tiny({"channels": 32}),
+    ("model", "smp-dpt"): Tiny({"encoder": "test_vit.r160_in1k", "widths": (8, 8), "fusion_channels": 8}),
     ("model", "ensemble"): Tiny({"members": 2}),
     ("acquirer", "random"): Tiny(more={"uncertainty": False}),
     ("executor", "local"): Tiny({"jobs": 1}, slow=True),
