@@ -199,7 +199,7 @@ def _resumable(folder: RunFolder, by_person: bool = False) -> Iterator[None]:
 def _tracked(registry: Registry, config: RunConfig) -> AbstractContextManager[None]:
     """The run's trackers, built and looked at; while it lasts, they hear of what happens."""
     pieces = [(registry.find("tracker", choice.name), choice.options) for choice in config.trackers]
-    built = {f"tracker {piece.name}": piece.build(options) for piece, options in pieces}
+    built = {piece.described().removeprefix("The "): piece.build(options) for piece, options in pieces}
     with registry.joined_by(built):
         pass  # one that cannot join stops a run before its folder
     return registry.joined_by(built)

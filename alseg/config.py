@@ -257,7 +257,7 @@ def _lists(
 
     check: the kinds whose options are checked.
     """
-    rest, lists, seen = dict(flat), {}, set(get_type_hints(RunConfig))
+    rest, lists, seen = dict(flat), {}, {*get_type_hints(RunConfig), "record"}  # as run.toml holds them
     for setting, kind in LISTS.items():
         names: tuple[str, ...] = convert(setting, rest.pop(setting, None), tuple[str, ...] | None) or ()
         chosen = []

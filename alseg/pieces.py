@@ -29,7 +29,6 @@ GIVEN: dict[str, tuple[str, ...]] = {
 }
 # A factory with one of these parameters is a modifier: it takes another piece of its kind, or what builds one anew.
 WRAPPED: dict[str, tuple[str, str]] = {kind: (kind, f"new_{kind}") for kind in GIVEN}
-FIRST_PARTY = "alseg"
 
 
 @dataclass
@@ -152,6 +151,8 @@ def install_hint(error: ImportError, distribution: str) -> str:
     library = _normal((error.name or "").partition(".")[0])
     if not library:
         return ""
+    if library == "alseg":
+        return "; was the plugin written for another version of alseg?"
     try:
         requirements = importlib.metadata.requires(distribution) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):  # a single file is of no distribution

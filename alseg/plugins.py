@@ -92,13 +92,22 @@ class Registry:
             return nearest(name, [piece.name for piece in self.of(kind)])
         return nearest(f"{modifier}:", [f"{piece.name}:" for piece in self.of(kind) if piece.is_modifier])
 
+    def hooks_of(self, plugin: Plugin) -> list[str]:
+        """The names of the hooks that a plugin implements."""
+        module = self.manager.get_plugin(f"{plugin.distribution}:{plugin.name}")
+        return sorted(caller.name for caller in self.manager.get_hookcallers(module) or [])
+
     @contextlib.contextmanager
     def joined_by(self, trackers: Mapping[str, Any]) -> Iterator[None]:
         """While it lasts, life-cycle hooks are called on these objects too; named by what they are called."""
         try:
             for name, tracker in trackers.items():
-                self.manager.register(tracker, name=name)
-                _check_hooks(self.manager, tracker)
+                try:
+                    self.manager.register(tracker, name=name)
+                    _check_hooks(self.manager, tracker)
+                except (AlsegError, ValueError, pluggy.PluginValidationError) as error:
+                    reason = " ".join(str(error).split()).rstrip(".")
+                    raise AlsegError(f"The {name} cannot hear of a run: {reason}.") from error
                 if not self.manager.get_hookcallers(tracker):
                     raise AlsegError(f"The {name} implements no life-cycle hook: its methods need @hookimpl.")
             yield
@@ -117,7 +126,8 @@ class Registry:
                     self.manager.subset_hook_caller(hook, others)(**arguments)
             except (Exception, SystemExit) as error:
                 to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
-                failures.append(f"The plugin {name} failed in {hook}: {type(error).__name__}: {error}{to_do}")
+                who = name if name.startswith("tracker ") else f"plugin {name}"
+                failures.append(f"The {who} failed in {hook}: {type(error).__name__}: {error}{to_do}")
         return failures
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alseg.config import flatten
+from alseg.store import RunFolder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,6 +39,16 @@ def parameters_of(settings: Mapping[str, Any]) -> dict[str, str]:
         )
         flat |= {f"record.{part}": each for part, each in parts.items()}
     return {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in flat.items()}
+
+
+def settings_of(folder: str | Path) -> dict[str, Any]:
+    """A run's settings as run.toml holds them."""
+    return RunFolder(Path(folder)).settings()
+
+
+def records_of(folder: str | Path) -> list[dict[str, Any]]:
+    """The records of the rounds that a run has finished, those of an earlier process too."""
+    return RunFolder(Path(folder)).rounds()
 
 
 def questions_of(folder: str | Path, round: int) -> list[dict[str, Any]]:

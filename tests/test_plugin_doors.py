@@ -135,6 +135,44 @@ def test_a_command_does_not_take_anothers_place(cli, tmp_path, name):
     assert cli("--plugin", path, "say-so").out == "said\n"
 
 
+def test_a_group_of_commands_takes_no_place_either(cli, tmp_path):
+    path = tmp_path / "taker.py"
+    path.write_text(
+        "import typer\nfrom alseg import hookimpl\n\n@hookimpl\ndef register_commands(app):\n"
+        "    for name in ('run', 'plugins', 'mine'):\n        group = typer.Typer()\n"
+        "        group.command('go')(lambda: print('went'))\n        group.command('stay')(lambda: None)\n"
+        "        app.add_typer(group, name=name)\n"
+        "    @app.callback()\n    def root():\n        pass\n"
+    )
+    outcome = cli("--plugin", path, "run", "--help")
+    assert "Examples" in outcome.out
+    for said in ("The command 'run' of", "The command 'plugins' of", "replaced the callback"):
+        assert said in outcome.err
+    assert cli("--plugin", path, "mine", "go").out == "went\n"
+    assert cli("--plugin", path, "--version").out.startswith("alseg ")
+
+
+def test_a_plugin_without_a_piece_is_listed_and_shown(cli, tmp_path):
+    (tmp_path / "greets.py").write_text(
+        "from alseg import hookimpl\n\n@hookimpl\ndef register_commands(app):\n    app.command('greet')(lambda: None)\n"
+    )
+    rows = json.loads(cli("plugins", "--json", "--plugin", tmp_path / "greets.py").out)
+    row = next(row for row in rows if row["name"] == "greets")
+    assert (row["kind"], row["status"], row["says"]) == (None, "ok", "Its hooks: register_commands.")
+    for words in (("show", "greets"), ()):
+        assert "register_commands" in cli("plugins", *words, "--plugin", tmp_path / "greets.py").out
+    assert "register_acquirers" in cli("plugins", "show", "pixelpick").out
+
+
+def test_what_a_pieces_processes_print_is_not_among_a_commands_own_words(tmp_path):
+    path = tmp_path / "loud.py"
+    path.write_text(CHECKERS.replace("def acquirer", "__import__('os').system('echo noise')\n    def acquirer"))
+    words = ["--plugin", path, *RUN, "--acquirer", "checkers", "--rounds", 1, "--json", "--out", tmp_path / "run"]
+    found = alseg_in_a_process(*words)
+    assert json.loads(found.stdout)["rounds"], found.stderr
+    assert "noise" in found.stderr
+
+
 def test_hooks_are_traced(cli, tmp_path):
     path = tmp_path / "piece.py"
     path.write_text(CHECKERS + "\n@hookimpl\ndef round_finished(record):\n    raise OSError('full')\n")
@@ -201,6 +239,9 @@ def test_show_tells_all_of_a_piece(cli, tmp_path):
         (("My Piece", "--kind", "model"), "cannot be called 'My Piece'"),
         (("class", "--kind", "model"), "cannot be called 'class'"),
         (("json", "--kind", "model"), "is there already"),
+        (("torch", "--kind", "model"), "is there already"),
+        (("my_", "--kind", "model"), "cannot be called 'my_'"),
+        (("margin", "--kind", "acquirer"), "acquirer 'margin' of alseg is there already"),
         (("alseg_more", "--kind", "model"), "is there already"),
         (("there", "--kind", "model"), "there is there already"),
     ],

@@ -319,3 +319,22 @@ def test_a_report_can_be_kept(tmp_path):
 
 def test_a_model_of_a_factory_of_ones_own():
     assert "inference" in check_model(tiny_model).left_out
+
+
+GUIDE = (ROOT / "docs" / "guides" / "plugins.md").read_text()
+EXAMPLES = dict(re.findall(r'```python title="(\w+\.py)"\n(.+?)```', GUIDE, re.DOTALL))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_guides_examples_keep_their_contracts(name, tmp_path, monkeypatch):
+    (tmp_path / name).write_text(EXAMPLES[name])
+    monkeypatch.chdir(tmp_path)
+    registry = load_plugins([tmp_path / name, PLUGIN], third_party=False)
+    own = [piece for piece in registry.pieces if piece.plugin.distribution == str(tmp_path / name)]
+    for piece in own:
+        around = {"around": "margin"} if piece.is_modifier else {}
+        if piece.kind == "dataset":
+            continue  # it reads files of its own, which the guide writes and runs
+        more = {"uncertainty": False} if piece.kind == "acquirer" else {}
+        check_piece(piece.kind, piece.factory, registry=registry, **around, **more)
+    assert own or name == "watch.py" or "register_commands" in EXAMPLES[name]

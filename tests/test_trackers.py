@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from alseg.config import resolve
 from alseg.report.reading import RunView
 from alseg.tracking import metrics_of, parameters_of, query_pictures, questions_of
 
+LIFE_CYCLE = ["run_started", "round_finished", "run_finished"]
 WORDS = ["run", "--dataset", "shapes", "-o", "dataset.train_images=4", "-o", "dataset.val_images=2"]
 WORDS += [*SMALL, "-o", "report=true", "--first-pixels", "3", "--pixels-per-round", "3"]
 
@@ -86,6 +91,89 @@ def test_mlflow_has_one_run_for_both_parts(tracked):
     assert (artifacts / "rounds/01/queries-00.png").exists()
     assert (artifacts / "figures/learning-curve.png").exists()
     assert "rounds = 2" in (artifacts / "run.toml").read_text()
+
+
+@pytest.fixture
+def mlflow_here(tmp_path, monkeypatch):
+    """A new database and its client; artifacts lie beside it."""
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    return uri, lambda: MlflowClient(uri)
+
+
+def told(tracker: Any, run: Path) -> None:
+    tracker.run_started(folder=str(run), settings={})
+
+
+def test_rounds_that_a_kill_kept_from_a_tracker_are_sent_later(tracked, tmp_path, mlflow_here):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from alseg_mlflow.tracker import MLflow
+    from alseg_tensorboard.tracker import TensorBoard
+
+    uri, client = mlflow_here
+    run = tmp_path / "run"
+    shutil.copytree(tracked[0], run, ignore=shutil.ignore_patterns("tensorboard", "mlflow.json"))
+    for _ in range(2):  # nothing twice
+        told(MLflow(uri, "late"), run)
+        told(TensorBoard(None), run)
+    number = json.loads((run / "mlflow.json").read_text())["run"]
+    assert [metric.step for metric in client().get_metric_history(number, "labelled_pixels")] == [0, 1]
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("labelled_pixels")] == [0, 1]
+    shutil.copytree(run, tmp_path / "copy")  # as a comparison's runs begin with one first round
+    told(MLflow(uri, "late"), tmp_path / "copy")
+    assert json.loads((tmp_path / "copy" / "mlflow.json").read_text())["run"] != number
+    client().delete_run(number)
+    told(MLflow(uri, "late"), run)
+    assert json.loads((run / "mlflow.json").read_text())["run"] != number
+
+
+def test_a_server_that_does_not_answer_is_reported_soon(cli, tmp_path):
+    words = [
+        *WORDS,
+        "-o",
+        "report=false",
+        "--rounds",
+        "1",
+        "-o",
+        "trackers=mlflow",
+        "-o",
+        "mlflow.uri=http://127.0.0.1:9",
+    ]
+    started = time.monotonic()
+    outcome = cli(*words, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    failures = [line for line in outcome.err.splitlines() if "tracker 'mlflow' of alseg failed in" in line]
+    assert [line.split("failed in ")[1].split(":")[0] for line in failures] == LIFE_CYCLE
+    assert all("127.0.0.1" in line for line in failures)
+    assert time.monotonic() - started < 60 * float(os.environ.get("ALSEG_TEST_SLOWNESS", "1"))
+
+
+@pytest.mark.slow
+def test_runs_may_begin_one_database_together(tracked, tmp_path, mlflow_here):
+    uri, client = mlflow_here
+    runs = [tmp_path / f"run{i}" for i in range(3)]
+    for run in runs:
+        shutil.copytree(tracked[0], run)
+    code = (
+        "import sys; from alseg_mlflow.tracker import MLflow; MLflow(sys.argv[1], 'many').run_started(sys.argv[2], {})"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, uri, str(run)]) for run in runs]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    experiment = client().get_experiment_by_name("many")
+    assert {found.info.run_name for found in client().search_runs([experiment.experiment_id])} == {r.name for r in runs}
+
+
+def test_addresses_of_files_do_not_depend_on_the_folder(tmp_path, monkeypatch):
+    from alseg_mlflow.tracker import absolute
+
+    monkeypatch.chdir(tmp_path)
+    assert absolute("sqlite:///runs/m.db") == f"sqlite:///{tmp_path}/runs/m.db"
+    for same in ("sqlite:////a/m.db", "http://host:5000", "sqlite:///:memory:", "databricks"):
+        assert absolute(same) == same
 
 
 def test_trackers_change_no_result(tracked, cli, tmp_path):
@@ -178,7 +266,7 @@ def test_a_tracker_that_fails_ends_no_run(cli, tmp_path):
     words = [*WORDS, "-o", "report=false", "--rounds", "1", "-o", "trackers=lines"]
     outcome = cli("--plugin", file, *words, "-o", f"lines.file={tmp_path / 'lines.txt'}", "--out", run)
     assert outcome.code == 0, outcome.err
-    assert "tracker lines failed in round_finished: OSError: the server is away" in outcome.err
+    assert f"The tracker 'lines' of {file} failed in round_finished: OSError: the server is away" in outcome.err
     assert "finished 1" in (tmp_path / "lines.txt").read_text()
     assert len(records_of(run)) == 1
 
@@ -194,7 +282,7 @@ def test_trackers_that_cannot_work_are_refused_before_the_run(refused, cli, tmp_
     monkeypatch.delitem(sys.modules, "alseg_mlflow.tracker", raising=False)
     refused([*WORDS, "-o", "trackers=mlflow"], "The tracker 'mlflow' of alseg", "pip install 'alseg[mlflow]'")
     outcome = cli(*words, "-o", "trackers=empty", "--out", tmp_path / "empty")
-    one_sentence(outcome, "The tracker empty implements no life-cycle hook", code=1)
+    one_sentence(outcome, f"The tracker 'empty' of {file} implements no life-cycle hook", code=1)
     assert not (tmp_path / "empty").exists()
 
 

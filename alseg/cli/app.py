@@ -90,25 +90,40 @@ def build_app(registry: Registry) -> typer.Typer:
     import_command.add_to(app)
     plugins_command.add_to(app)
     datasets_command.add_to(app)
-    for failure in [*registry.notify("register_commands", app=app), *_without_twins(app)]:
+    own = len(app.registered_commands), len(app.registered_groups), app.registered_callback
+    failures = registry.notify("register_commands", app=app)
+    for failure in [*failures, *_without_twins(app, *own)]:
         typer.echo(failure, err=True)
     return app
 
 
-def _without_twins(app: typer.Typer) -> list[str]:
-    """Leave out plugins' commands whose name is taken, alseg's own being the first; a sentence on each."""
-    taken = {str(group.name) for group in app.registered_groups}
-    kept, said = [], []
-    for command in app.registered_commands:
-        name = command.name or str(getattr(command.callback, "__name__", "")).replace("_", "-")
-        if name in taken:
-            where = getattr(command.callback, "__module__", "a plugin")
-            said.append(f"The command {name!r} of {where} is left out: there is one of this name already.")
+def _without_twins(app: typer.Typer, commands: int, groups: int, callback: Any) -> list[str]:
+    """Leave out what plugins added under a name that is taken, alseg's own being the first; a sentence on each.
+
+    commands, groups: how many are alseg's own. callback: alseg's, which takes --version and its like.
+    """
+    said = []
+    if app.registered_callback is not callback:
+        said.append("A plugin replaced the callback of the command line, which is left out: alseg needs its own.")
+        app.registered_callback = callback
+    added = [*app.registered_commands[commands:], *app.registered_groups[groups:]]
+    taken = {_name_of(each) for each in [*app.registered_commands[:commands], *app.registered_groups[:groups]]}
+    for each in added:
+        if (name := _name_of(each)) not in taken:
+            taken.add(name)
             continue
-        taken.add(name)
-        kept.append(command)
-    app.registered_commands[:] = kept
+        where = getattr(getattr(each, "callback", None), "__module__", None) or "a plugin"
+        said.append(f"The command {name!r} of {where} is left out: there is one of this name already.")
+        for found in (app.registered_commands, app.registered_groups):
+            found[:] = [other for other in found if other is not each]  # type: ignore[misc]
     return said
+
+
+def _name_of(added: Any) -> str:
+    """Of a command or a group."""
+    if isinstance(added.name, str) and added.name:
+        return added.name
+    return str(getattr(getattr(added, "callback", None), "__name__", "")).replace("_", "-")
 
 
 def _show_version(wanted: bool) -> None:

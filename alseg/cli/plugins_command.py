@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,17 @@ def show(
     """Show what a piece is, each of its options with type and default, and which plugin it comes from."""
     registry: Registry = context.obj
     found = _pieces_called(registry, name, _known(kind))
-    failed = [plugin for plugin in registry.plugins if plugin.name == name and plugin.status != "ok"]
-    if not found and not failed:
+    named = [each for each in registry.plugins if name.replace("-", "_") == each.name.replace("-", "_")]
+    bare = [plugin for plugin in named if plugin.status != "ok" or not (found or kind)]
+    if not found and not bare:
         from alseg.errors import UserMistake
         from alseg.names import nearest
 
         names = [piece.name for piece in registry.pieces if kind is None or piece.kind == kind]
+        names += [plugin.name for plugin in registry.plugins if kind is None]
         raise UserMistake(f"There is no piece {name!r}{nearest(name, names)}; `alseg plugins` lists all.")
     described = [_described(piece) for piece in found]
-    described += [_row(plugin.name, None, plugin, plugin.status, plugin.error, []) for plugin in failed]
+    described += [_plugin_row(registry, plugin) for plugin in bare]
     if as_json:
         typer.echo(json.dumps(described, indent=2))
         return
@@ -82,16 +85,28 @@ def show(
 
 
 def new(
+    context: typer.Context,
     name: str = typer.Argument(metavar="NAME", help="Of the package, such as my_acquirer."),
     kind: str = typer.Option(..., help=f"Of its piece: {', '.join(KINDS)}."),
     out: Path = typer.Option(None, metavar="DIR", help="Where to write it; by default a folder of its name."),
 ) -> None:
     """Write a small package with one piece, its entry point and its tests: the beginning of a plugin."""
-    place = write_package(name, kind, out)
+    registry: Registry = context.obj
     piece = name.replace("_", "-")
+    _refuse_taken(registry, piece, kind)
+    place = write_package(name, kind, out)
+    where = shlex.quote(str(place))
     typer.echo(f"{place} has the {kind} {piece}. Install it once, then look at it and test it:\n")
-    for line in (f"pip install -e {place}", f"alseg plugins show {piece}", f"pytest {place}"):
+    for line in (f"pip install -e {where}", f"alseg plugins show {piece}", f"python -m pytest {where}"):
         typer.echo(f"  {line}")
+
+
+def _refuse_taken(registry: Registry, name: str, kind: str) -> None:
+    for piece in registry.pieces:
+        if (piece.kind, piece.name) == (kind, name):
+            from alseg.errors import UserMistake
+
+            raise UserMistake(f"{piece.described()} is there already: take another name.")
 
 
 def _known(kind: str | None) -> str | None:
@@ -103,10 +118,16 @@ def _known(kind: str | None) -> str | None:
 
 
 def listing(registry: Registry, kind: str | None = None) -> list[dict[str, Any]]:
-    """A row a piece, and a row a plugin that failed, which has neither kind nor options."""
+    """A row a piece, and a row a plugin that failed or has no piece; those have neither kind nor options."""
     rows = [_described(piece) for piece in registry.pieces if kind is None or piece.kind == kind]
-    failed = (plugin for plugin in registry.plugins if plugin.status != "ok")
-    return rows + [_row(plugin.name, None, plugin, plugin.status, plugin.error, []) for plugin in failed]
+    with_pieces = {id(piece.plugin) for piece in registry.pieces}
+    bare = (p for p in registry.plugins if p.status != "ok" or (kind is None and id(p) not in with_pieces))
+    return rows + [_plugin_row(registry, plugin) for plugin in bare]
+
+
+def _plugin_row(registry: Registry, plugin: Plugin) -> dict[str, Any]:
+    row = _row(plugin.name, None, plugin, plugin.status, plugin.error, [])
+    return row | {"says": "Its hooks: " + ", ".join(registry.hooks_of(plugin)) + "."} if plugin.status == "ok" else row
 
 
 def _pieces_called(registry: Registry, name: str, kind: str | None) -> list[Piece]:
@@ -175,6 +196,8 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
         )
         if row["error"]:
             words = f"{row['status']}: {row['error']}"
+        elif row["kind"] is None:
+            words = row["says"]
         origin = f"{row['distribution']} {row['version']}"
         style = "red" if row["error"] else ""
         name = f"{row['name']}:NAME" if row["modifier"] else row["name"]

@@ -5,9 +5,9 @@ The templates are files of a package `my_piece` whose piece is called `my-piece`
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -31,9 +31,9 @@ def write_package(name: str, kind: str, out: Path | None = None) -> Path:
     if kind not in KINDS:
         raise UserMistake(f"There is no kind {kind!r}{nearest(kind, KINDS)}.")
     module = name.replace("-", "_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", module) or keyword.iskeyword(module):
+    if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", module) or keyword.iskeyword(module):
         raise UserMistake(f"A package cannot be called {name!r}: take small letters, digits and _, such as my_{kind}.")
-    if module in sys.stdlib_module_names or module.split("_")[0] == "alseg":
+    if module == "alseg" or module.startswith("alseg_") or importlib.util.find_spec(module) is not None:
         raise UserMistake(f"{name!r} is the name of a package that is there already: take another, such as my_{kind}.")
     from alseg.store import appearing
 

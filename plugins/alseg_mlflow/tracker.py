@@ -2,68 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import re
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import get_tracking_uri
 
 from alseg.hookspecs import hookimpl
 from alseg.store import write_whole
-from alseg.tracking import metrics_of, parameters_of, query_pictures
+from alseg.tracking import metrics_of, parameters_of, query_pictures, records_of, settings_of
 
 LINK = "mlflow.json"  # in the run's folder: which MLflow run it is, so that a resumed one goes on with it
 LONGEST = 6000  # characters that MLflow takes of a parameter
 BATCH = 100  # parameters that it takes at once
+MARK = "labelled_pixels"  # a metric that every round has: it says which rounds were sent
+# a server that does not answer must not stop a run for minutes; whoever sets these is heard
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 class MLflow:
-    """Logs as the run goes; the step is the round."""
+    """Logs as the run goes; the step is the round. It begins again where the server did not answer before."""
 
     def __init__(self, uri: str | None, experiment: str) -> None:
-        self._client, self._experiment = MlflowClient(uri), experiment
+        for name, value in IMPATIENT.items():
+            os.environ.setdefault(name, value)
+        self._uri, self._experiment = absolute(uri or get_tracking_uri()), experiment
+        self._run: str | None = None
 
     @hookimpl
     def run_started(self, folder: str, settings: dict[str, Any]) -> None:
         """Begin an MLflow run with the settings as its parameters, or go on with the one it had."""
-        link = Path(folder) / LINK
-        parameters = parameters_of(settings)
-        known: Mapping[str, str] = {}
-        found = self._stored(link)
-        if found is None:
-            self._run = self._client.create_run(self._experiment_id(), run_name=Path(folder).resolve().name).info.run_id
-            write_whole(link, json.dumps({"run": self._run, "folder": str(Path(folder).resolve())}).encode())
-        else:
-            self._run, known = found.info.run_id, found.data.params
-            self._client.update_run(self._run, status="RUNNING")
-        new = [Param(_name(key), value[:LONGEST]) for key, value in parameters.items() if _name(key) not in known]
-        for start in range(0, len(new), BATCH):  # a parameter keeps its first value: a raised budget is in run.toml
-            self._client.log_batch(self._run, params=new[start : start + BATCH])
-        self._artifact(Path(folder) / "run.toml")
+        self._begun(Path(folder))
 
     @hookimpl
     def round_finished(self, folder: str, record: dict[str, Any]) -> None:
         """A round's metrics, its questions, its confusion matrix and pictures of both."""
-        round, now = record["round"], int(time.time() * 1000)
-        metrics = [Metric(_name(name), value, now, round) for name, value in metrics_of(record).items()]
-        self._client.log_batch(self._run, metrics=metrics)
-        place = f"rounds/{round:02}"
-        for name in ("questions.jsonl", "confusion.csv"):
-            self._artifact(Path(folder) / place / name, place)
-        for number, (_, picture) in enumerate(query_pictures(folder, round)):
-            self._client.log_image(self._run, picture, f"{place}/queries-{number:02}.png")
-        samples = Path(folder) / place / "samples"
-        if samples.is_dir():
-            self._client.log_artifacts(self._run, str(samples), f"{place}/samples")
+        if self._run is None:
+            self._begun(Path(folder))  # which sends all rounds that there are
+        else:
+            self._send(Path(folder), record)
 
     @hookimpl
     def run_finished(self, folder: str, records: list[dict[str, Any]]) -> None:
         """The labels, the report and its figures; the MLflow run is finished."""
+        if self._run is None:
+            self._begun(Path(folder))
         for name in ("labels.jsonl", "rounds.jsonl", "report.html"):
             self._artifact(Path(folder) / name)
         figures = Path(folder) / "figures"
@@ -71,17 +66,57 @@ class MLflow:
             self._client.log_artifacts(self._run, str(figures), "figures")
         self._client.set_terminated(self._run)
 
+    def _begun(self, folder: Path) -> None:
+        """Begin or go on, and send what was recorded and not sent: a kill may have come between the two."""
+        with one_at_a_time(self._uri):
+            self._client = MlflowClient(self._uri)
+            found, experiment = self._stored(folder / LINK), self._experiment_id()
+        if found is None:
+            run = self._client.create_run(experiment, run_name=folder.resolve().name).info.run_id
+            link = {"run": run, "folder": str(folder.resolve())}
+            write_whole(folder / LINK, json.dumps(link).encode())
+        else:
+            run = found.info.run_id
+            self._client.update_run(run, status="RUNNING")
+        known = {} if found is None else found.data.params
+        new = [(_name(key), value) for key, value in parameters_of(settings_of(folder)).items()]
+        params = [Param(key, value[:LONGEST]) for key, value in new if key not in known]
+        for start in range(0, len(params), BATCH):  # a parameter keeps its first value: a raised budget is in run.toml
+            self._client.log_batch(run, params=params[start : start + BATCH])
+        sent = {metric.step for metric in self._client.get_metric_history(run, MARK)}
+        self._run = run
+        self._artifact(folder / "run.toml")
+        for record in records_of(folder):
+            if record["round"] not in sent:
+                self._send(folder, record)
+
+    def _send(self, folder: Path, record: dict[str, Any]) -> None:
+        round, now = record["round"], int(time.time() * 1000)
+        place = f"rounds/{round:02}"
+        for name in ("questions.jsonl", "confusion.csv"):
+            self._artifact(folder / place / name, place)
+        for number, (_, picture) in enumerate(query_pictures(folder, round)):
+            self._client.log_image(self._run, picture, f"{place}/queries-{number:02}.png")
+        samples = folder / place / "samples"
+        if samples.is_dir():
+            self._client.log_artifacts(self._run, str(samples), f"{place}/samples")
+        metrics = [Metric(_name(name), value, now, round) for name, value in metrics_of(record).items()]
+        self._client.log_batch(self._run, metrics=metrics)  # last: it says that the round was sent
+
     def _stored(self, link: Path) -> Any:
-        """The MLflow run that a folder names, None where there is none or the server does not know it."""
+        """The MLflow run that a folder names, None where there is none, or where it was deleted."""
         if not link.exists():
             return None
+        known = json.loads(link.read_text())
+        if known["folder"] != str(link.parent.resolve()):
+            return None  # another run began as a copy of that one
         try:
-            known = json.loads(link.read_text())
-            if known["folder"] != str(link.parent.resolve()):
-                return None  # another run began as a copy of that one
-            return self._client.get_run(known["run"])
-        except (MlflowException, ValueError, KeyError):
+            found = self._client.get_run(known["run"])
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
             return None
+        return found if found.info.lifecycle_stage == "active" else None
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
@@ -98,6 +133,21 @@ class MLflow:
     def _artifact(self, path: Path, place: str | None = None) -> None:
         if path.exists():
             self._client.log_artifact(self._run, str(path), place)
+
+
+def absolute(uri: str) -> str:
+    """An address that is the same from another folder: sqlite:///mlflow.db is a file of this one."""
+    head, slashes, path = uri.partition("sqlite:///")
+    relative = slashes and not head and path and not path.startswith(("/", ":"))
+    return f"sqlite:///{Path(path).absolute()}" if relative else uri
+
+
+@contextlib.contextmanager
+def one_at_a_time(uri: str) -> Iterator[None]:
+    """Processes that open one new database at once would each make its tables."""
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"alseg-mlflow-{digest}.lock"):
+        yield
 
 
 def _name(text: str) -> str:

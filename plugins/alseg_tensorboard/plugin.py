@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def tensorboard(folder: Path | None = None) -> Any:
     """A round's metrics, queries and figures for TensorBoard (extra alseg[tensorboard]).
 
-    folder: where its event files go, in a folder of the run's name; none: the run's own folder `tensorboard`.
+    folder: where its event files go, in a folder of the run's name and four letters; none: the run's `tensorboard`.
     """
     from alseg_tensorboard.tracker import TensorBoard
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from alseg.hookspecs import hookimpl
-from alseg.tracking import metrics_of, parameters_of, query_pictures, questions_of
+from alseg.tracking import metrics_of, parameters_of, query_pictures, questions_of, records_of
 
 SHOWN = 100  # questions in a round's text
 
@@ -24,18 +25,23 @@ class TensorBoard:
 
     @hookimpl
     def run_started(self, folder: str, settings: dict[str, Any]) -> None:
-        """Open the event files; what an interrupted round has left is taken back."""
+        """Open the event files; what an earlier process wrote is written again, with what a kill kept it from."""
         run = Path(folder)
-        place = run / "tensorboard" if self._folder is None else self._folder / run.resolve().name
-        lines = (run / "rounds.jsonl").read_text().splitlines() if (run / "rounds.jsonl").exists() else []
-        self._writer = SummaryWriter(str(place), purge_step=len(lines))
+        place = run / "tensorboard" if self._folder is None else self._folder / name_of(run)
+        self._writer = SummaryWriter(str(place), purge_step=0)
         rows = (f"| {name} | {_cell(value)} |" for name, value in parameters_of(settings).items())
-        self._writer.add_text("settings", "\n".join(["| setting | value |", "| --- | --- |", *rows]), len(lines))
+        self._writer.add_text("settings", "\n".join(["| setting | value |", "| --- | --- |", *rows]), 0)
+        for record in records_of(folder):
+            self._write(run, record)
         self._writer.flush()
 
     @hookimpl
     def round_finished(self, folder: str, record: dict[str, Any]) -> None:
         """A round's metrics, what was asked in it, and pictures of its questions, predictions and utilities."""
+        self._write(Path(folder), record)
+        self._writer.flush()
+
+    def _write(self, folder: Path, record: dict[str, Any]) -> None:
         round = record["round"]
         for name, value in metrics_of(record).items():
             self._writer.add_scalar(name, value, round)
@@ -48,12 +54,11 @@ class TensorBoard:
             self._writer.add_text("queries", _table(asked), round)
         for name, picture in query_pictures(folder, round):
             self._picture(f"queries/{name}", picture, round)
-        samples = Path(folder) / "rounds" / f"{round:02}" / "samples"
+        samples = folder / "rounds" / f"{round:02}" / "samples"
         for path in sorted(samples.glob("*.png")):
             number, _, what = path.stem.partition("-")
             with Image.open(path) as picture:
                 self._picture(f"{what}/{number}", picture.convert("RGB"), round)
-        self._writer.flush()
 
     @hookimpl
     def run_finished(self, folder: str, records: list[dict[str, Any]]) -> None:
@@ -65,6 +70,12 @@ class TensorBoard:
 
     def _picture(self, name: str, picture: Image.Image, round: int) -> None:
         self._writer.add_image(name, np.asarray(picture), round, dataformats="HWC")
+
+
+def name_of(run: Path) -> str:
+    """A run's name among those of one folder: its own, and four letters of where it is, since names come again."""
+    path = run.resolve()
+    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:4]}"
 
 
 def _table(asked: list[dict[str, Any]]) -> str:
