@@ -10,7 +10,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -66,21 +66,24 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file as a person sees it, uint8 [H, W, 3] RGB.
+def read_image(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
+    """An image file as a person sees it, uint8 [H, W, 3] RGB; `called` says what it is where it cannot be read.
 
     EXIF orientation is applied, so (y, x) counts from the corner that is shown upper left. Transparent
     pixels are laid on white. Of 16 bits the upper 8 are kept. Grey and palette images become RGB. Refused
     are 32-bit and several images in one file.
     """
-    return _decoded(path, _rgb)
+    return _decoded(file, _rgb, called)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """A mask file of class values, integer [H, W]; a palette's indices, not its colours."""
-    mask = read_mask_pixels(path)
+def read_mask(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
+    """A mask file of class values, integer [H, W]; a palette's indices, not its colours; `called`: as above."""
+    mask = _decoded(file, _mask_pixels, called)
     if mask.ndim != 2:
-        raise UserMistake(f"The mask {path} has {mask.shape[2]} channels; it must hold one class value a pixel.")
+        what = called or f"the mask {file}"
+        raise UserMistake(
+            f"{what[0].upper()}{what[1:]} has {mask.shape[2]} channels; it must hold one class value a pixel."
+        )
     return mask
 
 
@@ -97,21 +100,22 @@ def read_label_image(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]
 T = TypeVar("T")
 
 
-def _decoded(path: Path, pixels: Callable[[Image.Image, str | None], T]) -> T:
+def _decoded(file: Path | BinaryIO, pixels: Callable[[Image.Image, str | None], T], called: str | None = None) -> T:
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
             return pixels(ImageOps.exif_transpose(image), image.format)
     # what a decoder raises for a broken file is not limited to OSError: struct.error, KeyError, ...
     except Exception as error:
-        raise UserMistake(f"Cannot read {path}: {_reason(path, error)}.") from error
+        raise UserMistake(f"Cannot read {called or file}: {_reason(file, error)}.") from error
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(file: Path | BinaryIO, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is empty" if path.stat().st_size == 0 else "it is not an image that Pillow knows"
+        size = file.stat().st_size if isinstance(file, Path) else file.seek(0, 2)
+        return "it is empty" if size == 0 else "it is not an image that Pillow knows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()
