@@ -48,6 +48,16 @@ def mixed(batch):
     return entropy(batch) + torch.zeros(batch.candidates.shape)
 
 
+def counting():
+    calls = []
+
+    def utility(batch):
+        calls.append(batch)
+        return batch.prediction.entropy() + len(calls)
+
+    return utility
+
+
 def with_global_state():
     """Each that is built differs from the one before."""
     with_global_state.built = getattr(with_global_state, "built", 0) + 1
@@ -81,6 +91,7 @@ ACQUIRERS = [
     ("no-candidates", lambda: fixed_size, "IndexError", ""),
     ("uncertainty", lambda: lambda batch: -entropy(batch), "higher = ask first", "turn its sign"),
     ("same-seed", lambda: lambda b: torch.rand(b.candidates.shape), "two utilities for the same batch", "batch.noise("),
+    ("same-again", counting, "another utility when the same batch came again", "keep nothing from call to call"),
     ("same-seed", with_global_state, "two utilities for the same batch", "batch.noise("),
     ("batch-size", lambda: over_the_batch, "where others are in its batch", "never over the batch"),
     ("device", lambda: elsewhere, "a tensor on cpu for a batch on a GPU", "device=batch.candidates.device"),

@@ -164,7 +164,9 @@ def test_masks_that_mean_nothing_are_refused(tmp_path):
     columns["image"][3] = None
     table(columns).save_to_disk(str(tmp_path / "one"))
     images = opened(data=tmp_path / "one", classes=NAMES, val_fraction=0.0).images("train")
-    for i, said in enumerate(("must not be a JPEG", "has 3 channels; it must hold one class value", r"holds 7 at \(y 0, x 0\)")):
+    for i, said in enumerate(
+        ("must not be a JPEG", "has 3 channels; it must hold one class value", r"holds 7 at \(y 0, x 0\)")
+    ):
         with pytest.raises(UserMistake, match=said):
             images.mask(i)
     with pytest.raises(UserMistake, match="Cannot read the image train/000003: there is none"):

@@ -35,11 +35,11 @@ class OfAcquirer:
         """A fresh one."""
         return built(self.subject)
 
-    def utility(self, batch: PoolBatch) -> Tensor:
-        """A fresh one's, checked as a run does."""
+    def utility(self, batch: PoolBatch, acquirer: Acquirer | None = None) -> Tensor:
+        """A fresh one's, or this one's, checked as a run does."""
         try:
             with torch.no_grad():
-                return checked_acquirer(self.new(), "it")(batch)
+                return checked_acquirer(acquirer or self.new(), "it")(batch)
         except AlsegError as error:
             raise (error if error.__cause__ is None else error.__cause__) from None
 
@@ -164,6 +164,18 @@ def _same_seed(of: OfAcquirer) -> None:
         torch.equal(*found),
         "it gave two utilities for the same batch",
         "draw from batch.noise('a purpose of your own'), which follows from seed, round, image and pixel",
+    )
+
+
+@CONTRACT.check("same-again")
+def _same_again(of: OfAcquirer) -> None:
+    """Asked again it gives the same for the same batch: what it saw before changes nothing."""
+    acquirer, batch = of.new(), batches.three_images(of.classes)
+    found = [of.utility(batch, acquirer) for _ in range(2)]
+    require(
+        torch.equal(*found),
+        "it gave another utility when the same batch came again",
+        "keep nothing from call to call: images come in any order, and their utilities are compared",
     )
 
 
