@@ -1,4 +1,4 @@
-# Needs make and Python 3.11 to 3.13; everything else is installed into .venv (about 6 GB with torch).
+# Needs make and Python 3.11 to 3.13; everything else is installed into .venv (about 7 GB with torch).
 PYTHON ?= python3
 # The environment may live elsewhere, so that several checkouts share one.
 VENV ?= .venv
