@@ -81,11 +81,11 @@ def labels_of(images: FileImages, n: int) -> PixelLabels:
     return PixelLabels(tuple(made))
 
 
-def sparse_masks(images: FileImages, labels: PixelLabels) -> np.ndarray:
+def sparse_masks(images: FileImages, labels: PixelLabels, classes: Classes = CLASSES) -> np.ndarray:
     """The same labels as masks [N, H, W] of VOID."""
     masks = np.full((len(images), *known_mask(images, 0).shape), VOID, np.int64)
     for i in range(len(images)):
-        points, values = labels.trained(images.key(i), CLASSES)
+        points, values = labels.trained(images.key(i), classes)
         masks[i, points[:, 0], points[:, 1]] = values
     return masks
 

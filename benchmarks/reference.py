@@ -146,6 +146,16 @@ def augmented(image: Tensor, geometry: Geometry, draws: Sequence[float], change:
     return x
 
 
+def augmented_mask(mask: Tensor, geometry: Geometry) -> Tensor:
+    """A mask [H, W] resized by nearest neighbour, padded with VOID, cropped and flipped as its image is."""
+    resized = Image.fromarray(mask.numpy().astype(np.uint8)).resize(geometry.scaled[::-1], Image.Resampling.NEAREST)
+    x = torch.from_numpy(np.asarray(resized).astype(np.int64))[None]
+    height, width = geometry.crop
+    x = TVF.pad(x, [0, 0, max(0, width - x.shape[2]), max(0, height - x.shape[1])], fill=VOID)
+    x = TVF.crop(x, geometry.top, geometry.left, height, width)
+    return (TVF.horizontal_flip(x) if geometry.flip else x)[0]
+
+
 def jittered(x: Tensor, draws: Sequence[float], change: Augmentation) -> Tensor:
     """Brightness, contrast, saturation and hue of [3, H, W] in the drawn order."""
     adjusters = (TVF.adjust_brightness, TVF.adjust_contrast, TVF.adjust_saturation)
