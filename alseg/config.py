@@ -154,7 +154,10 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             for inner, setting in value.items():
                 name = key if key in PIECES and inner == "name" else f"{key}.{inner.replace('-', '_')}"
-                flat[name] = setting
+                if isinstance(setting, Mapping):  # options of a part of a piece
+                    flat |= {f"{name}.{option.replace('-', '_')}": given for option, given in setting.items()}
+                else:
+                    flat[name] = setting
         else:
             flat[key] = value
     size = flat.pop("size", None)

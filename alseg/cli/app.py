@@ -92,12 +92,12 @@ def build_app(registry: Registry) -> typer.Typer:
     datasets_command.add_to(app)
     own = len(app.registered_commands), len(app.registered_groups), app.registered_callback
     failures = registry.notify("register_commands", app=app)
-    for failure in [*failures, *_without_twins(app, *own)]:
+    for failure in [*failures, *_without_twins(registry, app, *own)]:
         typer.echo(failure, err=True)
     return app
 
 
-def _without_twins(app: typer.Typer, commands: int, groups: int, callback: Any) -> list[str]:
+def _without_twins(registry: Registry, app: typer.Typer, commands: int, groups: int, callback: Any) -> list[str]:
     """Leave out what plugins added under a name that is taken, alseg's own being the first; a sentence on each.
 
     commands, groups: how many are alseg's own. callback: alseg's, which takes --version and its like.
@@ -112,8 +112,8 @@ def _without_twins(app: typer.Typer, commands: int, groups: int, callback: Any) 
         if (name := _name_of(each)) not in taken:
             taken.add(name)
             continue
-        where = getattr(getattr(each, "callback", None), "__module__", None) or "a plugin"
-        said.append(f"The command {name!r} of {where} is left out: there is one of this name already.")
+        where = registry.plugin_of(getattr(getattr(each, "callback", None), "__module__", None) or "")
+        said.append(f"The command {name!r} of {where or 'a plugin'} is left out: there is one of this name already.")
         for found in (app.registered_commands, app.registered_groups):
             found[:] = [other for other in found if other is not each]  # type: ignore[misc]
     return said
