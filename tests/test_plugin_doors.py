@@ -351,13 +351,15 @@ def test_what_factories_are_given_is_what_the_reference_says(tmp_path):
     from alseg.given import FACTORIES
     from alseg.pieces import GIVEN
     from alseg.testing import tiny_run
+    from alseg.testing.tiny_runs import tiny_registry
 
     declared = {kind: get_type_hints(given) for kind, given in FACTORIES.items()}
     assert {kind: tuple(types) for kind, types in declared.items()} == {k: given for k, given in GIVEN.items() if given}
     (tmp_path / "told.py").write_text(GIVEN_TYPES)
+    registry = tiny_registry([tmp_path / "told.py"])
     tiny_run(
         tmp_path / "run",
-        plugins=[tmp_path / "told.py"],
+        registry=registry,
         model="told-model",
         oracle="told-oracle",
         terms="told-term",
@@ -365,7 +367,7 @@ def test_what_factories_are_given_is_what_the_reference_says(tmp_path):
         first_pixels=1,
         train__epochs=1,
     )
-    told = sys.modules["alseg_plugin_file_told"].told
+    told = registry.find("model", "told-model").factory.__globals__["told"]
     assert {kind: set(given) for kind, given in told.items()} == {k: set(types) for k, types in declared.items()}
     for kind, types in declared.items():
         for name, kept_to in types.items():
