@@ -48,12 +48,13 @@ OURS = ("deeplabv3plus", "ensemble:deeplabv3plus", "fpn")  # models that take th
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, the file it is, and why it is not run."""
+    """A fenced block: its language, the file it is, why it is not run, and the code that its commands end with."""
 
     language: str
     text: str
     title: str | None
     not_run: str | None
+    ends: int = 0
 
     def commands(self) -> list[str]:
         """The lines after prompts, each whole and without its comment."""
@@ -66,7 +67,8 @@ def blocks(page: Path) -> list[Block]:
     found = []
     for language, info, text in FENCE.findall(page.read_text()):
         options = dict(re.findall(r'([\w-]+)="([^"]*)"', info))
-        found.append(Block(language, text, options.get("title"), options.get("not-run")))
+        ends = int(options.get("ends", "0"))
+        found.append(Block(language, text, options.get("title"), options.get("not-run"), ends))
     return found
 
 
@@ -97,18 +99,18 @@ class Reader:
             elif block.language == "console":
                 for command in block.commands():
                     if command.startswith("alseg"):
-                        self.give(command)
+                        self.give(command, block.ends)
                     elif command.startswith("pip install -e ") and "." not in command:
                         install(Path(command.split()[-1]))
 
-    def give(self, command: str) -> None:
-        """Give a command of alseg's, which must do what it is to do."""
+    def give(self, command: str, code: int = 0) -> None:
+        """Give a command of alseg's, which must do what it is to do, or end with a code."""
         words = [self._filled(word) for word in shlex.split(command)[1:]]
         name = command_of(words)
         if any(word.startswith("dataset.path=") for word in words):
             understood(words)  # it needs the hub
         elif name == "run":
-            self._run([*words, *tiny(words)])
+            self._run([*words, *tiny(words)], code)
         elif name == "annotate" or "--to" in words:
             understood(words)  # it waits for a person; it takes long and has tests of its own
         elif name == "compare":
@@ -119,11 +121,11 @@ class Reader:
             elif name == "export" and "--out" in words:  # what is there to be read is not written over
                 at = words.index("--out") + 1
                 words[at] = f"exported-{words[at]}"
-            self._ends(words)
+            self._ends(words, code)
 
-    def _run(self, words: list[str]) -> None:
+    def _run(self, words: list[str], code: int) -> None:
         if "human" not in words:
-            self._ends(words)
+            self._ends(words, code)
             return
         before = set(Path("runs").glob("*"))
         self._ends([*words, "--no-wait"], code=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,6 +255,33 @@ def test_a_process_that_cannot_start_is_told(study, tmp_path, monkeypatch):
     told = Told()
     LocalExecutor(1)(plan(made[:1], tmp_path / "out"), tmp_path / "logs", told)
     assert "FileNotFoundError" in str(told.errors[next(iter(told.errors))])
+
+
+class Impatient(Told):
+    """A watch at which Ctrl-C is pressed while the first job is done."""
+
+    def tick(self) -> None:
+        super().tick()
+        if self.ticks > 3:
+            raise KeyboardInterrupt
+
+
+def test_the_pipes_to_processes_are_closed_whatever_became_of_them(tmp_path):
+    (tmp_path / "dies.py").write_text("import os\nos._exit(9)\n")
+
+    def job(name: str, *plugins: str) -> Job:
+        return Job(name, str(tmp_path / name), {"dataset": {"name": "none such"}}, plugins=plugins)
+
+    jobs, told = [job("one", str(tmp_path / "dies.py")), job("other")], Told()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        LocalExecutor(1)(jobs, tmp_path / "logs", told)
+        with pytest.raises(KeyboardInterrupt):
+            LocalExecutor(1)(jobs, tmp_path / "logs", Impatient())
+        gc.collect()
+    assert "stopped with 9" in str(told.errors["one"])
+    assert "none such" in str(told.errors["other"])
+    assert [str(each.message) for each in caught] == []
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])

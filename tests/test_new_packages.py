@@ -13,7 +13,7 @@ import pytest
 from test_plugins import RUN, SMALL_SHAPES, entry_point, failed
 
 from alseg.plugins import load_plugins
-from alseg.scaffold import KINDS, write_package
+from alseg.scaffold import KINDS, REGISTERED, write_package
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = [path.parent for path in sorted((ROOT / "examples").glob("*/pyproject.toml"))]
@@ -39,9 +39,10 @@ def test_a_package_registers_its_piece(cli, tmp_path, monkeypatch, kind):
     registry = load_plugins(entry_points=[entry_point(f"our_{kind}", f"our-{kind}", f"our_{kind}")])
     sys.modules.pop(f"our_{kind}", None)
     assert failed(registry) == {}
-    if kind != "command":
-        assert [(piece.kind, piece.name) for piece in registry.pieces] == [(kind, f"our-{kind}")]
-        assert registry.pieces[0].says()
+    registered = REGISTERED.get(kind, kind)
+    found = [(piece.kind, piece.name, piece.is_modifier) for piece in registry.pieces]
+    assert found == ([] if registered is None else [(registered, f"our-{kind}", kind == "modifier")])
+    assert all(piece.says() for piece in registry.pieces)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,9 @@ def stranger(tmp_path_factory, packages):
 def test_the_packages_are_listed_and_keep_their_contracts(stranger, packages):
     rows = json.loads(stranger("alseg", "plugins", "--json").stdout)
     others = {row["name"]: (row["kind"], row["status"]) for row in rows if row["distribution"] != "alseg"}
-    kinds = {f"my-{kind}": (kind, "ok") for kind in KINDS if kind != "command"} | {"my_command": (None, "ok")}
-    assert others == kinds | {"ripu": ("acquirer", "ok")}
+    kinds = {f"my-{kind}": (REGISTERED.get(kind, kind), "ok") for kind in KINDS if REGISTERED.get(kind, kind)}
+    bare = {f"my_{kind}": (None, "ok") for kind in KINDS if REGISTERED.get(kind, kind) is None}
+    assert others == kinds | bare | {"ripu": ("acquirer", "ok")}
     assert not any(row["warning"] for row in rows if row["distribution"] != "alseg")
     tested = stranger("pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *packages)
     assert tested.returncode == 0, tested.stdout[-4000:]
@@ -83,7 +85,16 @@ def test_the_packages_are_listed_and_keep_their_contracts(stranger, packages):
 
 @pytest.mark.slow
 def test_the_packages_pieces_run(stranger, tmp_path):
-    pieces = ["--acquirer", "my-acquirer", "--selector", "my-selector", "--oracle", "my-oracle", "--model", "my-model"]
+    pieces = [
+        "--acquirer",
+        "my-modifier:my-acquirer",
+        "--selector",
+        "my-selector",
+        "--oracle",
+        "my-oracle",
+        "--model",
+        "my-model",
+    ]
     pieces += ["-o", "terms=my-term", "-o", "trackers=my-tracker", "-o", "selector.cell=8"]
     words = ["run", "--dataset", "shapes", *SMALL_SHAPES, "-o", "train.epochs=1", "--rounds", "2", "--device", "cpu"]
     run = tmp_path / "run"
@@ -91,6 +102,7 @@ def test_the_packages_pieces_run(stranger, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rounds"][1]["labelled_pixels"] > 0
     assert len((run / "curve.csv").read_text().splitlines()) == 2
+    assert json.loads((run / "my-hooks.json").read_text())["state"] == "finished"
     counted = stranger("alseg", "my-command", run)
     assert int(counted.stdout) == len((run / "labels.jsonl").read_text().splitlines())
     done = stranger("alseg", *RUN, "--acquirer", "ripu", "-o", "acquirer.reach=2", "--out", tmp_path / "ripu")

@@ -18,6 +18,7 @@ from pieces import TINY, called, options_of, tiny
 from test_startup import HEAVY, modules_after
 
 import alseg.testing
+from alseg import hookimpl
 from alseg.errors import UserMistake
 from alseg.pieces import GIVEN, Piece
 from alseg.plugins import load_plugins
@@ -27,8 +28,12 @@ from alseg.testing import (
     check_acquirer,
     check_dataset,
     check_model,
+    check_oracle,
     check_piece,
+    check_recipe,
     check_selector,
+    check_term,
+    check_tracker,
     checks_of,
     pool_batch,
     tiny_dataset,
@@ -121,7 +126,7 @@ def test_a_piece_is_its_factory_or_its_name(tmp_path):
         ),
         (
             lambda: check_dataset(tiny_dataset()),
-            "the factory that is registered or its name, not a dataset itself",
+            "or its registered name, not a dataset itself: give a factory, `check_dataset(lambda: it)`",
         ),
         (lambda: check_acquirer(rivals, {"class": 2}), "has no option 'class'"),
         (lambda: check_acquirer(twice), "'twice' modifies another: give around="),
@@ -132,7 +137,7 @@ def test_a_piece_is_its_factory_or_its_name(tmp_path):
             lambda: check_acquirer(rivals, skip={"extreme": "x"}),
             "no check 'extreme' of an acquirer; did you mean extremes",
         ),
-        (lambda: check_dataset("camvid"), "The dataset 'camvid' needs --data."),
+        (lambda: check_dataset("camvid"), "The dataset 'camvid' needs 'data': give it in options, {'data': ...}"),
         (lambda: pool_batch(np.ones((1, 2, 3, 3))), "probabilities [B, C, H, W] whose sum over C is 1"),
         (lambda: pool_batch(np.ones((1, 1, 3, 3)), keys=["a", "b"]), "keys and candidates must be theirs"),
         (lambda: tiny_dataset().images("other"), "There is no split other"),
@@ -142,6 +147,131 @@ def test_what_is_no_call_of_the_kit_is_told_so(call, words):
     with pytest.raises(UserMistake) as refused:
         call()
     assert words in str(refused.value)
+
+
+class Curve:
+    @hookimpl
+    def round_finished(self, record):
+        pass
+
+
+def one_for_all(n_classes):
+    return tiny_model(n_classes)
+
+
+def curve(run):
+    return Curve()
+
+
+WRONG = {
+    "a model": (
+        lambda: check_model(tiny_model()),
+        "check_model takes a factory, which builds a model anew at each call (it is given `classes` beside its "
+        "options), or its registered name, not a model itself: give a factory, `check_model(lambda: it)`.",
+    ),
+    "an oracle": (lambda: check_oracle(Asked()), "given `images`, `classes` and `seed` beside its options), or its"),
+    "a tracker": (lambda: check_tracker(Curve()), "not a tracker itself: give a factory, `check_tracker(lambda: it)`"),
+    "a recipe": (
+        lambda: check_recipe({"rounds": 2}),
+        "not a recipe itself: give a factory, `check_recipe(lambda: it)`",
+    ),
+    "a term's model": (lambda: check_term("learning-loss", model=tiny_model()), "give a factory, `model=lambda: it`"),
+    "nothing": (lambda: check_selector(None), "not NoneType: give a factory"),
+    "a name of its own": (
+        lambda: check_model(one_for_all),
+        "lacks 'n_classes' (beside its options it is given `classes`",
+    ),
+    "a near name": (lambda: check_model(one_for_all), ", did you mean classes?"),
+    "a tracker's": (lambda: check_tracker(curve), "lacks 'run' (beside its options it is given nothing): give it in"),
+    "no mapping": (
+        lambda: check_acquirer(rivals, 2),
+        "The argument options of check_acquirer takes the piece's options by name, such as {'size': 3}, not 2.",
+    ),
+    "a third": (lambda: check_acquirer(rivals, {}, True), "takes True by its name only: it is called check_acquirer("),
+    "none": (lambda: check_acquirer(), "lacks a factory or a registered name: it is called check_acquirer(FACTORY"),
+    "an option": (
+        lambda: check_piece("acquirer", rivals, classes=2, top=1),
+        "{'top': 1} after the factory; it is called",
+    ),
+    "what is given": (
+        lambda: check_model(tiny_model, {"classes": 3}),
+        "'classes' is no option of a model: alseg gives it",
+    ),
+    "a list": (
+        lambda: check_recipe(lambda: {}, skip=["same"]),
+        "skip names checks with the reason why each is left out, such as {'same': 'why'}, not ['same']; there are "
+        "builds, settings, same.",
+    ),
+    "unknown checks": (
+        lambda: check_model(tiny_model, skip={"xyz": "x"}),
+        f"There is no check 'xyz' of a model; there are {', '.join(checks_of('model'))}.",
+    ),
+    "no modifier": (lambda: check_acquirer(rivals, around="margin"), "'rivals' has no parameter 'acquirer' or"),
+    "a modifier's name": (lambda: check_acquirer("power", around=rivals), "'power' modifies another"),
+    "no kind": (lambda: check_piece(rivals, "acquirer"), "First comes the kind, such as 'acquirer'"),
+    "no registry": (lambda: check_acquirer("margin", registry=[PLUGIN]), "takes what alseg.load_plugins(...) gives"),
+    "no number": (
+        lambda: check_acquirer(rivals, classes="4"),
+        "classes of check_acquirer takes a whole number, not '4'",
+    ),
+    "no size": (lambda: check_model(tiny_model, size=64), "takes height and width, such as (64, 64), not 64"),
+}
+
+
+class Asked:
+    sees_truth = False
+
+    def ask(self, questions):
+        pass
+
+    def collect(self):
+        pass
+
+
+@pytest.mark.parametrize("call", WRONG)
+def test_a_wrong_call_is_told_in_one_sentence(call):
+    give, words = WRONG[call]
+    with pytest.raises(UserMistake) as refused:
+        give()
+    said = str(refused.value)
+    assert words in said and said.endswith(".") and "\n" not in said
+
+
+def failing():
+    raise ValueError("no such day")
+
+
+def picky():
+    raise UserMistake("It wants a file.")
+
+
+def none():
+    pass
+
+
+def unknown_type(size: Sizes = 1):  # noqa: F821
+    return rivals()
+
+
+def takes_a_name(name: str = "x"):
+    return rivals()
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    {
+        failing: f"its factory raised ValueError: no such day ({__file__}, line ",
+        picky: "its factory refused: It wants a file: give options with which it builds here, or mend it",
+        none: "it gave nothing: its factory returns None: it must build with these options, and return the piece",
+        unknown_type: "its factory is refused: the type 'Sizes' of an option cannot be found: name 'Sizes' is not",
+        takes_a_name: "must not be called 'name', which is the piece's own: change the parameters of its factory",
+    }.items(),
+)
+@pytest.mark.parametrize("kind", GIVEN)
+def test_a_factory_that_builds_nothing_fails_a_check(kind, factory, said):
+    with pytest.raises(ContractError) as failed:
+        check_piece(kind, factory)
+    assert said in str(failed.value) and str(failed.value).endswith("(check builds)")
 
 
 @pytest.mark.parametrize("kind", GIVEN)
@@ -159,7 +289,7 @@ def test_a_model_that_refuses_one_class_fails_a_check():
             raise UserMistake("It tells two classes or more apart.")
         return tiny_model(classes)
 
-    with pytest.raises(ContractError, match=r"model 'several': It tells two classes or more apart \(check classes\)"):
+    with pytest.raises(ContractError, match=r"refused: It tells two classes or more apart: .* \(check classes\)"):
         check_model(several)
 
 

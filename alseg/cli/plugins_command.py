@@ -12,7 +12,7 @@ import typer
 
 from alseg.pieces import GIVEN, Piece, Plugin
 from alseg.plugins import Registry
-from alseg.scaffold import KINDS, write_package
+from alseg.scaffold import KINDS, REGISTERED, write_package
 
 EPILOG = """Examples:
 
@@ -87,10 +87,14 @@ def show(
 def new(
     context: typer.Context,
     name: str = typer.Argument(metavar="NAME", help="Of the package, such as my_acquirer."),
-    kind: str = typer.Option(..., help=f"Of its piece: {', '.join(KINDS)}."),
+    kind: str = typer.Option(..., help=f"What it adds: {', '.join(KINDS)}."),
     out: Path = typer.Option(None, metavar="DIR", help="Where to write it; by default a folder of its name."),
 ) -> None:
-    """Write a small package with one piece, its entry point and its tests: the beginning of a plugin."""
+    """Write a small package with one piece, its entry point and its tests: the beginning of a plugin.
+
+    Of kind modifier it modifies acquirers; of kind hooks or command it has no piece, and is called in every run or is a
+    command of alseg's.
+    """
     registry: Registry = context.obj
     piece = name.replace("_", "-")
     _refuse_taken(registry, piece, kind)
@@ -103,7 +107,7 @@ def new(
 
 def _refuse_taken(registry: Registry, name: str, kind: str) -> None:
     for piece in registry.pieces:
-        if (piece.kind, piece.name) == (kind, name):
+        if (piece.kind, piece.name) == (REGISTERED.get(kind, kind), name):
             from alseg.errors import UserMistake
 
             raise UserMistake(f"{piece.described()} is there already: take another name.")

@@ -16,6 +16,7 @@ from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
 from alseg.store import SETTINGS, RunFolder, appearing, write_toml, write_whole
 
+__all__ = ["Executor", "Job", "Watch", "carry_out", "log_of"]
 EXTENDED = ("rounds", "budget")  # what may be more than a run was begun with
 
 
@@ -123,7 +124,11 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def carry_out(job: Job, progress: Progress) -> None:
-    """Bring a job's run to its end, from whatever is there of it."""
+    """Bring a job's run to its end in this process, from whatever is there of it.
+
+    progress: who is told how it goes; `alseg.progress.Quiet()` tells nobody. Raises what a run raises, AlsegError with
+    a sentence where somebody can do something; `alseg.compare.worker.error_of` turns all of it into a sentence.
+    """
     from alseg import api
 
     registry = load_plugins([Path(file) for file in job.plugins], job.third_party)
@@ -161,7 +166,7 @@ def _extend(run: RunFolder, wanted: Mapping[str, Any]) -> None:
 
 
 def log_of(logs: Path, job: Job) -> Path:
-    """Where a job's words go."""
+    """The file among the logs that what a job prints goes to."""
     return logs / f"{job.name.replace(', ', ',').replace(' ', '-')}.log"
 
 

@@ -19,6 +19,7 @@ from alseg.compare.jobs import Job, Watch, log_of
 
 TICK = 0.25  # seconds between two looks at the runs
 GRACE = 20.0  # seconds that an interrupted process has to end by itself
+CLOSING = 1.0  # seconds that a process's last words have to be read
 THREADS = 2  # that a run on a CPU has at least, where several run at once
 MEMORY = 4 * 2**30  # bytes, and the memory it finds free
 STOPPED = "the process that did it was stopped"
@@ -74,11 +75,27 @@ class Worker:
         ended: queue.SimpleQueue[tuple[Worker, Job, str | None]],
     ) -> None:
         self._environment, self._logs, self._ended = dict(environment), logs, ended
+        self._thread: threading.Thread | None = None
         self.process: subprocess.Popen[str] | None = None
 
     def begin(self, job: Job) -> None:
         """Have a job done; returns at once."""
-        threading.Thread(target=self._do, args=(job,), daemon=True).start()
+        self._thread = threading.Thread(target=self._do, args=(job,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Close the pipes to a process that has ended."""
+        if self._thread is not None:
+            self._thread.join(CLOSING)
+            if self._thread.is_alive():
+                return  # something that the process began holds its end still, and to close ours would wait for it
+        self._close()
+
+    def _close(self) -> None:
+        for pipe in () if self.process is None else (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what nobody reads any more
+                    pipe.close()
 
     def _do(self, job: Job) -> None:
         try:
@@ -106,6 +123,7 @@ class Worker:
         return f"{STOPPED} {reason}; {log} has what it said."
 
     def _started(self) -> subprocess.Popen[str]:
+        self._close()  # of the one that died
         with open(self._logs / "workers.log", "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "alseg.compare.worker"],
@@ -131,6 +149,8 @@ def end(workers: Sequence[Worker]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    for worker in workers:
+        worker.close()
 
 
 def _at_once() -> int:

@@ -1,7 +1,8 @@
 """A process that does jobs: `python -m alseg.compare.worker`, one JSON line a job on stdin, one a result on stdout.
 
-A line in is {"job": ..., "log": PATH}, where what the job prints goes; a line out is {"error": null or a sentence}.
-The process ends when stdin does, which is when whoever started it has died.
+A line in is {"job": ..., "log": PATH}: the fields of a `Job` (`dataclasses.asdict(job)`), and where what it prints
+goes. A line out is {"error": null or a sentence}. Jobs are done one after another; SIGTERM interrupts one, and its run
+goes on from its last phase another time. The process ends when stdin does, which is when whoever started it has died.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from alseg.errors import AlsegError, Interrupted, disk_sentence
 
 if TYPE_CHECKING:
     from alseg.compare.jobs import Job
+
+__all__ = ["error_of", "printing_to"]
 
 
 def main() -> int:
@@ -47,7 +50,7 @@ def main() -> int:
 
 
 def error_of(job: Job) -> str | None:
-    """Do a job: None, or what went wrong in a sentence."""
+    """Do a job in this process: None, or what went wrong in a sentence; KeyboardInterrupt where it was interrupted."""
     from alseg.cli.display import PlainProgress
     from alseg.compare.jobs import carry_out
 

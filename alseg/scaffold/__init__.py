@@ -1,4 +1,4 @@
-"""Writes the beginning of a plugin: an installable package with one piece, its tests and a README.
+"""Writes the beginning of a plugin: an installable package with one piece, or with hooks, its tests and a README.
 
 The templates are files of a package `my_piece` whose piece is called `my-piece`; writing one replaces these names.
 """
@@ -18,8 +18,10 @@ from alseg.names import nearest
 
 KINDS = (
     *("dataset", "model", "acquirer", "selector", "oracle"),
-    *("term", "tracker", "recipe", "executor", "command"),
+    *("term", "tracker", "recipe", "executor", "modifier", "command", "hooks"),
 )
+# what is begun as another kind than it is registered as; what registers no piece as None
+REGISTERED: dict[str, str | None] = {"modifier": "acquirer", "command": None, "hooks": None}
 MODULE, PIECE = "my_piece", "my-piece"  # the names in the templates
 
 

@@ -15,6 +15,7 @@ from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.protocols import Acquirer
 from alseg.testing import batches
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Broken, Contract, Inapplicable, Report, describe, require
 from alseg.testing.pools import pool_batch
 from alseg.testing.subjects import Subject, What, built, subject_of
@@ -47,6 +48,7 @@ class OfAcquirer:
 CONTRACT: Contract[OfAcquirer] = Contract("acquirer")
 
 
+@explains_wrong_calls
 def check_acquirer(
     acquirer: What,
     options: Mapping[str, Any] | None = None,

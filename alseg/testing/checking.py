@@ -27,6 +27,8 @@ def checks_of(kind: str) -> dict[str, str]:
 
 
 def _module(kind: str) -> Any:
+    if not isinstance(kind, str):
+        raise UserMistake(f"First comes the kind, such as 'acquirer', and not {kind!r}: check_piece(KIND, FACTORY).")
     if kind not in GIVEN:
         raise UserMistake(f"There is no kind {kind!r}{nearest(kind, list(GIVEN))}.")
     return importlib.import_module(f"alseg.testing.{kind}s")

@@ -101,8 +101,8 @@ class Contract(Generic[S]):
 
         Raises UserMistake for a `skip` of no check, and where the piece cannot be had at all.
         """
+        self._refuse_unknown(skip or {})
         skip = dict(skip or {})
-        self._refuse_unknown(skip)
         passed: list[str] = []
         failures: list[tuple[Failure, Exception]] = []
         for check in self.checks:
@@ -123,11 +123,19 @@ class Contract(Generic[S]):
             raise ContractError(self.kind, name, tuple(failure for failure, _ in failures)) from failures[0][1]
         return Report(self.kind, name, tuple(passed), skip)
 
-    def _refuse_unknown(self, skip: Mapping[str, str]) -> None:
+    def _refuse_unknown(self, skip: Any) -> None:
         known = [check.name for check in self.checks]
+        there_are = f"; there are {', '.join(known)}"
+        if not isinstance(skip, Mapping):
+            raise UserMistake(
+                f"skip names checks with the reason why each is left out, such as {{{known[-1]!r}: 'why'}}, not "
+                f"{skip!r}{there_are}."
+            )
         for name, reason in skip.items():
             if name not in known:
-                raise UserMistake(f"There is no check {name!r} of {with_article(self.kind)}{nearest(name, known)}.")
+                close = nearest(str(name), known)
+                near = close if close.startswith("; did") else ""
+                raise UserMistake(f"There is no check {name!r} of {with_article(self.kind)}{near}{there_are}.")
             if not isinstance(reason, str) or not reason.strip():
                 raise UserMistake(f"Leaving out the check {name!r} takes a reason: skip={{{name!r}: 'why'}}.")
 
@@ -143,7 +151,12 @@ def told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, AlsegError | Unusable):
         return str(error).rstrip(".")
-    return f"it raised {type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
+    return f"it raised {said(error)}"
+
+
+def said(error: BaseException) -> str:
+    """An error of somebody's own: which, what it says, and where."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:

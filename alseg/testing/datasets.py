@@ -17,6 +17,7 @@ from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg.plugins import Registry
 from alseg.protocols import Dataset, Images
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Broken, Contract, Report, describe, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.values import Classes
@@ -52,6 +53,7 @@ class OfDataset:
 CONTRACT: Contract[OfDataset] = Contract("dataset")
 
 
+@explains_wrong_calls
 def check_dataset(
     dataset: What,
     options: Mapping[str, Any] | None = None,

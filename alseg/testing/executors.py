@@ -13,6 +13,7 @@ from alseg.compare.jobs import Job, log_of
 from alseg.config import resolve
 from alseg.plugins import Registry
 from alseg.store import RunFolder
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Contract, Report, describe, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny import NAME, PLUGIN
@@ -81,6 +82,7 @@ class OfExecutor:
 CONTRACT: Contract[OfExecutor] = Contract("executor")
 
 
+@explains_wrong_calls
 def check_executor(
     executor: What,
     options: Mapping[str, Any] | None = None,

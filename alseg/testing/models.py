@@ -14,6 +14,7 @@ from alseg.engine.device import mode, seeded
 from alseg.grid import sample
 from alseg.plugins import Registry
 from alseg.protocols import Model
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Contract, Inapplicable, Report, describe, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 
@@ -52,6 +53,7 @@ class OfModel:
 CONTRACT: Contract[OfModel] = Contract("model")
 
 
+@explains_wrong_calls
 def check_model(
     model: What,
     options: Mapping[str, Any] | None = None,

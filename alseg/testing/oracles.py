@@ -12,6 +12,7 @@ import numpy as np
 
 from alseg.plugins import Registry
 from alseg.protocols import Oracle
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Broken, Contract, Inapplicable, Report, describe, require
 from alseg.testing.open_rounds import questions_of, require_attends
 from alseg.testing.patience import at_once
@@ -82,6 +83,7 @@ class OfOracle:
 CONTRACT: Contract[OfOracle] = Contract("oracle")
 
 
+@explains_wrong_calls
 def check_oracle(
     oracle: What,
     options: Mapping[str, Any] | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 from alseg.config import flatten, resolve
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Broken, Contract, Report, describe, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny import NAME, PLUGIN
@@ -29,6 +30,7 @@ class OfRecipe:
 CONTRACT: Contract[OfRecipe] = Contract("recipe")
 
 
+@explains_wrong_calls
 def check_recipe(
     recipe: What,
     options: Mapping[str, Any] | None = None,

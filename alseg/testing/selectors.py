@@ -16,6 +16,7 @@ from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.protocols import Selector
 from alseg.testing import batches
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Broken, Contract, Inapplicable, Report, describe, require
 from alseg.testing.open_rounds import require_attends
 from alseg.testing.subjects import Subject, What, built, subject_of
@@ -71,6 +72,7 @@ class OfSelector:
 CONTRACT: Contract[OfSelector] = Contract("selector")
 
 
+@explains_wrong_calls
 def check_selector(
     selector: What,
     options: Mapping[str, Any] | None = None,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alseg.errors import AlsegError, UserMistake
-from alseg.options import parameters_of
+from alseg.options import MISSING, parameters_of
 from alseg.pieces import GIVEN, WRAPPED, Piece, Plugin
 from alseg.plugins import Registry, load_plugins
-from alseg.testing.contract import Broken, Unusable, with_article
+from alseg.testing.contract import Broken, ContractError, Failure, Unusable, describe, said, with_article
 
 What = str | Callable[..., Any]  # a registered name, or a factory
+# kind -> methods by which a piece is told from a factory
+METHODS = {
+    "dataset": ("classes", "images"),
+    "model": ("encode", "decode"),
+    "oracle": ("ask", "collect"),
+    "term": ("loss",),
+}
 
 
 @dataclass(frozen=True)
@@ -41,58 +49,123 @@ def subject_of(
     name: str | None = None,
     around: What | None = None,
     registry: Registry | None = None,
+    called: str | None = None,
 ) -> Subject:
     """The piece that `what` stands for.
 
     options: by name, as text or as what they are. name: a factory's, for messages; by default the function's.
-    around: of a factory that modifies, the piece that it wraps, a factory or a name.
-    Raises UserMistake for an unknown name or option, one that is missing, and what is no factory.
+    around: of a factory that modifies, the piece that it wraps, a factory or a name. called: where `what` was given,
+    for messages.
+    Raises UserMistake for an unknown name or option, one that is missing, and what is no factory; ContractError where
+    the factory's parameters can be no options.
     """
-    registry = registry or load_plugins()
-    if isinstance(what, str):
-        piece = registry.find(kind, what)
-    else:
-        if not callable(what):
+    registry, given, called = registry or load_plugins(), dict(options or {}), called or f"check_{kind}"
+    piece = _piece(kind, what, registry, called, name)
+    if around is not None:
+        piece = _around(piece, _piece(kind, around, registry, "around="), what)
+    elif piece.is_modifier and piece.inner is None:
+        raise UserMistake(f"The {kind} {piece.name!r} modifies another: give around=, a factory or a name.")
+    try:
+        takes = piece.options()
+    except (AlsegError, TypeError) as error:
+        message = f"{_of(piece, error)}: change the parameters of its factory"
+        raise ContractError(kind, piece.name, (Failure("builds", message),)) from error
+    for option in given:
+        if option in GIVEN[kind] and option not in takes:
             raise UserMistake(
-                f"check_{kind} takes the factory that is registered or its name, not {with_article(kind)} itself: "
-                "give `lambda: it`."
+                f"{option!r} is no option of {with_article(kind)}: alseg gives it to the factory, and {called} does so "
+                "as well; leave it out of the options."
             )
-        inner = None if around is None else subject_of(kind, around, {}, registry=registry).piece
-        piece = Piece(kind, str(name or getattr(what, "__name__", kind)), what, Plugin("test", "test", "-"), inner)
-        _refuse_no_factory(piece, options or {})
-    return Subject(piece, piece.resolve(options or {}), registry)
+    missing = [option for option, each in takes.items() if each.default is MISSING and option not in given]
+    if missing:
+        raise UserMistake(_lacking(*_owner(piece, missing[0], called), missing[0], isinstance(what, str)))
+    return Subject(piece, piece.resolve(given), registry)
 
 
-def _refuse_no_factory(piece: Piece, options: Mapping[str, Any]) -> None:
-    parts = WRAPPED[piece.kind]
-    if piece.is_modifier and piece.inner is None:
-        raise UserMistake(f"The {piece.kind} {piece.name!r} modifies another: give around=, a factory or a name.")
-    known = {*GIVEN[piece.kind], *parts, *options}
-    missing = [
-        name
-        for name, parameter in parameters_of(piece.factory).items()
-        if parameter.default is parameter.empty and name not in known
-    ]
-    if missing and piece.inner is None:
+def _piece(kind: str, what: What, registry: Registry, called: str, name: str | None = None) -> Piece:
+    """The piece of a name or a factory, without regard to its options."""
+    if isinstance(what, str):
+        return registry.find(kind, what)
+    if not callable(what) or _is_made(kind, what):
+        of = with_article(kind)
+        it = f"{of} itself" if kind == "recipe" or _is_made(kind, what) else describe(what)
         raise UserMistake(
-            f"check_{piece.kind} calls {piece.name!r} as the factory that is registered, which lacks {missing[0]!r}: "
-            f"give it in options, or, if it is the {piece.kind} itself, give `lambda: {piece.name}`."
+            f"{called} takes a factory, which builds {of} anew at each call (it is given {_may_take(kind)} beside its "
+            f"options), or its registered name, not {it}: give a factory, `{_call(called, 'lambda: it')}`."
         )
+    return Piece(kind, str(name or getattr(what, "__name__", kind)), what, Plugin("test", "test", "-"))
+
+
+def _around(piece: Piece, inner: Piece, what: What) -> Piece:
+    if isinstance(what, str):
+        raise UserMistake(f"around= is for factories; by its name {what!r} modifies as in '{what}:{inner.name}'.")
+    if not piece.is_modifier:
+        parts = " or ".join(repr(part) for part in WRAPPED[piece.kind])
+        raise UserMistake(
+            f"around= is for a factory that modifies another {piece.kind}, and {piece.name!r} has no parameter "
+            f"{parts}: leave it out."
+        )
+    return replace(piece, inner=inner)
+
+
+def _is_made(kind: str, what: Any) -> bool:
+    """Whether something is a piece already and no factory, where its methods tell; a function may be either."""
+    if isinstance(what, type):
+        return False
+    if kind == "tracker":
+        return any(hasattr(getattr(type(what), name, None), "alseg_impl") for name in dir(type(what)))
+    return kind in METHODS and all(hasattr(what, name) for name in METHODS[kind])
+
+
+def _may_take(kind: str) -> str:
+    """What the core gives factories of a kind, such as `images`, `classes` and `seed`."""
+    *rest, last = [f"`{name}`" for name in GIVEN[kind]] or ["nothing"]
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def _call(called: str, what: str) -> str:
+    return f"{called}{what}" if called.endswith("=") else f"{called}({what})"
+
+
+def _owner(piece: Piece, option: str, called: str) -> tuple[Piece, str]:
+    """Which of a modifier and what it wraps has an option, and where that was given."""
+    inner = piece.inner
+    return (
+        (piece, called) if inner is None or option in parameters_of(piece.factory) else _owner(inner, option, "around=")
+    )
+
+
+def _lacking(piece: Piece, called: str, option: str, by_name: bool) -> str:
+    """What to say of an option that has no default and was not given."""
+    if by_name:
+        return f"The {piece.kind} {piece.name!r} needs {option!r}: give it in options, {{{option!r}: ...}}."
+    close = difflib.get_close_matches(option, [*GIVEN[piece.kind], *WRAPPED[piece.kind]], 1, 0.5)
+    near = f", did you mean {close[0]}?" if close else ""
+    it = piece.name if piece.name.isidentifier() and piece.name != piece.kind else "it"
+    return (
+        f"{called} calls {piece.name!r} as the factory that is registered, which lacks {option!r} (beside its options "
+        f"it is given {_may_take(piece.kind)}{near}): give it in options, {{{option!r}: ...}}, or, if {it} is the "
+        f"{piece.kind} itself, give `{_call(called, f'lambda: {it}')}`."
+    )
+
+
+def _of(piece: Piece, error: Exception) -> str:
+    """What is wrong with a piece, without its name."""
+    found, described = str(error).rstrip("."), piece.described()
+    return f"it{found.removeprefix(described)}" if found.startswith(described) else f"its factory is refused: {found}"
 
 
 def built(subject: Subject, **given: Any) -> Any:
-    """A new piece; a factory that fails is what a check found, and UserMistake is passed on as Unusable."""
+    """A new piece; a factory that fails is what a check found, a library that is missing is passed on as Unusable."""
     try:
         return subject.build(**given)
     except UserMistake as mistake:
-        raise Unusable(mistake) from mistake
+        if isinstance(mistake.__cause__, ImportError):
+            raise Unusable(mistake) from mistake
+        raise Broken(
+            f"its factory refused: {str(mistake).rstrip('.')}", "give options with which it builds here, or mend it"
+        ) from mistake
     except AlsegError as error:
         cause = error.__cause__
-        raise Broken(
-            "its factory does not give a piece" if cause is None else f"its factory raised {_said(cause)}",
-            "it must build with these options, and return the piece",
-        ) from error
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+        found = _of(subject.piece, error) if cause is None else f"its factory raised {said(cause)}"
+        raise Broken(found, "it must build with these options, and return the piece") from error

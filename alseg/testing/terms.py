@@ -15,6 +15,7 @@ from alseg.engine.device import mode, seeded
 from alseg.engine.terms import attach, term_called
 from alseg.engine.train import loss_with_terms
 from alseg.plugins import Registry
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Contract, Inapplicable, Report, describe, require
 from alseg.testing.models import CPU, tensors_in
 from alseg.testing.subjects import Subject, What, built, subject_of
@@ -48,6 +49,7 @@ class OfTerm:
 CONTRACT: Contract[OfTerm] = Contract("term")
 
 
+@explains_wrong_calls
 def check_term(
     term: What,
     options: Mapping[str, Any] | None = None,
@@ -64,7 +66,7 @@ def check_term(
     model: a factory or name of the model that it is trained with; None: the tiny one.
     """
     subject = subject_of("term", term, options, name=name, around=around, registry=registry)
-    beside = None if model is None else subject_of("model", model, model_options, registry=registry)
+    beside = None if model is None else subject_of("model", model, model_options, registry=registry, called="model=")
     return CONTRACT.judge(OfTerm(subject, beside), subject.name, skip)
 
 

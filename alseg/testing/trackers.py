@@ -14,6 +14,7 @@ from typing import Any
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
 from alseg.store import RunFolder
+from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Broken, Contract, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny_runs import tiny_run
@@ -59,6 +60,7 @@ class OfTracker:
 CONTRACT: Contract[OfTracker] = Contract("tracker")
 
 
+@explains_wrong_calls
 def check_tracker(
     tracker: What,
     options: Mapping[str, Any] | None = None,

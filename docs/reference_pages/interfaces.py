@@ -11,11 +11,12 @@ from typing import Any
 
 import alseg
 from alseg import answering, api, attending, hookspecs, predicting, protocols, values
-from alseg.compare import jobs
+from alseg.compare import jobs, worker
+from alseg.given import FACTORIES
 from alseg.interchange import exchange
 from alseg.pieces import GIVEN, WRAPPED
 from alseg.plugins import Registry
-from reference_pages.source import described
+from reference_pages.source import described, fields_of
 from reference_pages.words import MADE, cell, documentation, paragraphs, table
 
 HOOKS = f"""# Hooks
@@ -50,6 +51,12 @@ GIVEN_BACK = (
     (answering, "Attendance"),
 )
 TESTING = "alseg.testing"
+EXECUTORS = """## Executors
+
+What an executor of one's own has besides its [protocols](protocols.md#executor). How they go together:
+[write a plugin](../guides/plugins.md#an-executor).
+
+"""
 
 
 def hooks_of(module: ModuleType = hookspecs) -> list[Callable[..., Any]]:
@@ -63,9 +70,16 @@ def hooks_page(registry: Registry) -> str:
     rows = []
     for kind, given in GIVEN.items():
         wrapped = " or ".join(f"`{name}`" for name in WRAPPED[kind])
-        rows.append([kind, f"`register_{kind}s`", ", ".join(f"`{name}`" for name in given), wrapped])
+        fields = fields_of(FACTORIES[kind]) if given else []
+        rows.append([kind, f"`register_{kind}s`", "; ".join(map(_stated, fields)), wrapped])
     text += table(["kind", "hook", "what the core gives its factory, where it takes it", "of a modifier"], rows) + "\n"
     return (text + "".join(described(hook, 2) for hook in hooks_of())).rstrip() + "\n"
+
+
+def _stated(field: str) -> str:
+    """A field of a class and its comment in a table's cell."""
+    declared, _, comment = field.partition("#")
+    return f"`{declared.strip()}`, {cell(comment)}"
 
 
 def classes_of(module: ModuleType) -> list[type]:
@@ -98,7 +112,7 @@ def python_page(registry: Registry) -> str:
     text += "## Other names\n\n" + table(["name", ""], rest) + "\n"
     links = ", ".join(f"[{name}](protocols.md#{name.lower()})" for name in alseg.__all__ if name in elsewhere)
     text += f"Protocols and values, on a page of their own: {links}.\n\n"
-    return (text + _testing()).rstrip() + "\n"
+    return (text + _executors() + _testing()).rstrip() + "\n"
 
 
 def _said_of(name: str) -> str:
@@ -107,6 +121,16 @@ def _said_of(name: str) -> str:
         "API_VERSION": f"The version of protocols, values and hooks, {alseg.API_VERSION}; a plugin's module may say "
         "the one it was written for as `ALSEG_API_VERSION`.",
     }[name]
+
+
+def _executors() -> str:
+    """What there is for whoever writes an executor."""
+    text = EXECUTORS
+    for module in (jobs, worker):
+        names = [name for name in module.__all__ if name not in dict(MORE)[jobs]]
+        text += f"### {module.__name__}\n\n{paragraphs(documentation(module))}\n\n"
+        text += "".join(described(getattr(module, name), 4) for name in names)
+    return text
 
 
 def _testing() -> str:

@@ -23,13 +23,25 @@ def described(thing: Any, level: int) -> str:
     return heading + _function(node)
 
 
-def _class(node: ast.ClassDef, source: str) -> str:
+def fields_of(thing: type) -> list[str]:
+    """The public fields of a class as its source has them, each with its comment."""
+    source = textwrap.dedent(inspect.getsource(thing))
+    node = ast.parse(source).body[0]
+    assert isinstance(node, ast.ClassDef)
+    return _fields(node, source)
+
+
+def _fields(node: ast.ClassDef, source: str) -> list[str]:
     lines = source.splitlines()
-    fields = [
+    return [
         textwrap.dedent("\n".join(lines[each.lineno - 1 : each.end_lineno]))
         for each in node.body
         if isinstance(each, ast.AnnAssign) and not _name(each).startswith("_")
     ]
+
+
+def _class(node: ast.ClassDef, source: str) -> str:
+    fields = _fields(node, source)
     text = _docstring(node)
     if fields:
         text += fenced("\n".join(fields)) + "\n"
