@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from alseg.config import LISTS
 from alseg.pieces import GIVEN, WRAPPED, Piece
 from alseg.plugins import Registry
+from alseg.several import LISTS
 from reference_pages.words import MADE, cell, default_of, documentation, fenced, table
 
 HEADER = f"""# Pieces
