@@ -59,7 +59,8 @@ def lists_of(
             seen.add(head)
             options = options_under(head, rest)
             rest = {key: value for key, value in rest.items() if not key.startswith(f"{head}.")}
-            chosen.append(Choice(name, registry.find(kind, name).resolve(options, head) if kind in check else options))
+            piece = registry.find(kind, name)
+            chosen.append(Choice(name, piece.resolve(options, name) if kind in check else options))
         lists[setting] = tuple(chosen)
     for setting, kind in LISTS.items():
         for piece in registry.of(kind):
