@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,16 +15,19 @@ from typing import Any
 import alseg
 from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
-from alseg.config import LISTS, PIECES, Resolved, RunConfig, flatten, resolve, stored_config
+from alseg.config import PIECES, Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.engine.team import join
-from alseg.errors import Interrupted, UserMistake, Waiting
+from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
+from alseg.several import LISTS, Choice
 from alseg.store import SETTINGS, RunFolder, refuse_occupied
+from alseg.telling import Life
+from alseg.trackers import trackers_in, trackers_of, with_trackers
 
 CURVE = Path("figures") / "learning-curve.png"
 PAGE = "report.html"
@@ -67,7 +70,7 @@ def run(
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
     experiment = Experiment(registry, resolved, progress, team, attendance)
     start = start_of(resolved.config.start_from, experiment.classes, experiment.images.pool, progress.say)
-    trackers = _tracked(registry, resolved.config)
+    trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
     if origins := registry.origins_of(_chosen(resolved.config)):
@@ -90,7 +93,7 @@ def run(
             if path is not None or not (place / SETTINGS).exists():
                 raise  # else another run took the free name at the same moment
     team.tell(str(folder.path))
-    return _carried_on(experiment, folder, trackers)
+    return _carried_on(experiment, folder, registry.joined_by(trackers))
 
 
 def resume(
@@ -98,13 +101,18 @@ def resume(
     *,
     rounds: int | None = None,
     budget: int | None = None,
+    trackers: Sequence[str] | str | None = None,
+    tracker_options: Mapping[str, Any] | None = None,
     attendance: Attendance | None = None,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Carry an interrupted run to its end; a finished one is left as it is.
 
-    rounds, budget: new values of these settings, with which a finished run goes on.
+    rounds, budget: new values of these settings, with which a finished run goes on. trackers: what hears of the rest
+    instead, names or () for none; those that stay keep their options. tracker_options: new ones, such as
+    {"mlflow.uri": "sqlite:///mlflow.db"}. A finished run whose trackers change, or that was killed before its end was
+    told, is told to them as a whole.
     """
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     opened = RunFolder(Path(folder))
@@ -116,30 +124,65 @@ def resume(
         return _result(opened, [])
     records, before = opened.rounds(), opened.settings()
     registry = registry.recalling(before.get("record"))
-    settings = before | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
-    if settings != before:
+    longer = before | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
+    settings = with_trackers(registry, longer, trackers, tracker_options)
+    changed = settings if settings != before else None
+    if longer != before:
         _check_extension(registry, opened, len(records), settings, rounds, budget)
     elif records and _is_finished(registry, opened, len(records)):
         if before.get("report") and not is_current(opened.path):
             write_report([opened.path], opened.path)  # the run was killed before its figures were drawn
         team.tell("nothing to do")
+        _told_late(registry, opened, settings, changed, progress)
         return _result(opened, records)
     with _resumable(opened):
         resolved = resolve_stored(registry, opened, settings)
         opened.check_labels(len(records))
         check_start(opened.path, before.get("record"))
         experiment = Experiment(registry, resolved, progress, team, attendance)
-        trackers = _tracked(registry, resolved.config)
+        joined = registry.joined_by(_stored_trackers(registry, opened, resolved.config.trackers))
         experiment.check_same_data(opened)
     team.tell("go on", settings)
-    return _carried_on(experiment, opened, trackers, settings if settings != before else None)
+    return _carried_on(experiment, opened, joined, changed)
+
+
+def _told_late(
+    registry: Registry,
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    changed: Mapping[str, Any] | None,
+    progress: Progress,
+) -> None:
+    """Tell a complete run where its end was not told before, or where its trackers are others now."""
+    life = Life(registry, folder, progress.say)
+    if changed is None and not life.is_owed_its_end:
+        return
+    try:
+        choices = trackers_in(registry, settings)
+    except UserMistake as error:
+        raise UserMistake(f"{error}{plugin_hint(settings.get('record'))}") from error
+    trackers = _stored_trackers(registry, folder, choices)
+    with folder.lock(), registry.joined_by(trackers), _resumable(folder):
+        if changed is not None:
+            folder.write_settings(changed)
+        with life.lasting():
+            life.finished(folder.rounds())
+
+
+def _stored_trackers(registry: Registry, folder: RunFolder, choices: Sequence[Choice]) -> dict[str, Any]:
+    """The trackers of a run that goes on; where one cannot be had, how to do without."""
+    try:
+        return trackers_of(registry, choices)
+    except AlsegError as error:
+        command = f"alseg resume {shlex.quote(str(folder.path))} --trackers none"
+        raise type(error)(f"{str(error).rstrip('.')}; `{command}` goes on without trackers.") from error
 
 
 def _chosen(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Kind and name of every piece that a run takes."""
     yield from ((kind, getattr(config, kind).name) for kind in PIECES)
     yield from ((kind, choice.name) for setting, kind in LISTS.items() for choice in getattr(config, setting))
-    yield "recipe", config.recipe
+    yield "recipe", config.recipe.name
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
@@ -207,15 +250,6 @@ def _resumable(folder: RunFolder, by_person: bool = False) -> Iterator[None]:
     except Waiting as wait:
         label = f"`alseg annotate {shlex.quote(str(folder.path))}` lets them be given; "
         raise Waiting(f"{wait} {label if by_person else ''}`{command}` goes on when they are in.") from wait
-
-
-def _tracked(registry: Registry, config: RunConfig) -> AbstractContextManager[None]:
-    """The run's trackers, built and looked at; while it lasts, they hear of what happens."""
-    pieces = [(registry.find("tracker", choice.name), choice.options) for choice in config.trackers]
-    built = {piece.described().removeprefix("The "): piece.build(options) for piece, options in pieces}
-    with registry.joined_by(built):
-        pass  # one that cannot join stops a run before its folder
-    return registry.joined_by(built)
 
 
 def _carried_on(

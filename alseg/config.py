@@ -14,22 +14,15 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from alseg.errors import UserMistake
 from alseg.names import nearest
-from alseg.options import Between, Longer, Size, convert, plain
+from alseg.options import Between, Longer, Size, convert
 from alseg.pieces import Piece
 from alseg.plugins import Registry
 from alseg.settings import Augmentation, Count, PassSettings, TrainSettings, TrustSettings
+from alseg.several import LISTS, Choice, lists_of, options_under, written
 
 PER_IMAGE = ("first_pixels", "pixels_per_round", "budget")
 PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
-LISTS = {"terms": "term", "trackers": "tracker"}  # settings that name several pieces, and their kind
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A chosen piece and all its options."""
-
-    name: str
-    options: Mapping[str, Any]
+NAMED = (*PIECES, "recipe")  # settings that are a piece's name; its options are NAME.OPTION
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class RunConfig:
     acquirer: Choice
     selector: Choice
     oracle: Choice
-    recipe: str
+    recipe: Choice
     terms: tuple[Choice, ...] = ()  # what is trained on besides the labels
     trackers: tuple[Choice, ...] = ()  # where the run's figures go besides its folder
     first_pixels: Count = 10
@@ -95,11 +88,13 @@ class RunConfig:
         unused = [*(PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap"))]
         unused.append("start_from" if self.start_from is None else "first_pixels")
         nested = {name: value for name, value in _nested(self).items() if name not in [*unused, *LISTS]}
+        if not self.recipe.options:
+            nested["recipe"] = self.recipe.name
         for setting in LISTS:
             chosen: tuple[Choice, ...] = getattr(self, setting)
             if chosen:
                 nested[setting] = [choice.name for choice in chosen]
-                nested |= {choice.name: {k: _written(v) for k, v in choice.options.items()} for choice in chosen}
+                nested |= {choice.name: choice.written() for choice in chosen}
         return nested
 
 
@@ -108,16 +103,12 @@ def _nested(settings: Any) -> dict[str, Any]:
     for entry in fields(settings):
         value = getattr(settings, entry.name)
         if isinstance(value, Choice):
-            nested[entry.name] = {"name": value.name, **{k: _written(v) for k, v in value.options.items()}}
+            nested[entry.name] = {"name": value.name, **value.written()}
         elif is_dataclass(value) and not isinstance(value, Size | Longer):
             nested[entry.name] = _nested(value)
         else:
-            nested[entry.name] = _written(value)
+            nested[entry.name] = written(value)
     return nested
-
-
-def _written(value: Any) -> Any:
-    return "none" if value is None else plain(value)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -153,7 +144,7 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
         key = key.replace("-", "_")
         if isinstance(value, Mapping):
             for inner, setting in value.items():
-                name = key if key in PIECES and inner == "name" else f"{key}.{inner.replace('-', '_')}"
+                name = key if key in NAMED and inner == "name" else f"{key}.{inner.replace('-', '_')}"
                 if isinstance(setting, Mapping):  # options of a part of a piece
                     flat |= {f"{name}.{option.replace('-', '_')}": given for option, given in setting.items()}
                 else:
@@ -190,19 +181,21 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     """Defaults <- the recipe "default" <- the dataset's recipe (or the one asked for) <- TOML <- flags."""
     user = _laid_over(registry, [toml, flags])
     base = recipe(registry, "default")
-    asked = user.get("recipe")
-    chosen = recipe(registry, str(asked)) if asked is not None else {}
+    asked, of_recipe = user.get("recipe"), options_under("recipe", user)
+    chosen = recipe(registry, str(asked), of_recipe) if asked is not None else {}
     early = _laid_over(registry, [base, chosen, user])
     piece = registry.find("dataset", str(early["dataset"]))
-    dataset = piece.build(piece.resolve(_options("dataset", early)))
+    dataset = piece.build(piece.resolve(options_under("dataset", early)))
     name = str(asked) if asked is not None else getattr(dataset, "recipe", "default")
     # opening the dataset settled these; its recipe does not rename it
     settled = {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
-    suited = {k: v for k, v in (chosen or recipe(registry, name)).items() if k.partition(".")[0] != "dataset"}
+    suited = chosen or recipe(registry, name, of_recipe)
+    suited = {k: v for k, v in suited.items() if k.partition(".")[0] != "dataset"}
     rest = {k: v for k, v in user.items() if k not in settled}
     merged = _laid_over(registry, [base, suited, rest]) | settled | {"recipe": name}
     pieces = {kind: registry.find(kind, str(merged[kind])) for kind in PIECES}
-    choices = {k: Choice(str(merged[k]), p.resolve(_options(k, merged))) for k, p in pieces.items()}
+    choices = {k: Choice(str(merged[k]), p.resolve(options_under(k, merged))) for k, p in pieces.items()}
+    choices["recipe"] = Choice(name, registry.find("recipe", name).resolve(of_recipe))
     lists, merged = _lists(registry, merged)
     config = _typed(RunConfig, merged, choices | lists)
     if config.pixels_in(0) > config.budget and config.pool_pixels_per_round is None:
@@ -223,7 +216,7 @@ def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[
     """Settings laid over one another; where a layer names another piece, only options that it has are kept."""
     merged: dict[str, Any] = {}
     for layer in layers:
-        for kind in PIECES:
+        for kind in NAMED:
             name = layer.get(kind)
             if name is not None and merged.get(kind, name) != name:
                 known = {kind, *(f"{kind}.{option}" for option in _known_options(registry, kind, str(name)))}
@@ -245,7 +238,7 @@ def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[st
     missing = [kind for kind in PIECES if kind not in flat]
     if missing:
         raise UserMistake(f"it lacks the setting {missing[0]}")
-    choices = {kind: Choice(str(flat[kind]), _options(kind, flat)) for kind in PIECES}
+    choices = {kind: Choice(str(flat.get(kind)), options_under(kind, flat)) for kind in NAMED}
     for kind in pieces:
         name = choices[kind].name
         choices[kind] = Choice(name, registry.find(kind, name).resolve(choices[kind].options))
@@ -256,30 +249,8 @@ def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[st
 def _lists(
     registry: Registry, flat: Mapping[str, Any], check: tuple[str, ...] = tuple(LISTS.values())
 ) -> tuple[dict[str, tuple[Choice, ...]], dict[str, Any]]:
-    """The pieces of which several may be taken, with their options NAME.OPTION, and the other settings.
-
-    check: the kinds whose options are checked.
-    """
-    rest, lists, seen = dict(flat), {}, {*get_type_hints(RunConfig), "record"}  # as run.toml holds them
-    for setting, kind in LISTS.items():
-        names: tuple[str, ...] = convert(setting, rest.pop(setting, None), tuple[str, ...] | None) or ()
-        chosen = []
-        for name in names:
-            head = name.replace("-", "_")
-            if head in seen:
-                raise UserMistake(f"The {kind} {name!r} is given twice, or has the name of a setting.")
-            seen.add(head)
-            options = _options(head, rest)
-            rest = {key: value for key, value in rest.items() if not key.startswith(f"{head}.")}
-            chosen.append(Choice(name, registry.find(kind, name).resolve(options, head) if kind in check else options))
-        lists[setting] = tuple(chosen)
-    for setting, kind in LISTS.items():
-        for piece in registry.of(kind):
-            if _options(piece.name.replace("-", "_"), rest):
-                raise UserMistake(
-                    f"There are options of the {kind} {piece.name!r}, which is not taken: -o {setting}={piece.name}."
-                )
-    return lists, rest
+    """The terms and trackers, those of the kinds `check` with checked options, and the other settings."""
+    return lists_of(registry, flat, get_type_hints(RunConfig), check)
 
 
 def _refuse_contradictions(user: Mapping[str, Any]) -> None:
@@ -296,15 +267,10 @@ def _refuse_contradictions(user: Mapping[str, Any]) -> None:
         raise UserMistake("cap limits pool_pixels_per_round: give that as well.")
 
 
-def recipe(registry: Registry, name: str) -> dict[str, Any]:
+def recipe(registry: Registry, name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The settings of a registered recipe, flat."""
     piece = registry.find("recipe", name)
-    return flatten(piece.build(piece.resolve({})))
-
-
-def _options(kind: str, flat: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = f"{kind}."
-    return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+    return flatten(piece.build(piece.resolve(options or {})))
 
 
 def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: Mapping[str, Any]) -> RunConfig:
@@ -316,7 +282,7 @@ def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: Mapping[str,
     parts: dict[str, dict[str, Any]] = {name: {} for name in sections}
     for key, value in flat.items():
         head, _, tail = key.partition(".")
-        if head in PIECES:
+        if head in NAMED:
             continue
         if key not in known:
             raise UserMistake(f"There is no setting {key!r}{nearest(key, [*known, *PIECES])}.")

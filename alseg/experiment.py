@@ -37,8 +37,10 @@ from alseg.protocols import Model, Oracle, Selector
 from alseg.report import pictures
 from alseg.report.page import write_report
 from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
+from alseg.report.table import short
 from alseg.scoring import Scoring
 from alseg.store import RunFolder
+from alseg.telling import Life
 from alseg.training import train_round
 from alseg.values import PixelLabel, PixelLabels, Question
 
@@ -146,17 +148,17 @@ class Experiment:
             "weights": dict(getattr(self._first, "origin", None) or {}),
         }
 
-    def started(self, folder: RunFolder) -> None:
-        """The run's folder is there: tell the plugins that the run begins or goes on."""
-        self.folder = folder
+    def started(self, folder: RunFolder) -> AbstractContextManager[None]:
+        """The run's folder is there: while it lasts, the plugins hear of the run, and of what ends it early."""
+        self.folder, self.life = folder, Life(self._registry, folder, self.say)
         self._progress.scored(folder.rounds(), self.config.total_rounds())
-        self._notify("run_started", settings=self.folder.settings())
+        return self.life.lasting()
 
     def finished(self) -> list[dict[str, Any]]:
         """Tell the plugins that the run is complete; all its records."""
         records = self.folder.rounds()
         self._report(figures=True)
-        self._notify("run_finished", records=records)
+        self.life.finished(records)
         return records
 
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
@@ -312,15 +314,11 @@ class Experiment:
         self.folder.write_round(record)
         self._report()
         self._progress.scored(self.folder.rounds(), self.config.total_rounds())
-        self._notify("round_finished", record=record)
+        self.life.recorded(record)
         value = "no evaluation" if record["miou"] is None else f"mIoU {record['miou']:.3f} on {self.split}"
         audit = scored.audit and f", accuracy {scored.audit['accuracy']:.3f} at {scored.audit['pixels']} audited pixels"
-        self.say(f"Round {round}: {record['pixels_per_image']:g} pixels an image, {value}{audit or ''}.")
+        self.say(f"Round {round}: {short(record['pixels_per_image'])} pixels an image, {value}{audit or ''}.")
 
     def _known_pixels(self) -> int:
         masks = (self._pool.mask(i) for i in range(len(self._pool)))
         return sum(int((mask != self.classes.void).sum()) for mask in masks if mask is not None)
-
-    def _notify(self, hook: str, **arguments: Any) -> None:
-        for failure in self._registry.notify(hook, folder=str(self.folder.path), **arguments):
-            self.say(failure)

@@ -83,3 +83,8 @@ def round_finished(folder: str, record: dict[str, Any]) -> None:
 @hookspec
 def run_finished(folder: str, records: list[dict[str, Any]]) -> None:
     """A run is complete: its folder and all its rounds' lines."""
+
+
+@hookspec
+def run_stopped(folder: str, reason: str, message: str) -> None:
+    """A run ends before it is complete: `reason` is interrupted, waiting (for answers), failed or asked."""

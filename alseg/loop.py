@@ -14,10 +14,16 @@ from alseg.values import PixelLabels, Question
 
 def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]]:
     """Do the rounds that are not recorded yet. A phase whose file is there is not done again."""
-    experiment.started(folder)
-    if experiment.config.labels == "all":
-        supervise_fully(experiment, folder)
+    with experiment.started(folder):
+        if experiment.config.labels == "all":
+            supervise_fully(experiment, folder)
+        else:
+            ask_and_train(experiment, folder)
         return experiment.finished()
+
+
+def ask_and_train(experiment: Experiment, folder: RunFolder) -> None:
+    """The rounds of a run that asks, until the last or until nothing is left to ask."""
     for round in range(len(folder.rounds()), experiment.config.total_rounds()):
         labels = folder.labels().before(round) if round else start_labels(folder)
         starts = round == 0 and len(labels) > 0  # from labels that are there: nothing is asked at random
@@ -35,7 +41,6 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
         experiment.record(round, questions, labels, training, experiment.evaluate(round, model, labels))
         if experiment.config.keep_models == "last":
             folder.remove_models(round)
-    return experiment.finished()
 
 
 def supervise_fully(experiment: Experiment, folder: RunFolder) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from alseg.config import Choice, RunConfig
+from alseg.config import RunConfig
 from alseg.engine.device import seeded
 from alseg.engine.terms import PLACE, attach
 from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.protocols import Model
+from alseg.several import Choice
 from alseg.store import RunFolder
 
 

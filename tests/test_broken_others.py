@@ -309,6 +309,11 @@ class Tracker:
         if self.breaks == "whole-run":
             raise KeyError(record["round"])
 
+    @hookimpl
+    def run_stopped(self, reason):
+        if self.breaks == "stopped":
+            raise LookupError(reason)
+
 
 class Unmarked:
     """No method of its has @hookimpl."""
@@ -321,6 +326,7 @@ TRACKERS = [
     ("builds", Unmarked, "implements no life-cycle hook", "with @hookimpl"),
     ("whole-run", lambda: Tracker("whole-run"), "failed in round_finished: KeyError: 0", "after each round"),
     ("resumed", lambda: Tracker("resumed"), "FileExistsError", "it may be going on"),
+    ("resumed", lambda: Tracker("stopped"), "failed in run_stopped: LookupError: interrupted", "before its end"),
     ("without-pictures", lambda: Tracker("without-pictures"), "index.jsonl", "before it is read"),
     ("leaves-run", lambda: Tracker("leaves-run"), "it changed labels.jsonl", "files of its own"),
 ]

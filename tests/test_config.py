@@ -53,7 +53,7 @@ def test_size_sets_training_and_query_size(registry):
 
 def test_another_recipe_can_be_asked_for(registry):
     settings = config(registry, recipe="camvid", model__weights="none")
-    assert (settings.dataset.name, settings.recipe, settings.train.epochs) == ("shapes", "camvid", 50)
+    assert (settings.dataset.name, settings.recipe.name, settings.train.epochs) == ("shapes", "camvid", 50)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from PIL import Image
 
 import alseg
 from alseg.cli.app import run_cli
-from alseg.config import Choice
 from alseg.engine.tiles import strips, tile_starts, tiled_logits
 from alseg.grid import resize
+from alseg.several import Choice
 
 
 @pytest.fixture(scope="module")

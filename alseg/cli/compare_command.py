@@ -26,6 +26,7 @@ from alseg.cli.run_flags import (
     SETTING,
     SIZE,
     SPLIT,
+    TRACKERS,
     WEIGHTS,
 )
 from alseg.plugins import Registry
@@ -51,7 +52,7 @@ alseg compare runs/margin-* runs/random-* --out comparisons/mine
 # flags that are the settings of all runs
 OF_RUNS = (
     *("dataset", "data", "classes", "split", "protocol", "model", "encoder", "weights", "oracle"),
-    *("first_pixels", "pixels_per_round", "budget", "rounds", "size", "device"),
+    *("first_pixels", "pixels_per_round", "budget", "rounds", "size", "device", "trackers"),
 )
 ALONE = ("runs", "baseline", "out", "as_json")  # what goes with runs that are there
 
@@ -97,6 +98,7 @@ def compare(
     rounds: str = ROUNDS,
     size: str = SIZE,
     device: str = DEVICE,
+    trackers: str = TRACKERS,
     option: list[str] = typer.Option(
         [], "-o", metavar="KEY=VALUE", help="Any setting of the runs. May be repeated.", rich_help_panel=RUN
     ),

@@ -13,6 +13,8 @@ EPILOG = """Examples:
 alseg resume runs/shapes-margin-topk-then-uniform-0
 
 alseg resume runs/shapes-margin-topk-then-uniform-0 --rounds 8 --budget 100
+
+alseg resume runs/shapes-margin-topk-then-uniform-0 --trackers mlflow -o mlflow.uri=http://HOST:5000
 """
 
 
@@ -26,6 +28,10 @@ def resume(
     folder: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
     rounds: int = typer.Option(None, metavar="N", help="Another number of rounds, to go on after the last."),
     budget: int = typer.Option(None, metavar="N", help="Another budget of pixels an image."),
+    trackers: str = typer.Option(None, metavar="A,B|none", help="Other trackers; those that stay keep their options."),
+    option: list[str] = typer.Option(
+        [], "-o", metavar="TRACKER.KEY=VALUE", help="An option of a tracker. May be repeated."
+    ),
     wait: bool = WAIT,
     browser: bool = BROWSER,
     host: str = HOST,
@@ -38,11 +44,15 @@ def resume(
 
     with terminal_progress() as progress, result_alone(json):
         from alseg import api
+        from alseg.config import parse_assignments
 
+        options = parse_assignments(option)
         result = api.resume(
             folder,
             rounds=rounds,
             budget=budget,
+            trackers=options.pop("trackers", None) if trackers is None else trackers,  # as `alseg run` takes them
+            tracker_options=options,
             attendance=attendance_of(wait=wait, browser=browser, host=host, port=port, close_votes=close_votes),
             registry=context.obj,
             progress=progress,

@@ -27,6 +27,7 @@ from alseg.cli.run_flags import (
     SETTING,
     SIZE,
     SPLIT,
+    TRACKERS,
     TRAINING_PANEL,
     WEIGHTS,
 )
@@ -91,6 +92,7 @@ def run(
     ),
     seed: str = typer.Option(None, metavar="N", help="Of every random choice.", rich_help_panel=RUN_PANEL),
     recipe: str = typer.Option(None, help="Settings by name; by default the dataset's.", rich_help_panel=RUN_PANEL),
+    trackers: str = TRACKERS,
     config: Path = typer.Option(None, metavar="FILE", help="Settings as TOML.", rich_help_panel=RUN_PANEL),
     option: list[str] = typer.Option(
         [],

@@ -13,15 +13,20 @@ from alseg.plugins import Registry
 from alseg.progress import Progress
 from alseg.report.statistics import asked_statistics
 from alseg.store import RunFolder, write_whole
+from alseg.trackers import trackers_of
 
 
 def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:
-    """Ask and answer the second round of a run whose first is complete, and write its statistics to asked.json."""
+    """Ask and answer the second round of a run whose first is complete, and write its statistics to asked.json.
+
+    Its trackers hear of it as of a run that stops after it was asked.
+    """
     run = RunFolder(folder)
-    experiment = Experiment(registry, resolve_stored(registry, run, run.settings()), progress)
+    resolved = resolve_stored(registry, run, run.settings())
+    experiment = Experiment(registry, resolved, progress)
+    trackers = trackers_of(registry, resolved.config.trackers)
     experiment.check_same_data(run)
-    with run.lock():
-        experiment.started(run)
+    with run.lock(), registry.joined_by(trackers), experiment.started(run):
         labels = run.labels().before(1)
         questions = run.questions(1)
         if questions is None:
@@ -29,3 +34,4 @@ def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:
         work = answered(experiment, run, 1, questions)
         asked = asked_statistics(1, work.placed(), labels.plus(work.answered()), len(experiment.images.pool))
         write_whole(folder / ASKED, (json.dumps({"round": 1, **asked}) + "\n").encode())
+        experiment.life.stopped("asked", "Round 1 was asked, and --ask-only trains no further.")

@@ -122,8 +122,12 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
     """
     settings = {key: value for key, value in view.settings.items() if key != "record"}
     flat = flatten(settings)
-    idle = IDLE | {name.replace("-", "_") for name in flat.get("trackers", ())}  # a tracker's options as well
-    flat = {key: _text(value) for key, value in flat.items() if not {key, key.partition(".")[0]} & idle}
+    of_trackers = tuple(f"{name.replace('-', '_')}." for name in flat.get("trackers", ()))
+    flat = {
+        key: _text(value)
+        for key, value in flat.items()
+        if not {key, key.partition(".")[0]} & IDLE and not key.startswith(of_trackers)
+    }
     record = view.record
     flat |= {key: _text(record[key]) for key in ("precision", "void", "split") if key in record}
     digest = record.get("weights", {}).get("sha256")

@@ -15,6 +15,8 @@ from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
 from alseg.store import SETTINGS, RunFolder, appearing, write_toml, write_whole
+from alseg.telling import OWED
+from alseg.trackers import without_trackers
 
 __all__ = ["Executor", "Job", "Watch", "carry_out", "log_of"]
 EXTENDED = ("rounds", "budget")  # what may be more than a run was begun with
@@ -76,7 +78,7 @@ def plan(
         folder = out / "runs" / cell.name
         if (folder / SETTINGS).exists():
             check_same(folder, cell.settings)
-        if is_done(folder, cell, ask_only):
+        if is_done(folder, cell, ask_only) and (ask_only or not _is_owed_its_end(folder, cell)):
             continue
         first = None
         if cell.first and not (folder / SETTINGS).exists():
@@ -111,11 +113,19 @@ def _has_rounds(folder: Path, rounds: int) -> bool:
     return (folder / SETTINGS).exists() and len(RunFolder(folder).rounds()) >= rounds
 
 
+def _is_owed_its_end(folder: Path, cell: Cell) -> bool:
+    """Whether a run that is complete as the cell wants it was killed before its trackers heard of that."""
+    if not (folder / OWED).exists():
+        return False
+    stored = RunFolder(folder).settings()
+    return all(stored.get(name) == cell.settings.get(name) for name in EXTENDED)
+
+
 def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
-    """UserMistake where a folder's run has other settings than wanted; more rounds may be wanted."""
+    """UserMistake where a folder's run has other settings than wanted; more rounds may be, and other trackers."""
     stored = RunFolder(folder).settings()
     stored.pop("record", None)
-    before, now = flatten(stored), flatten(dict(settings))
+    before, now = (flatten(without_trackers(each)) for each in (stored, settings))
     free = {*IN_STUDIES, *EXTENDED}
     for name in sorted(before.keys() | now.keys()):
         if name not in free and before.get(name) != now.get(name):
@@ -158,9 +168,10 @@ def _ask_only(job: Job, folder: Path, registry: Registry, progress: Progress) ->
 
 
 def _extend(run: RunFolder, wanted: Mapping[str, Any]) -> None:
-    """Give a run the number of rounds, the budget and the models to keep that are wanted now."""
+    """Give a run the number of rounds, the budget, the models to keep and the trackers that are wanted now."""
     stored = run.settings()
-    if any(stored.get(name) != wanted.get(name) for name in (*EXTENDED, "keep_models")):
+    free = (*EXTENDED, "keep_models", "trackers", *stored.get("trackers", ()))
+    if any(stored.get(name) != wanted.get(name) for name in free):
         with run.lock():
             run.write_settings({**wanted, "record": stored.get("record", {})})
 

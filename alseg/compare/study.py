@@ -12,10 +12,11 @@ from typing import Any
 
 from alseg.attending import is_person
 from alseg.compare.groups import ALL_PIXELS, ASKERS, IDLE
-from alseg.config import PIECES, Resolved, RunConfig, flatten, recipe, resolve
+from alseg.config import NAMED, Resolved, RunConfig, flatten, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg.plugins import Registry
+from alseg.trackers import trackers_of
 
 BASELINE = "baseline"  # the recipe of what every strategy is compared with
 # what a run does only after its first round
@@ -71,7 +72,7 @@ def cells(registry: Registry, grid: Grid, toml: Mapping[str, Any], flags: Mappin
     for place in places:  # each opens the data once, whatever the number of seeds
         suited, varied = _suited(registry, base, place.settings), flatten(place.settings)
         resolved = resolve(registry, suited, {**varied, "seed": max(grid.seeds)})
-        _check_pieces(resolved, built)
+        _check_pieces(registry, resolved, built)
         opened.append((place, resolved.config, {**suited, **varied}))
     found: dict[str, Cell] = {}
     for seed, (place, config, given) in itertools.product(grid.seeds, opened):
@@ -158,9 +159,15 @@ def _cell(place: _Place, config: RunConfig, given: Mapping[str, Any]) -> Cell:
     return Cell(name, place.name, settings, f"seed={seed},{key(settings, LATER)}", config.total_rounds(), given)
 
 
-def _check_pieces(resolved: Resolved, built: set[str]) -> None:
-    """Build what asks and answers, each choice once: UserMistake for what cannot work, or would ask a person."""
+def _check_pieces(registry: Registry, resolved: Resolved, built: set[str]) -> None:
+    """Build what asks, answers and hears of it, each choice once.
+
+    UserMistake for what cannot work, or would ask a person.
+    """
     config, dataset = resolved.config, resolved.dataset
+    if f"trackers {config.trackers}" not in built:
+        built.add(f"trackers {config.trackers}")
+        trackers_of(registry, config.trackers)
     for kind in ("acquirer", "selector", "oracle"):
         choice = getattr(config, kind)
         if f"{kind} {choice}" in built:
@@ -197,7 +204,7 @@ def key(settings: Mapping[str, Any], without: Sequence[str]) -> str:
 def _suited(registry: Registry, base: Mapping[str, Any], varied: Mapping[str, Any]) -> dict[str, Any]:
     """The base without options that the pieces of this place in the grid do not have."""
     suited = dict(base)
-    for kind in PIECES:
+    for kind in NAMED:
         if kind not in varied or varied[kind] == base.get(kind):
             continue
         known = registry.find(kind, str(varied[kind])).options()
@@ -209,7 +216,7 @@ def _suited(registry: Registry, base: Mapping[str, Any], varied: Mapping[str, An
 
 def _check_options(registry: Registry, base: Mapping[str, Any], places: Sequence[Mapping[str, Any]]) -> None:
     """UserMistake for an option that no piece of the grid has."""
-    for kind in PIECES:
+    for kind in NAMED:
         names = {str(place[kind]) for place in places if kind in place}
         if not names or any(kind not in place for place in places):
             continue

@@ -22,7 +22,7 @@ from alseg.report.answer_figures import draw_answers, draw_efforts
 from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
 from alseg.report.reading import RunView
 from alseg.report.sections import answer_sections, labelling_facts, over_seeds
-from alseg.report.table import table_rows
+from alseg.report.table import short, table_rows
 from alseg.report.template import template
 from alseg.store import read_lines, write_whole
 
@@ -122,7 +122,7 @@ def _overview(views: Sequence[RunView]) -> list[list[str]]:
         last, minutes = (view.records[-1] if view.records else None), view.minutes()
         scored = None if last is None else last["miou"]
         cells = [name, view.title, str(len(view.records))]
-        cells.append("-" if last is None else f"{last['pixels_per_image']:.4g}")
+        cells.append("-" if last is None else short(last["pixels_per_image"]))
         cells.append("-" if scored is None else f"{100 * scored:.1f}")
         cells.append(f"{minutes[-1]:.1f}" if minutes else "-")
         if labelled:

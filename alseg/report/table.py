@@ -17,7 +17,7 @@ def table_rows(records: Sequence[Record]) -> list[list[str]]:
         rows.append(
             [
                 str(record["round"]),
-                f"{record['pixels_per_image']:.4g}",
+                short(record["pixels_per_image"]),
                 _percent(record["miou"]),
                 _percent(record["pixel_accuracy"]),
                 *([_interval(record.get("audit"))] if audited else []),
@@ -28,6 +28,11 @@ def table_rows(records: Sequence[Record]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def short(number: float) -> str:
+    """Two decimals at most: 10, 1.83; of less than a hundredth its first digit."""
+    return f"{number:.1g}" if 0 < number < 0.005 else f"{number:.2f}".rstrip("0").rstrip(".")
 
 
 def _interval(audit: Record | None) -> str:

@@ -74,7 +74,8 @@ def _settings(of: OfRecipe) -> None:
         ],
     )
     try:
-        resolve(beside, {}, {**of.besides, "recipe": of.subject.name, "dataset": NAME})
+        own = {f"recipe.{option}": value for option, value in of.subject.options.items()}
+        resolve(beside, {}, {**of.besides, **own, "recipe": of.subject.name, "dataset": NAME})
     except AlsegError as error:
         raise Broken(str(error).rstrip("."), "see docs/settings.md, or `alseg plugins` for the pieces") from error
 

@@ -20,6 +20,7 @@ from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny_runs import tiny_run
 
 LIFE_CYCLE = ("run_started", "round_finished", "run_finished")
+INTERRUPTED = ("run_started", "round_finished", "run_stopped")
 
 
 @dataclass
@@ -51,6 +52,7 @@ class OfTracker:
             "run_started": [{"settings": self.run.settings()}],
             "round_finished": [{"record": record} for record in records],
             "run_finished": [{"records": records}],
+            "run_stopped": [{"reason": "interrupted", "message": "The run was interrupted."}],
         }
         with registry.joined_by({"tracker": tracker}):
             calls = [(hook, each) for hook in hooks for each in arguments[hook]]
@@ -84,7 +86,7 @@ def _builds(of: OfTracker) -> None:
             pass
     except (AlsegError, ValueError) as error:
         raise Broken(
-            str(error).rstrip("."), f"mark the methods among {', '.join(LIFE_CYCLE)} with @hookimpl"
+            str(error).rstrip("."), f"mark the methods among {', '.join((*LIFE_CYCLE, 'run_stopped'))} with @hookimpl"
         ) from error
 
 
@@ -97,10 +99,10 @@ def _whole_run(of: OfTracker) -> None:
 
 @CONTRACT.check("resumed")
 def _resumed(of: OfTracker) -> None:
-    """Another one like it may hear of a run that was interrupted, whose rounds it has heard of before."""
-    of.tell(("run_started", "round_finished"))
-    said = of.tell(tracker=built(of.subject))
-    require(not said, " ".join(said), "look at what is there of a run when it begins; it may be going on")
+    """It hears that a run is interrupted, and another one like it of that run again, with rounds told before."""
+    said = [*of.tell(INTERRUPTED), *of.tell(tracker=built(of.subject))]
+    mend = "look at what is there of a run when it begins; it may be going on, and run_stopped may come before its end"
+    require(not said, " ".join(said), mend)
 
 
 @CONTRACT.check("without-pictures")

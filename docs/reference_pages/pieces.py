@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from alseg.config import LISTS
 from alseg.pieces import GIVEN, WRAPPED, Piece
 from alseg.plugins import Registry
+from alseg.several import LISTS
 from reference_pages.words import MADE, cell, default_of, documentation, fenced, table
 
 HEADER = f"""# Pieces
@@ -24,9 +24,10 @@ INTRODUCTION = {
     "selector": "`--selector NAME`: which n pixels of an image, by their utility.",
     "oracle": "`--oracle NAME`: who labels them.",
     "term": "`-o terms=NAME,NAME`: what is added to the loss. Their options are `-o NAME.OPTION=VALUE`.",
-    "tracker": "`-o trackers=NAME,NAME`: where a run's figures go besides its folder. Their options are "
+    "tracker": "`--trackers NAME,NAME`: where a run's figures go besides its folder. Their options are "
     "`-o NAME.OPTION=VALUE`; more: [track runs](../guides/tracking.md).",
-    "recipe": "`--recipe NAME`; without it the dataset's. Their values: [recipes](../recipes.md).",
+    "recipe": "`--recipe NAME`; without it the dataset's. Options are `-o recipe.OPTION=VALUE`. Their values: "
+    "[recipes](../recipes.md).",
     "executor": "`alseg compare --executor NAME`: where the runs of a comparison take place.",
 }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
-from alseg.config import LISTS, PIECES, RunConfig, recipe
+from alseg.config import PIECES, RunConfig, recipe
 from alseg.options import describe
 from alseg.plugins import Registry
+from alseg.several import LISTS
 from alseg_pixelpick.recipes import FROM_CODE, RECIPES
 from reference_pages.words import MADE, shown, table
 
@@ -65,9 +66,10 @@ def _settings(kind: Any, prefix: str) -> list[tuple[str, Any, Any]]:
         if field.name in LISTS:
             found.append((prefix + field.name, tuple[str, ...] | None, None))
             continue
-        if is_dataclass(hints[field.name]):
+        if field.name == "recipe":
+            found.append((field.name, str, "the dataset's"))
+        elif is_dataclass(hints[field.name]):
             found += _settings(hints[field.name], f"{prefix}{field.name}.")
         else:
-            default = "the dataset's" if field.name == "recipe" else field.default
-            found.append((prefix + field.name, hints[field.name], default))
+            found.append((prefix + field.name, hints[field.name], field.default))
     return found

@@ -25,9 +25,11 @@ from alseg.store import write_whole
 from alseg.tracking import metrics_of, parameters_of, query_pictures, records_of, settings_of
 
 LINK = "mlflow.json"  # in the run's folder: which MLflow run it is, so that a resumed one goes on with it
-LONGEST = 6000  # characters that MLflow takes of a parameter
+LONGEST, LONGEST_TAG = 6000, 5000  # characters that MLflow takes of a parameter, and of a tag
 BATCH = 100  # parameters that it takes at once
 MARK = "labelled_pixels"  # a metric that every round has: it says which rounds were sent
+STOPPED = "alseg.stopped"  # a tag: why the run ended before it was complete; it goes when the run goes on
+STATUS = {"interrupted": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED", "asked": "FINISHED"}
 # a server that does not answer must not stop a run for minutes; whoever sets these is heard
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
@@ -66,6 +68,18 @@ class MLflow:
             self._client.log_artifacts(self._run, str(figures), "figures")
         self._client.set_terminated(self._run)
 
+    @hookimpl
+    def run_stopped(self, folder: str, reason: str, message: str) -> None:
+        """The MLflow run ends with what was asked last; it goes on when the run does."""
+        if self._run is None:
+            return  # it was never begun
+        run, asked = Path(folder), len(records_of(folder))
+        if reason in ("waiting", "asked"):
+            self._artifact(run / "asked.json")
+            self._send_questions(run, asked)
+        self._client.set_tag(self._run, STOPPED, f"{reason}: {message}"[:LONGEST_TAG])
+        self._client.set_terminated(self._run, STATUS.get(reason, "KILLED"))
+
     def _begun(self, folder: Path) -> None:
         """Begin or go on, and send what was recorded and not sent: a kill may have come between the two."""
         with one_at_a_time(self._uri):
@@ -78,6 +92,8 @@ class MLflow:
         else:
             run = found.info.run_id
             self._client.update_run(run, status="RUNNING")
+            if STOPPED in found.data.tags:
+                self._client.delete_tag(run, STOPPED)
         known = {} if found is None else found.data.params
         new = [(_name(key), value) for key, value in parameters_of(settings_of(folder)).items()]
         params = [Param(key, value[:LONGEST]) for key, value in new if key not in known]
@@ -93,15 +109,21 @@ class MLflow:
     def _send(self, folder: Path, record: dict[str, Any]) -> None:
         round, now = record["round"], int(time.time() * 1000)
         place = f"rounds/{round:02}"
-        for name in ("questions.jsonl", "confusion.csv"):
-            self._artifact(folder / place / name, place)
-        for number, (_, picture) in enumerate(query_pictures(folder, round)):
-            self._client.log_image(self._run, picture, f"{place}/queries-{number:02}.png")
+        self._send_questions(folder, round)
+        self._artifact(folder / place / "confusion.csv", place)
         samples = folder / place / "samples"
         if samples.is_dir():
             self._client.log_artifacts(self._run, str(samples), f"{place}/samples")
         metrics = [Metric(_name(name), value, now, round) for name, value in metrics_of(record).items()]
         self._client.log_batch(self._run, metrics=metrics)  # last: it says that the round was sent
+
+    def _send_questions(self, folder: Path, round: int) -> None:
+        place = f"rounds/{round:02}"
+        questions = folder / place / "questions.jsonl"
+        if questions.exists():
+            self._artifact(questions, place)
+            for number, (_, picture) in enumerate(query_pictures(folder, round)):
+                self._client.log_image(self._run, picture, f"{place}/queries-{number:02}.png")
 
     def _stored(self, link: Path) -> Any:
         """The MLflow run that a folder names, None where there is none, or where it was deleted."""

@@ -45,6 +45,14 @@ class TensorBoard:
         round = record["round"]
         for name, value in metrics_of(record).items():
             self._writer.add_scalar(name, value, round)
+        self._write_questions(folder, round)
+        samples = folder / "rounds" / f"{round:02}" / "samples"
+        for path in sorted(samples.glob("*.png")):
+            number, _, what = path.stem.partition("-")
+            with Image.open(path) as picture:
+                self._picture(f"{what}/{number}", picture.convert("RGB"), round)
+
+    def _write_questions(self, folder: Path, round: int) -> None:
         asked = questions_of(folder, round)
         for name in ("utility", "entropy", "probability"):
             values = [question[name] for question in asked if question[name] is not None]
@@ -54,11 +62,13 @@ class TensorBoard:
             self._writer.add_text("queries", _table(asked), round)
         for name, picture in query_pictures(folder, round):
             self._picture(f"queries/{name}", picture, round)
-        samples = folder / "rounds" / f"{round:02}" / "samples"
-        for path in sorted(samples.glob("*.png")):
-            number, _, what = path.stem.partition("-")
-            with Image.open(path) as picture:
-                self._picture(f"{what}/{number}", picture.convert("RGB"), round)
+
+    @hookimpl
+    def run_stopped(self, folder: str, reason: str) -> None:
+        """What was asked last, where the run ends with it unanswered or unlearned."""
+        if reason in ("waiting", "asked"):
+            self._write_questions(Path(folder), len(records_of(folder)))
+        self._writer.close()
 
     @hookimpl
     def run_finished(self, folder: str, records: list[dict[str, Any]]) -> None:

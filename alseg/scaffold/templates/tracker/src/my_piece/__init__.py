@@ -1,4 +1,4 @@
-"""The tracker `my-piece`: alseg run -o trackers=my-piece."""
+"""The tracker `my-piece`: alseg run --trackers my-piece."""
 
 from __future__ import annotations
 

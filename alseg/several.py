@@ -1,0 +1,77 @@
+"""The pieces of which a run takes several: training terms and trackers, each with options NAME.OPTION."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alseg.errors import UserMistake
+from alseg.options import convert, plain
+from alseg.plugins import Registry
+
+LISTS = {"terms": "term", "trackers": "tracker"}  # settings that name several pieces, and their kind
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen piece and all its options."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def written(self) -> dict[str, Any]:
+        """Its options as TOML holds them, None as "none"."""
+        return {name: written(value) for name, value in self.options.items()}
+
+
+def written(value: Any) -> Any:
+    """A value as TOML holds it, None as "none"."""
+    return "none" if value is None else plain(value)
+
+
+def options_under(head: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings HEAD.OPTION by their option."""
+    prefix = f"{head}."
+    return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+
+
+def names_in(setting: str, value: Any) -> tuple[str, ...]:
+    """The names that a list of pieces gives: A,B as text or a list; none."""
+    return convert(setting, value, tuple[str, ...] | None) or ()
+
+
+def lists_of(
+    registry: Registry, flat: Mapping[str, Any], taken: Iterable[str], check: tuple[str, ...]
+) -> tuple[dict[str, tuple[Choice, ...]], dict[str, Any]]:
+    """The pieces of which several may be taken, with their options, and the other settings.
+
+    taken: names that no piece may have, since its options would be mixed up with settings. check: the kinds whose
+    options are checked.
+    """
+    rest, lists, seen = dict(flat), {}, {*taken, "record"}  # as run.toml holds them
+    for setting, kind in LISTS.items():
+        chosen = []
+        for name in names_in(setting, rest.pop(setting, None)):
+            head = name.replace("-", "_")
+            if head in seen:
+                raise UserMistake(f"The {kind} {name!r} is given twice, or has the name of a setting.")
+            seen.add(head)
+            options = options_under(head, rest)
+            rest = {key: value for key, value in rest.items() if not key.startswith(f"{head}.")}
+            piece = registry.find(kind, name)
+            chosen.append(Choice(name, piece.resolve(options, name) if kind in check else options))
+        lists[setting] = tuple(chosen)
+    for setting, kind in LISTS.items():
+        for piece in registry.of(kind):
+            if options_under(piece.name.replace("-", "_"), rest):
+                raise _not_taken(setting, kind, piece.name, [choice.name for choice in lists[setting]])
+    return lists, rest
+
+
+def _not_taken(setting: str, kind: str, name: str, taken: list[str]) -> UserMistake:
+    """Options of a piece that is not taken, or not by that name."""
+    whole = next((other for other in taken if other.endswith(f":{name}")), None)
+    if whole is not None:
+        return UserMistake(f"The {kind} {name!r} is taken as {whole!r}: write its options -o {whole}.OPTION=VALUE.")
+    return UserMistake(f"There are options of the {kind} {name!r}, which is not taken: -o {setting}={name}.")

@@ -1,0 +1,329 @@
+"""What trackers hear beside an undisturbed run: other trackers on the way, an early end, a kill, a comparison."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, one_sentence
+
+import alseg
+from alseg.compare.groups import identity
+from alseg.compare.jobs import carry_out, plan
+from alseg.compare.study import Grid, cells
+from alseg.plugins import load_plugins
+from alseg.progress import Quiet
+from alseg.report.reading import RunView
+from alseg.telling import OWED
+from alseg.testing.tiny import NAME, PLUGIN
+
+OF_RUNS = ["--dataset", "shapes", "-o", "dataset.train_images=3", "-o", "dataset.val_images=2"]
+OF_RUNS += [*SMALL, "--first-pixels", "2", "--pixels-per-round", "1"]
+WORDS = ["run", *OF_RUNS]
+LINES = """\
+import os, signal
+from pathlib import Path
+from alseg import hookimpl
+
+class Lines:
+    def __init__(self, file, word):
+        self.file, self.word = Path(file), word
+
+    @hookimpl
+    def run_started(self, folder, settings):
+        self.say(f"started {Path(folder).name} {settings['rounds']}")
+
+    @hookimpl
+    def round_finished(self, record):
+        self.say(f"round {record['round']}")
+
+    @hookimpl
+    def run_finished(self, records):
+        self.say(f"finished {len(records)}")
+
+    @hookimpl
+    def run_stopped(self, folder, reason, message):
+        self.say(f"stopped {reason}: {message}")
+
+    def say(self, line):
+        with self.file.open("a") as file:
+            file.write(self.word + line + "\\n")
+        order = self.file.with_suffix(".order")
+        if order.exists() and (what := order.read_text().split())[1] in line:
+            order.unlink()
+            if what[0] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise KeyboardInterrupt
+
+def NAME(file: str, word: str = ""):
+    return Lines(file, word)
+
+@hookimpl
+def register_trackers(register):
+    register("NAME", NAME)
+"""
+FAILING = """
+class Failing:
+    def __init__(self, file):
+        self.file = Path(file)
+
+    def __call__(self, batch):
+        if self.file.exists():
+            raise RuntimeError("no utility")
+        return batch.noise("failing").float()
+
+def failing(file: str):
+    return Failing(file)
+
+@hookimpl
+def register_acquirers(register):
+    register("failing", failing)
+"""
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """Write a plugin with a tracker and its file; what a tracker has heard since the last look."""
+
+    def made(name: str = "lines", more: str = "") -> tuple[Path, Path]:
+        plugin = tmp_path / f"plugin_{name}.py"
+        plugin.write_text(LINES.replace("NAME", name) + more)
+        return plugin, tmp_path / f"{name}.txt"
+
+    return made
+
+
+def heard(file: Path) -> list[str]:
+    said = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return said
+
+
+def test_a_run_goes_on_with_other_trackers(cli, lines, tmp_path):
+    (first, one), (second, two), run = lines("first"), lines("second_one"), tmp_path / "run"
+    plugins = ["--plugin", first, "--plugin", second]
+    words = [*plugins, *WORDS, "--rounds", 1, "--trackers", "first", "-o", f"first.file={one}", "--out", run]
+    assert cli(*words, "-o", "first.word=a-").code == 0
+    assert heard(one) == ["a-started run 1", "a-round 0", "a-finished 1"]
+    outcome = cli(
+        *plugins, "resume", run, "--rounds", 2, "--trackers", "second_one,first", "-o", f"second_one.file={two}"
+    )
+    assert outcome.code == 0, outcome.err
+    assert heard(one) == ["a-started run 2", "a-round 1", "a-finished 2"], "what stays keeps its options"
+    assert heard(two) == ["started run 2", "round 1", "finished 2"]
+    stored = tomllib.loads((run / "run.toml").read_text())
+    assert stored["trackers"] == ["second_one", "first"]
+    assert stored["second_one"] == {"file": str(two), "word": ""}
+    # without the plugins: they can be left out, and are left out from then on
+    refused = cli("resume", run, "--rounds", 3)
+    assert refused.code == 2
+    assert "no tracker 'second_one'" in refused.err
+    assert "--plugin" in refused.err
+    assert cli("resume", run, "--rounds", 3, "--trackers", "none").code == 0
+    stored = tomllib.loads((run / "run.toml").read_text())
+    assert not {"trackers", "first", "second_one"} & stored.keys()
+    assert cli("resume", run, "--rounds", 4).code == 0
+    assert heard(one) == heard(two) == []
+
+
+def test_a_complete_run_is_told_to_a_tracker_that_comes_late(cli, lines, tmp_path):
+    (plugin, file), run = lines(), tmp_path / "run"
+    assert cli(*WORDS, "--rounds", 1, "--out", run).code == 0
+    words = ("--plugin", plugin, "resume", run)
+    assert cli(*words, "-o", "trackers=lines", "-o", f"lines.file={file}").code == 0
+    assert heard(file) == ["started run 1", "finished 1"]
+    assert cli(*words).code == 0
+    assert heard(file) == []
+    assert cli(*words, "-o", "lines.word=b-").code == 0
+    assert heard(file) == ["b-started run 1", "b-finished 1"]
+    before = (run / "run.toml").read_bytes()
+    one_sentence(cli(*words, "-o", "train.epochs=3"), "'train.epochs' is no option of a tracker of the run")
+    one_sentence(cli(*words, "-o", "lines.wrod=b"), "tracker 'lines' has no option 'wrod'; did you mean word")
+    one_sentence(cli(*words, "--trackers", "linse"), "no tracker 'linse'; did you mean lines")
+    one_sentence(cli(*words, "--trackers", "lines,lines"), "given twice")
+    one_sentence(cli(*words, "--trackers", "none", "-o", "lines.word=b"), "it has no tracker")
+    assert (run / "run.toml").read_bytes() == before
+    assert heard(file) == []
+
+
+def test_the_same_from_python(lines, tmp_path):
+    (plugin, file), run = lines(), tmp_path / "run"
+    registry = load_plugins([plugin, PLUGIN])
+    settings = {"dataset": NAME, "model": NAME, "recipe": NAME, "rounds": 1, "budget": 9}
+    alseg.run(settings, out=run, registry=registry)
+    options = {"lines.file": str(file)}
+    alseg.resume(run, rounds=2, trackers=["lines"], tracker_options=options, registry=registry)
+    assert heard(file) == ["started run 2", "round 1", "finished 2"]
+    alseg.resume(run, rounds=3, trackers=(), registry=registry)
+    assert heard(file) == []
+
+
+def test_a_library_that_is_missing_can_be_done_without(cli, tmp_path, monkeypatch):
+    run, out = tmp_path / "run", tmp_path / "comparison"
+    assert cli(*WORDS, "--rounds", 1, "--out", run).code == 0
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.delitem(sys.modules, "alseg_mlflow.tracker", raising=False)
+    words, said = ("resume", run, "--rounds", 2), ("The tracker 'mlflow' of alseg", "pip install 'alseg[mlflow]'")
+    one_sentence(cli(*words, "--trackers", "mlflow"), *said, "--trackers none` goes on without trackers")
+    assert cli(*words, "--trackers", "none").code == 0
+    words = ("compare", *OF_RUNS, "--acquirers", "margin", "--rounds", 1, "--out", out)
+    one_sentence(cli(*words, "--trackers", "mlflow"), *said)
+    assert not out.exists(), "it was found before anything was begun"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_its_end_was_told(cli, lines, tmp_path):
+    (plugin, file), run = lines(), tmp_path / "run"
+    file.with_suffix(".order").write_text("kill finished")
+    words = ["--plugin", plugin, *WORDS, "--rounds", 1, "--trackers", "lines", "-o", f"lines.file={file}", "--out", run]
+    process = subprocess.run([sys.executable, "-m", "alseg", *map(str, words)], capture_output=True, timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    assert heard(file) == ["started run 1", "round 0", "finished 1"]
+    assert len((run / "rounds.jsonl").read_text().splitlines()) == 1
+    told_once(cli, plugin, file, run)
+
+
+def test_a_run_that_was_stopped_before_its_end_was_told(cli, lines, tmp_path):
+    (plugin, file), run = lines(), tmp_path / "run"
+    file.with_suffix(".order").write_text("stop finished")
+    words = ["--plugin", plugin, *WORDS, "--rounds", 1, "--trackers", "lines", "-o", f"lines.file={file}", "--out", run]
+    assert cli(*words).code == 130
+    assert heard(file)[1:] == ["round 0", "finished 1", "stopped interrupted: The run was interrupted."]
+    told_once(cli, plugin, file, run)
+
+
+def told_once(cli, plugin: Path, file: Path, run: Path) -> None:
+    """A complete run hears its end when it is resumed, and not a second time."""
+    for told in (["started run 1", "finished 1"], []):
+        assert cli("--plugin", plugin, "resume", run).code == 0
+        assert heard(file) == told
+
+
+def test_an_early_end_is_told(cli, lines, tmp_path):
+    (plugin, file), run, order = lines(more=FAILING), tmp_path / "run", tmp_path / "fail"
+    words = ["--plugin", plugin, *WORDS, "--rounds", 2, "--trackers", "lines", "-o", f"lines.file={file}"]
+    words += ["--acquirer", "failing", "-o", f"acquirer.file={order}", "--out", run]
+    file.with_suffix(".order").write_text("stop round")
+    assert cli(*words).code == 130
+    assert heard(file) == ["started run 2", "round 0", "stopped interrupted: The run was interrupted."]
+    order.touch()
+    outcome = cli("--plugin", plugin, "resume", run)
+    assert outcome.code == 1
+    first, last = heard(file)
+    assert first == "started run 2"
+    assert last.startswith("stopped failed: ")
+    assert "RuntimeError: no utility" in last
+    order.unlink()
+    assert cli("--plugin", plugin, "resume", run).code == 0
+    assert heard(file) == ["started run 2", "round 1", "finished 2"]
+
+
+def test_waiting_for_answers_is_told_with_what_was_asked(cli, lines, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (plugin, file), run = lines(), tmp_path / "run"
+    words = ["--plugin", plugin, *WORDS, "--rounds", 1, "--trackers", "lines,tensorboard", "-o", f"lines.file={file}"]
+    assert cli(*words, "--oracle", "human", "--no-wait", "--out", run).code == 3
+    first, last = heard(file)
+    assert first == "started run 1"
+    assert last.startswith("stopped waiting: Round 0 waits for 6 of 6 answers.")
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    (asked,) = events.Tensors("queries/text_summary")
+    assert asked.tensor_proto.string_val[0].decode().count("train-") == 6
+
+
+def test_a_comparison_that_only_asks_tells_its_trackers(lines, tmp_path):
+    (plugin, file), out = lines(), tmp_path / "comparison"
+    registry, grid = load_plugins([plugin, PLUGIN]), Grid({"acquirer": ["margin"]})
+    settings = {"dataset": NAME, "model": NAME, "recipe": NAME, "rounds": 2}
+
+    def done(ask_only: bool, **more: str) -> list[str]:
+        flags = {name.replace("__", "."): value for name, value in more.items()}
+        made = cells(registry, grid, settings, flags)
+        jobs = plan(made, out, ask_only=ask_only, plugins=registry.files)
+        for job in jobs:
+            carry_out(job, Quiet())
+        return [job.name for job in jobs]
+
+    (_, *runs) = done(True, trackers="lines", lines__file=str(file))
+    asked = "stopped asked: Round 1 was asked, and --ask-only trains no further."
+    said = heard(file)
+    assert said[1:3] == ["round 0", "finished 1"], "the first round is a run of its own"
+    assert said[3:] == [line for name in runs for line in (f"started {name} 2", asked)]
+    # it goes on without trackers, to the end
+    assert done(False) == runs
+    assert heard(file) == []
+    # a complete run that was killed before its end was told is taken up for that
+    assert done(False) == []
+    (out / "runs" / runs[0] / OWED).touch()
+    assert done(False, trackers="lines", lines__file=str(file)) == runs[:1]
+    assert heard(file) == [f"started {runs[0]} 2", "finished 2"]
+    assert done(False, trackers="lines", lines__file=str(file)) == []
+
+
+def test_two_trackers_of_one_name(cli, tmp_path, lines):
+    plugins = []
+    for folder in ("a-b", "c"):
+        path = tmp_path / folder / "piece.py"
+        path.parent.mkdir()
+        path.write_text(LINES.replace("NAME", "lines"))
+        plugins.append(path)
+    flags = [word for path in plugins for word in ("--plugin", path)]
+    names = [f"{path}:lines" for path in plugins]
+    files = [path.with_name("heard.txt") for path in plugins]
+    options = [word for name, file in zip(names, files, strict=True) for word in ("-o", f"{name}.file={file}")]
+    run = tmp_path / "run"
+    outcome = cli(*flags, *WORDS, "--rounds", 1, "--trackers", ",".join(names), *options, "--out", run)
+    assert outcome.code == 0, outcome.err
+    assert [heard(file) for file in files] == [["started run 1", "round 0", "finished 1"]] * 2
+    assert cli(*flags, "resume", run, "--rounds", 2).code == 0
+    assert [heard(file) for file in files] == [["started run 2", "round 1", "finished 2"]] * 2
+    # they are no difference between runs
+    assert cli(*WORDS, "--rounds", 2, "--out", tmp_path / "plain").code == 0
+    assert identity(RunView.read(run)) == identity(RunView.read(tmp_path / "plain"))
+
+
+def test_one_tracker_by_two_names_is_two(cli, tmp_path, lines):
+    plugin, file = lines()
+    whole = f"{plugin}:lines"
+    words = ["--plugin", plugin, *WORDS, "--rounds", 1, "-o", f"{whole}.file={file}"]
+    options = ["--trackers", f"lines,{whole}", "-o", f"lines.file={file}", "-o", "lines.word=a-"]
+    assert cli(*words, *options, "--out", tmp_path / "run").code == 0
+    assert sorted(heard(file)) == sorted(
+        f"{word}{line}" for line in ("started run 1", "round 0", "finished 1") for word in ("", "a-")
+    )
+    outcome = cli(*words, "--trackers", whole, "-o", "lines.word=b", "--out", tmp_path / "other")
+    one_sentence(outcome, f"The tracker 'lines' is taken as {whole!r}: write its options -o {whole}.OPTION=VALUE")
+    outcome = cli("--plugin", plugin, *WORDS, "--trackers", whole, "--out", tmp_path / "other")
+    one_sentence(outcome, f"needs -o {whole}.file=...")
+
+
+def test_an_mlflow_run_ends_as_the_run_does(cli, lines, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    (plugin, file), run, order = lines(more=FAILING), tmp_path / "run", tmp_path / "fail"
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    words = ["--plugin", plugin, *WORDS, "--rounds", 2, "--trackers", "mlflow,lines", "-o", f"lines.file={file}"]
+    words += ["-o", f"mlflow.uri={uri}", "--acquirer", "failing", "-o", f"acquirer.file={order}", "--out", run]
+    file.with_suffix(".order").write_text("stop round")
+    assert cli(*words).code == 130
+
+    def state() -> tuple[str, str, str]:
+        number = json.loads((run / "mlflow.json").read_text())["run"]
+        found = MlflowClient(uri).get_run(number)
+        return number, found.info.status, found.data.tags.get("alseg.stopped", "").partition(":")[0]
+
+    number, *ended = state()
+    assert ended == ["KILLED", "interrupted"]
+    order.touch()
+    assert cli("--plugin", plugin, "resume", run).code == 1
+    assert state() == (number, "FAILED", "failed")
+    order.unlink()
+    assert cli("--plugin", plugin, "resume", run).code == 0
+    assert state() == (number, "FINISHED", "")
