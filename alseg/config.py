@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from alseg.errors import UserMistake
 from alseg.names import nearest
+from alseg.opened import open_dataset
 from alseg.options import Between, Longer, Size, convert, plain
-from alseg.pieces import Piece
+from alseg.pieces import Piece, settings_of
 from alseg.plugins import Registry
 from alseg.settings import Augmentation, Count, PassSettings, TrainSettings, TrustSettings
 
@@ -191,7 +192,7 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     chosen = recipe(registry, str(asked)) if asked is not None else {}
     early = _laid_over(registry, [base, chosen, user])
     piece = registry.find("dataset", str(early["dataset"]))
-    dataset = piece.build(piece.resolve(_options("dataset", early)))
+    dataset = open_dataset(piece, piece.resolve(_options("dataset", early)))
     name = str(asked) if asked is not None else getattr(dataset, "recipe", "default")
     # opening the dataset settled these; its recipe does not rename it
     settled = {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
@@ -295,8 +296,7 @@ def _refuse_contradictions(user: Mapping[str, Any]) -> None:
 
 def recipe(registry: Registry, name: str) -> dict[str, Any]:
     """The settings of a registered recipe, flat."""
-    piece = registry.find("recipe", name)
-    return flatten(piece.build(piece.resolve({})))
+    return flatten(settings_of(registry.find("recipe", name)))
 
 
 def _options(kind: str, flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,19 @@ class Piece:
         return made
 
 
+def settings_of(recipe: Piece) -> Mapping[str, Any]:
+    """What a recipe says; AlsegError where that is no mapping from the names of settings to values."""
+    made = recipe.build(recipe.resolve({}))
+    form = 'it must give a mapping of settings, such as {"train.epochs": 50}'
+    if not isinstance(made, Mapping):
+        raise AlsegError(f"{recipe.described()} gave {type(made).__name__}; {form}.")
+    tables = [made, *(value for value in made.values() if isinstance(value, Mapping))]
+    strange = next((key for table in tables for key in table if not isinstance(key, str)), None)
+    if strange is not None:
+        raise AlsegError(f"{recipe.described()} gave a setting called {strange!r}; {form}.")
+    return made
+
+
 def install_hint(error: ImportError, distribution: str) -> str:
     """How to install what an import lacked: by the extra or requirement of the distribution that names it."""
     library = _normal((error.name or "").partition(".")[0])

@@ -116,8 +116,11 @@ class Registry:
                 if self.manager.has_plugin(name):
                     self.manager.unregister(name=name)
 
-    def notify(self, hook: str, **arguments: Any) -> list[str]:
-        """Call a life-cycle hook on every plugin; what a plugin raises is returned as a sentence."""
+    def notify(self, hook: str, /, *, after: Callable[[str], None] = lambda name: None, **arguments: Any) -> list[str]:
+        """Call a life-cycle hook on every plugin; what a plugin raises is returned as a sentence.
+
+        after: told the name of each plugin, distribution:plugin, when it was called.
+        """
         failures = []
         for name, plugin in self.manager.list_name_plugin():
             others = [other for other in self.manager.get_plugins() if other is not plugin]
@@ -128,6 +131,7 @@ class Registry:
                 to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
                 who = name if name.startswith("tracker ") else f"plugin {name}"
                 failures.append(f"The {who} failed in {hook}: {type(error).__name__}: {error}{to_do}")
+            after(name)
         return failures
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from alseg.calling import place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 
@@ -143,20 +144,7 @@ def told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, AlsegError | Unusable):
         return str(error).rstrip(".")
-    return f"it raised {type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
-
-
-def _place(error: BaseException) -> str:
-    """The last line of somebody's own code that an error went through."""
-    import alseg
-
-    trace, place, own = error.__traceback__, "", alseg.__path__[0]
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(own) and "site-packages" not in file:
-            place = f" ({file}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
+    return f"it raised {type(error).__name__}: {' '.join(str(error).split())}{place_of(error)}"
 
 
 def describe(value: Any) -> str:

@@ -95,12 +95,20 @@ def _loss(of: OfTerm) -> None:
         kept: list[Any] = []
         given = term.loss
         term.loss = lambda model, taught, given=given, kept=kept: kept.append(given(model, taught)) or kept[-1]
-        of.loss(batch(labelled=labelled), model.train(), term)
+        problem: AlsegError | None = None
+        try:
+            of.loss(batch(labelled=labelled), model.train(), term)
+        except AlsegError as error:
+            problem = error
+        if problem is not None and not kept:
+            raise problem
         found, where = kept[0], "" if labelled else " of a batch without labels"
         fits = isinstance(found, Tensor) and found.dim() == 0 and found.is_floating_point()
         require(fits, f"loss gave {describe(found)}{where}; expected a float scalar", "end with .mean() or .sum()")
         mend = "divide by count.clamp(min=1), and leave out points whose class is below 0"
         require(bool(found.isfinite()), f"loss{where} is {found.item()}", mend)
+        if problem is not None:
+            raise problem
 
 
 @CONTRACT.check("gradient")
