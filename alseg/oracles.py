@@ -116,4 +116,4 @@ def _asked_in(round: OpenRound) -> Callable[[str], bool]:
 
 
 def _stranger(answer: Answer, asked: Callable[[str], bool]) -> str | None:
-    return None if asked(answer.item) else f"answered {answer.item!r:.80}, which was never asked"
+    return None if asked(answer.item) else f"answered {answer.item!r:.80}, which was never asked: an answer has its question's item"

@@ -11,6 +11,8 @@ import typer
 from alseg.calling import called
 from alseg.plugins import Registry
 
+NAMED = "alseg_command"  # the attribute of a callback whose errors name its plugin
+
 
 def add_plugin_commands(app: typer.Typer, registry: Registry) -> list[str]:
     """Let plugins add theirs to alseg's own; a sentence on each that failed or is left out."""
@@ -44,10 +46,14 @@ def _name(added: Any, whose: str, of: str = "") -> None:
 
 
 def _named(callback: Callable[..., Any], name: str) -> Callable[..., Any]:
+    if hasattr(callback, NAMED):  # a plugin may add one and the same group each time that it is asked
+        return callback
+
     @functools.wraps(callback)
     def call(*arguments: Any, **options: Any) -> Any:
         return called(name, lambda: callback(*arguments, **options), passes=_of_the_command_line)
 
+    setattr(call, NAMED, name)
     return call
 
 

@@ -14,6 +14,7 @@ from alseg.engine.batches import PADDING, Batch
 from alseg.engine.device import mode, seeded
 from alseg.engine.terms import attach, term_called
 from alseg.engine.train import loss_with_terms
+from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.testing.contract import Contract, Inapplicable, Report, describe, require
 from alseg.testing.models import CPU, tensors_in
