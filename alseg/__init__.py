@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from alseg.api import resume, run
     from alseg.interchange.exchange import export_labels, import_labels
     from alseg.options import Between, Longer, Size
-    from alseg.plugins import API_VERSION, Registry, load_plugins
+    from alseg.plugin_modules import API_VERSION
+    from alseg.plugins import Registry, load_plugins
     from alseg.predicting import predict
     from alseg.protocols import Acquirer, Dataset, Images, Model, Oracle, Selector, Term
     from alseg.ranking import highest, pick
@@ -40,7 +41,8 @@ _HOMES = {
     "alseg.api": ("run", "resume"),
     "alseg.interchange.exchange": ("export_labels", "import_labels"),
     "alseg.options": ("Between", "Longer", "Size"),
-    "alseg.plugins": ("API_VERSION", "Registry", "load_plugins"),
+    "alseg.plugin_modules": ("API_VERSION",),
+    "alseg.plugins": ("Registry", "load_plugins"),
     "alseg.protocols": ("Acquirer", "Dataset", "Images", "Model", "Oracle", "Selector", "Term"),
     "alseg.predicting": ("predict",),
     "alseg.ranking": ("highest", "pick"),

@@ -15,7 +15,7 @@ from typing import Any
 import alseg
 from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
-from alseg.config import Resolved, RunConfig, flatten, resolve, stored_config
+from alseg.config import LISTS, PIECES, Resolved, RunConfig, flatten, resolve, stored_config
 from alseg.engine.team import join
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
@@ -70,6 +70,10 @@ def run(
     trackers = _tracked(registry, resolved.config)
     experiment.prepare()
     record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
+    if origins := registry.origins_of(_chosen(resolved.config)):
+        record["pieces"] = origins
+    for rival in registry.left_aside(_chosen(resolved.config)):
+        progress.say(f"{rival.name} is alseg's own; {rival.described()} is had as {registry.written(rival)}.")
     if registry.files:
         record["plugin_files"] = [str(file) for file in registry.files]
     if start is not None:
@@ -107,9 +111,11 @@ def resume(
     if not team.leads:
         order = team.told()
         if order[0] == "go on":
+            registry = registry.recalling(order[1].get("record"))
             Experiment(registry, resolve_stored(registry, opened, order[1]), Quiet(), team).follow()
         return _result(opened, [])
     records, before = opened.rounds(), opened.settings()
+    registry = registry.recalling(before.get("record"))
     settings = before | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
     if settings != before:
         _check_extension(registry, opened, len(records), settings, rounds, budget)
@@ -127,6 +133,13 @@ def resume(
         experiment.check_same_data(opened)
     team.tell("go on", settings)
     return _carried_on(experiment, opened, trackers, settings if settings != before else None)
+
+
+def _chosen(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Kind and name of every piece that a run takes."""
+    yield from ((kind, getattr(config, kind).name) for kind in PIECES)
+    yield from ((kind, choice.name) for setting, kind in LISTS.items() for choice in getattr(config, setting))
+    yield "recipe", config.recipe
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:

@@ -142,6 +142,7 @@ def annotate(
         number, settings = len(folder.rounds()), folder.settings()
         questions = folder.questions(number)
         go_on = f"`alseg resume {shlex.quote(str(folder.path))}` goes on."
+        registry = registry.recalling(settings.get("record"))
         try:
             config = stored_config(registry, settings | {"record": {}}, ("dataset", "selector", "oracle"))
         except UserMistake as error:

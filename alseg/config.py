@@ -6,13 +6,12 @@ the piece's name.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from alseg.errors import UserMistake
+from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 from alseg.opened import open_dataset
 from alseg.options import Between, Longer, Size, convert, plain
@@ -121,29 +120,6 @@ def _written(value: Any) -> Any:
     return "none" if value is None else plain(value)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Settings from a TOML file, flat, without its tables for others: a run's record, a comparison's grid."""
-    return flatten({name: value for name, value in _toml_file(path).items() if name not in ("record", "compare")})
-
-
-def read_toml_table(path: Path, name: str) -> dict[str, Any]:
-    """One table of a TOML file, empty where it has none."""
-    table = _toml_file(path).get(name, {})
-    if not isinstance(table, dict):
-        raise UserMistake(f"{name} is a table in the settings {path}: [{name}].")
-    return table
-
-
-def _toml_file(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserMistake(f"The settings {path} are not TOML: {error}.") from error
-
-
 def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
     """Nested tables as dotted settings; a piece's table holds its `name` and its options.
 
@@ -155,7 +131,10 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             for inner, setting in value.items():
                 name = key if key in PIECES and inner == "name" else f"{key}.{inner.replace('-', '_')}"
-                flat[name] = setting
+                if isinstance(setting, Mapping):  # options of a part of a piece
+                    flat |= {f"{name}.{option.replace('-', '_')}": given for option, given in setting.items()}
+                else:
+                    flat[name] = setting
         else:
             flat[key] = value
     size = flat.pop("size", None)
@@ -295,8 +274,18 @@ def _refuse_contradictions(user: Mapping[str, Any]) -> None:
 
 
 def recipe(registry: Registry, name: str) -> dict[str, Any]:
-    """The settings of a registered recipe, flat."""
-    return flatten(settings_of(registry.find("recipe", name)))
+    """The settings of a registered recipe, flat; AlsegError for what no run takes, but for options of pieces."""
+    piece = registry.find("recipe", name)
+    flat = flatten(settings_of(piece))
+    listed = {other.name.replace("-", "_") for kind in LISTS.values() for other in registry.of(kind)}
+    plain = {key: value for key, value in flat.items() if key.partition(".")[0] not in {*LISTS, *listed}}
+    try:
+        _typed(RunConfig, {**plain, "recipe": name}, dict.fromkeys(PIECES, Choice("", {})))
+        for kind in flat.keys() & {*PIECES}:
+            registry.find(kind, str(flat[kind]))
+    except UserMistake as error:
+        raise AlsegError(f"{piece.described()} gave what no run takes: {error}") from error
+    return flat
 
 
 def _options(kind: str, flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 from alseg.config import Choice, RunConfig
 from alseg.engine.calls import groups_of, tell
 from alseg.engine.device import seeded
-from alseg.engine.terms import attach
+from alseg.engine.terms import PLACE, attach
 from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.protocols import Model
@@ -44,7 +44,7 @@ class Models:
         """The model that a round trained, and the facts about its training."""
         model = self.fresh(pretrained=False)
         assert isinstance(model, nn.Module)
-        return model, folder.read_model(round, model)
+        return model, folder.read_model(round, model, spare=f"{PLACE}.")
 
     def _term(self, choice: Choice, model: Model, round: int) -> Any:
         piece = self._registry.find("term", choice.name)

@@ -6,7 +6,7 @@ import importlib.metadata
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,6 +46,21 @@ class Plugin:
     warning: str | None = None
     seconds: float = 0.0
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a single file, whose path stands for a distribution."""
+        return self.version == "-" and self.distribution.endswith(".py")
+
+    @property
+    def prefix(self) -> str:
+        """By which its pieces are told from others of their name, as in prefix:name."""
+        return self.name if self.is_file else self.distribution
+
+    @property
+    def origin(self) -> str:
+        """Its distribution and version, or its file."""
+        return self.distribution if self.version == "-" else f"{self.distribution} {self.version}"
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -59,6 +74,12 @@ class Piece:
     factory: Callable[..., Any]
     plugin: Plugin
     inner: Piece | None = None
+    registered: str = ""  # the name it was registered under, where `name` says more
+
+    @property
+    def own_name(self) -> str:
+        """Its name as it was registered, without what it wraps and whose it is."""
+        return self.registered or self.name
 
     @property
     def is_modifier(self) -> bool:
@@ -78,17 +99,33 @@ class Piece:
         """All that its factory says of itself."""
         return inspect.getdoc(getattr(self.factory, "func", self.factory)) or ""
 
-    def options(self) -> dict[str, Option]:
-        """The options of the factory, by name, and those of the piece that it wraps.
+    def parts(self) -> list[Piece]:
+        """The modifiers that it is made of, from the outermost on, and what they wrap; itself where it is none."""
+        return [self] if self.inner is None else [self, *self.inner.parts()]
 
-        Raises UserMistake where both have an option of one name.
+    def options(self) -> dict[str, Option]:
+        """The options of the factory, by name, and those of the pieces that it wraps.
+
+        Where several parts have an option of one name, each is called part.option. Raises UserMistake where the parts
+        are of one name too.
         """
-        own = self._own_options()
-        inner = {} if self.inner is None else self.inner.options()
-        for name in inner:
-            if name in own:
-                raise UserMistake(f"{self.described()} does not fit together: two parts have an option {name!r}.")
-        return own | inner
+        found: dict[str, Option] = {}
+        for part, names in zip(self.parts(), self._option_names(), strict=True):
+            own = part._own_options()
+            for name, known_as in names.items():
+                if known_as in found:
+                    raise UserMistake(
+                        f"{self.described()} does not fit together: two parts called {part.own_name!r} have an option "
+                        f"{name!r}, and nothing tells them apart."
+                    )
+                found[known_as] = own[name]
+        return found
+
+    def _option_names(self) -> list[dict[str, str]]:
+        """Of each part, what its options are called among those of all."""
+        own = [(part.own_name.replace("-", "_"), part._own_options()) for part in self.parts()]
+        count = Counter(name for _, options in own for name in options)
+        return [{name: f"{part}.{name}" if count[name] > 1 else name for name in options} for part, options in own]
 
     def _own_options(self) -> dict[str, Option]:
         options = options_of(self.factory, GIVEN[self.kind] + WRAPPED[self.kind])
@@ -110,7 +147,8 @@ class Piece:
             ) from error
         for name in values:
             if name not in options:
-                has = nearest(name, options) or "; it has none"
+                several = [known for known in options if known.endswith(f".{name}")]
+                has = f"; write {' or '.join(several)}" if several else nearest(name, options) or "; it has none"
                 raise UserMistake(f"The {self.kind} {self.name!r} has no option {name!r}{has}.")
         resolved = {}
         for name, option in options.items():
@@ -125,12 +163,19 @@ class Piece:
 
     def build(self, options: Mapping[str, Any], **given: Any) -> Any:
         """Call the factory with its options and what the core gives; an error names the plugin."""
-        parameters = parameters_of(self.factory)
+        named = self._option_names()
+        each = [{own: options[known] for own, known in names.items() if known in options} for names in named]
+        if len(each) == 1:
+            each = [dict(options)]  # with what the factory does not know, which it says
+        return self._made(each, given)
+
+    def _made(self, each: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Any:
+        """The piece, with the options of each of its parts."""
+        options, parameters = each[0], parameters_of(self.factory)
         taken = {name: value for name, value in given.items() if name in parameters}
         if self.inner is not None:
-            own, (piece, new_piece) = self._own_options(), WRAPPED[self.kind]
-            new = partial(self.inner.build, {k: v for k, v in options.items() if k not in own}, **given)
-            options = {k: v for k, v in options.items() if k in own}
+            piece, new_piece = WRAPPED[self.kind]
+            new = partial(self.inner._made, each[1:], given)
             taken |= {piece: new()} if piece in parameters else {new_piece: new}
         try:
             made = self.factory(**options, **taken)
@@ -152,11 +197,17 @@ def settings_of(recipe: Piece) -> Mapping[str, Any]:
     form = 'it must give a mapping of settings, such as {"train.epochs": 50}'
     if not isinstance(made, Mapping):
         raise AlsegError(f"{recipe.described()} gave {type(made).__name__}; {form}.")
-    tables = [made, *(value for value in made.values() if isinstance(value, Mapping))]
-    strange = next((key for table in tables for key in table if not isinstance(key, str)), None)
-    if strange is not None:
-        raise AlsegError(f"{recipe.described()} gave a setting called {strange!r}; {form}.")
+    strange = [key for key in _keys(made) if not isinstance(key, str)]
+    if strange:
+        raise AlsegError(f"{recipe.described()} gave a setting called {strange[0]!r}; {form}.")
     return made
+
+
+def _keys(table: Mapping[Any, Any]) -> Iterator[Any]:
+    for key, value in table.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from _keys(value)
 
 
 def install_hint(error: ImportError, distribution: str) -> str:

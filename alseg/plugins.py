@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,14 +18,10 @@ from alseg import hookspecs
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 from alseg.pieces import GIVEN, Piece, Plugin, install_hint
+from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, module_of, trace_hooks
 
-# What plugins and alseg agree on: protocols, values and hooks. It rises when a plugin that keeps to them could break.
-API_VERSION = 1
-OLDEST_API_VERSION = 1  # that still works
-DECLARATION = "ALSEG_API_VERSION"  # the name by which a plugin's module says which it was written for
 FIRST_PARTY = "alseg"
 FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
-SLOW = 0.5  # seconds of import that are worth a word
 
 
 @dataclass
@@ -39,20 +33,45 @@ class Registry:
     pieces: list[Piece] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)  # plugins that are single files
     third_party: bool = True  # whether other people's were let in
+    origins: Mapping[str, str] = field(default_factory=dict)  # "kind name" -> distribution whose piece a run took
 
     def of(self, kind: str) -> Iterator[Piece]:
         """The pieces of a kind."""
         return (piece for piece in self.pieces if piece.kind == kind)
 
+    def recalling(self, record: Any) -> Registry:
+        """The same plugins, looked up as a run did whose settings hold this record."""
+        pieces = record.get("pieces") if isinstance(record, Mapping) else None
+        return replace(self, origins={key: str(origin) for key, origin in (pieces or {}).items()})
+
     def find(self, kind: str, name: str) -> Piece:
-        """The piece called `name`, `distribution:name` where two distributions claim it, or `modifier:name`."""
+        """The piece called `name`, `distribution:name` or `modifier:name`.
+
+        Of several distributions that claim a name, alseg's own has it; others are had as `distribution:name`.
+        """
         piece = self._found(kind, name)
         if piece.is_modifier and piece.inner is None:
             raise _alone(kind, name)
         return piece
 
+    def origins_of(self, names: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Of pieces (kind, name) and what they wrap, those of other distributions: "kind name" -> distribution."""
+        parts = [part for kind, name in names for part in self.find(kind, name).parts()]
+        others = [part for part in parts if part.plugin.distribution != FIRST_PARTY]
+        return {f"{part.kind} {part.own_name}": part.plugin.distribution for part in others}
+
+    def written(self, piece: Piece) -> str:
+        """What a piece is called in settings: its name, after its distribution's where another has the name."""
+        others = [p for p in self.of(piece.kind) if p.name == piece.name and p is not piece]
+        bare = not others or piece.plugin.distribution == FIRST_PARTY
+        return piece.name if bare else f"{piece.plugin.prefix}:{piece.name}"
+
+    def left_aside(self, names: Iterable[tuple[str, str]]) -> list[Piece]:
+        """Other people's pieces under names (kind, name) by which alseg's own are meant."""
+        return [p for kind, name in names for p in self.of(kind) if p.name == name and p is not self.find(kind, name)]
+
     def _found(self, kind: str, name: str) -> Piece:
-        found = [piece for piece in self.of(kind) if piece.name == name]
+        found = self._preferred(kind, name, [piece for piece in self.of(kind) if piece.name == name])
         head, colon, rest = name.partition(":")
         if not found and colon:
             of_distribution = [piece for piece in self.of(kind) if piece.plugin.distribution == head]
@@ -63,18 +82,33 @@ class Registry:
                 return self._modified(kind, f"{head}:{modifier}", inner)
             if not found and any(piece.name == head for piece in self.of(kind)):
                 return self._modified(kind, head, rest)
+            if not found:  # file:name, without the folder
+                found = [p for p in self.of(kind) if p.plugin.is_file and p.plugin.name == head and p.name == rest]
         if len(found) == 1:
             return found[0]
         if found:
             claims = " and ".join(sorted({piece.plugin.distribution for piece in found}))
             raise UserMistake(
-                f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.distribution}:{name} to choose."
+                f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.prefix}:{name} to choose."
             )
         message = f"There is no {kind} {name!r}{self._nearest(kind, name)}."
         for plugin in self.plugins:
             if plugin.status == "failed":
                 message += f" The plugin {plugin.name} of {plugin.distribution} failed to load: {plugin.error}."
         raise UserMistake(message)
+
+    def _preferred(self, kind: str, name: str, found: list[Piece]) -> list[Piece]:
+        """Of pieces of one name the one that a run took, or alseg's own; all where neither says which."""
+        origin = self.origins.get(f"{kind} {name}")
+        if origin is not None:
+            others = [piece for piece in found if piece.plugin.distribution != FIRST_PARTY]
+            if found and not others:
+                raise UserMistake(
+                    f"The run took the {kind} {name!r} of {origin}, which is not there, and alseg's own is another: "
+                    f"install {origin}, or give its file by --plugin."
+                )
+            return [piece for piece in others if piece.plugin.distribution == origin] or others
+        return [piece for piece in found if piece.plugin.distribution == FIRST_PARTY] or found
 
     def _modified(self, kind: str, name: str, inner: str) -> Piece:
         modifier = self._found(kind, name)
@@ -83,7 +117,7 @@ class Registry:
             raise UserMistake(f"There is no {kind} {whole!r}: {name!r} modifies no other{near}.")
         if not inner:
             raise _alone(kind, name)
-        return replace(modifier, name=f"{name}:{inner}", inner=self.find(kind, inner))
+        return replace(modifier, name=f"{name}:{inner}", inner=self.find(kind, inner), registered=modifier.name)
 
     def _nearest(self, kind: str, name: str) -> str:
         """Names like an unknown one; where it has a modifier's form, modifiers like its first part."""
@@ -97,6 +131,11 @@ class Registry:
         module = self.manager.get_plugin(f"{plugin.distribution}:{plugin.name}")
         return sorted(caller.name for caller in self.manager.get_hookcallers(module) or [])
 
+    def plugin_of(self, module: str) -> str | None:
+        """distribution:plugin of which a module of this name is a part."""
+        names = {name: getattr(plugin, "__name__", "") for name, plugin in self.manager.list_name_plugin()}
+        return next((name for name, of in names.items() if of and f"{module}.".startswith(f"{of}.")), None)
+
     @contextlib.contextmanager
     def joined_by(self, trackers: Mapping[str, Any]) -> Iterator[None]:
         """While it lasts, life-cycle hooks are called on these objects too; named by what they are called."""
@@ -104,9 +143,9 @@ class Registry:
             for name, tracker in trackers.items():
                 try:
                     self.manager.register(tracker, name=name)
-                    _check_hooks(self.manager, tracker)
+                    check_hooks(self.manager, tracker)
                 except (AlsegError, ValueError, pluggy.PluginValidationError) as error:
-                    reason = " ".join(str(error).split()).rstrip(".")
+                    reason = _one_line(self.manager, error)
                     raise AlsegError(f"The {name} cannot hear of a run: {reason}.") from error
                 if not self.manager.get_hookcallers(tracker):
                     raise AlsegError(f"The {name} implements no life-cycle hook: its methods need @hookimpl.")
@@ -130,7 +169,8 @@ class Registry:
             except (Exception, SystemExit) as error:
                 to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
                 who = name if name.startswith("tracker ") else f"plugin {name}"
-                failures.append(f"The {who} failed in {hook}: {type(error).__name__}: {error}{to_do}")
+                what = f"{type(error).__name__}: {_one_line(self.manager, error)}".rstrip(": ")
+                failures.append(f"The {who} failed in {hook}: {what}{to_do}")
             after(name)
         return failures
 
@@ -149,7 +189,7 @@ def load_plugins(
     manager = pluggy.PluginManager("alseg")
     manager.add_hookspecs(hookspecs)
     if trace is not None:
-        _trace(manager, trace)
+        trace_hooks(manager, trace)
     registry = Registry(manager, third_party=third_party)
     found = importlib.metadata.entry_points(group="alseg") if entry_points is None else entry_points
     seen: set[tuple[str, str]] = set()
@@ -158,7 +198,7 @@ def load_plugins(
         if (entry_point.name, distribution) in seen or (not third_party and distribution != FIRST_PARTY):
             continue
         seen.add((entry_point.name, distribution))
-        _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load)
+        _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load, partial(file_of, entry_point))
     given = [Path(file).absolute() for file in files]
     for path in given:
         if not path.is_file():
@@ -166,7 +206,7 @@ def load_plugins(
     in_folders = _files_in_folders(registry) if third_party else []
     for path in dict.fromkeys([*given, *in_folders]):
         registry.files.append(path)
-        _add(registry, Plugin(path.stem, str(path), "-"), partial(_module, path))
+        _add(registry, Plugin(path.stem, str(path), "-"), partial(module_of, path), partial(Path, path))
     return registry
 
 
@@ -189,105 +229,45 @@ def _files_in_folders(registry: Registry) -> Sequence[Path]:
     return files
 
 
-def _trace(manager: pluggy.PluginManager, say: Callable[[str], None]) -> None:
-    """Say each call of a hook on a plugin: the hook, the plugin, how long it took, what it raised."""
-    began: list[float] = []
-
-    def before(hook_name: str, hook_impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        began.append(time.perf_counter())
-
-    def after(outcome: Any, hook_name: str, hook_impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        seconds = time.perf_counter() - began.pop()
-        for called in hook_impls:
-            failed = outcome.exception
-            raised = "" if failed is None else f", raised {type(failed).__name__}: {failed}"
-            say(f"hook {hook_name}({', '.join(kwargs)}) of {called.plugin_name}: {1000 * seconds:.1f} ms{raised}")
-
-    manager.add_hookcall_monitoring(before, after)
-
-
 def _distribution(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:
     distribution = entry_point.dist
     return (distribution.name, distribution.version) if distribution is not None else ("unknown", "-")
 
 
-def _module(path: Path) -> Any:
-    name = f"alseg_plugin_file_{path.stem}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
+def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any], source: Callable[[], Path | None]) -> None:
     """Import one plugin and let it register; either all of its pieces count or none."""
     registry.plugins.append(plugin)
     module: Any = None
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
-            module = _imported(plugin, load)
-            _check_version(module)
+            module = imported(plugin, load, source)
             registry.manager.register(module, name=f"{plugin.distribution}:{plugin.name}")
-            _check_hooks(registry.manager, module)
+            check_hooks(registry.manager, module)
             pieces = list(_pieces(registry.manager, plugin, module))
         if not registry.manager.get_hookcallers(module):
             raise AlsegError("it implements no hook; is @hookimpl missing?")
     except (Exception, SystemExit) as error:
         if module is not None and registry.manager.is_registered(module):
             registry.manager.unregister(module)
-        text = str(error).strip().splitlines()
-        reason = " ".join(line.strip() for line in text[:4]).rstrip(".: ")
-        to_do = install_hint(error, plugin.distribution) if isinstance(error, ImportError) else ""
-        plugin.status, plugin.error = "failed", f"{type(error).__name__}: {reason}".rstrip(".: ") + to_do
+        plugin.status, plugin.error = "failed", _reason(registry.manager, plugin, error)
         return
     registry.pieces += pieces
 
 
-def _imported(plugin: Plugin, load: Callable[[], Any]) -> Any:
-    """The plugin's module; what its import cost every command is noted."""
-    had_torch, started = "torch" in sys.modules, time.perf_counter()
-    module = load()
-    plugin.seconds = time.perf_counter() - started
-    if not had_torch and "torch" in sys.modules:
-        plugin.warning = (
-            f"it imports torch when it is loaded, which costs every command {plugin.seconds:.1f} s: "
-            "import torch inside the factory"
-        )
-    elif plugin.seconds > SLOW:
-        plugin.warning = (
-            f"it takes {plugin.seconds:.1f} s to load, which every command waits for: "
-            "import inside the factory what is heavy"
-        )
-    return module
+def _reason(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException) -> str:
+    """Why a plugin failed to load, on one line; what alseg itself found wrong needs no class of error."""
+    reason = _one_line(manager, error)
+    if isinstance(error, (AlsegError, pluggy.PluginValidationError)):
+        return reason
+    to_do = install_hint(error, plugin.distribution) if isinstance(error, ImportError) else ""
+    return f"{type(error).__name__}: {reason}".rstrip(".: ") + to_do
 
 
-def _check_version(module: Any) -> None:
-    """AlsegError where the plugin declares a version of the API that this alseg does not have."""
-    declared = getattr(module, DECLARATION, None)
-    if declared is None:
-        return
-    if isinstance(declared, bool) or not isinstance(declared, int):
-        raise AlsegError(f"{DECLARATION} is a whole number such as {API_VERSION}, not {declared!r}")
-    if declared > API_VERSION:
-        raise AlsegError(
-            f"it is written for version {declared} of alseg's plugin API, and this alseg has {API_VERSION}: "
-            "upgrade alseg"
-        )
-    if declared < OLDEST_API_VERSION:
-        raise AlsegError(
-            f"it is written for version {declared} of alseg's plugin API, and this alseg takes {OLDEST_API_VERSION} "
-            f"to {API_VERSION}: upgrade the plugin"
-        )
-
-
-def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
-    known = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "round_"))]
-    for caller in manager.get_hookcallers(module) or []:
-        if not caller.has_spec():
-            raise AlsegError(f"there is no hook {caller.name!r}{nearest(caller.name, known)}")
+def _one_line(manager: pluggy.PluginManager, error: BaseException) -> str:
+    if isinstance(error, pluggy.PluginValidationError):
+        return hook_problem(manager, error)
+    text = str(error).strip().splitlines()
+    return " ".join(line.strip() for line in text[:4]).rstrip(".: ")
 
 
 def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Iterator[Piece]:

@@ -64,9 +64,10 @@ class Segmenter:
         tile: int = TILE,
         registry: Registry | None = None,
     ) -> None:
-        registry, folder = registry or load_plugins(), RunFolder(Path(run))
+        folder = RunFolder(Path(run))
         self.folder, self.round = folder.path, _round_of(folder, round)
         settings = folder.settings()
+        registry = (registry or load_plugins()).recalling(settings.get("record"))
         self.config, self.classes = _understood(registry, folder, settings)
         self._device = choose_device(device)
         if self._device.type == "cpu":
@@ -191,6 +192,15 @@ def _understood(registry: Registry, folder: RunFolder, settings: dict[str, Any])
             raise UserMistake("its record lacks the classes")
         colours = tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in record["colours"])
         classes = Classes(tuple(record["classes"]), int(record["void_value"]), colours)
-        return stored_config(registry, settings, ("model",)), classes
+        return stored_config(registry, _with_known_terms(registry, settings), ("model",)), classes
     except (UserMistake, ValueError, TypeError) as error:
         raise UserMistake(f"{path} cannot be taken up: {str(error).rstrip('.')}.{plugin_hint(record)}") from error
+
+
+def _with_known_terms(registry: Registry, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings without the training terms whose plugins are not there: what the model says needs none."""
+    known = {piece.name for piece in registry.of("term")}
+    names = settings.get("terms") if isinstance(settings.get("terms"), list) else []
+    absent = [name for name in names or [] if name.rpartition(":")[2] not in known]
+    kept = {key: value for key, value in settings.items() if key not in absent}
+    return kept | ({"terms": [name for name in names or [] if name not in absent]} if absent else {})

@@ -246,14 +246,19 @@ class RunFolder:
         metadata = {"training": json.dumps(dict(facts))}
         write_whole(self.round_folder(round) / "model.safetensors", save(tensors, metadata))
 
-    def read_model(self, round: int, model: nn.Module) -> dict[str, Any]:
-        """Load a round's weights into a model of the same shape; the facts about its training."""
+    def read_model(self, round: int, model: nn.Module, spare: str) -> dict[str, Any]:
+        """Load a round's weights into a model of the same shape; the facts about its training.
+
+        spare: what the names of weights begin with that the model may lack.
+        """
         from safetensors import safe_open
 
         path = self.round_folder(round) / "model.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
-                model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                wanted = model.state_dict().keys()
+                names = [name for name in file.keys() if name in wanted or not name.startswith(spare)]  # noqa: SIM118
+                model.load_state_dict({name: file.get_tensor(name) for name in names})
                 facts: dict[str, Any] = json.loads((file.metadata() or {})["training"])
         except Exception as error:
             raise AlsegError(f"The model {path} cannot be read: {str(error).splitlines()[0]}.") from error

@@ -13,7 +13,7 @@ import torch
 from conftest import write_camvid
 from PIL import Image
 
-from alseg.engine.augment import draws_of
+from alseg.engine.augment import draw_geometry, draws_of
 from alseg.engine.batches import Batch
 from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.images import DecodedImages
@@ -23,6 +23,8 @@ from alseg.settings import Augmentation
 from alseg_datasets.camvid import CamVid
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from benchmarks import reference
+from benchmarks.accuracy import WAYS
+from benchmarks.counts import counts
 from benchmarks.equivalence import MARGIN, both_ways, interval, seeds_needed, verdict
 from benchmarks.material import (
     CLASSES,
@@ -91,6 +93,64 @@ def test_the_augmented_images_are_the_reference_s(images, epoch):
     differences = (ours.images[:, None] - wanted).abs().amax((2, 3, 4))  # [ours, theirs]
     assert sorted(differences.argmin(1).tolist()) == [0, 1, 2, 3]
     assert differences.amin(1).max() < 1e-4
+
+
+@pytest.mark.parametrize("epoch", range(8))
+def test_the_augmented_masks_are_the_nearest_labels(images, epoch):
+    """The reference's resized masks hold the labels that alseg's `augment.labels=nearest` has."""
+    labels = labels_of(images, 7)
+    masks = torch.from_numpy(sparse_masks(images, labels))
+    draws = draws_of(0, 0, epoch, [images.key(i) for i in range(4)])
+    for mask, drawn in zip(masks, draws, strict=True):
+        geometry = draw_geometry(drawn, mask.shape, (40, 56), (0.5, 2.0), 0.5, base=(66, 98))
+        moved = reference.augmented_mask(mask, geometry)
+        pixels = (mask != reference.VOID).nonzero().numpy()
+        places, owners = geometry.nearest(pixels)
+        wanted = np.full((40, 56), reference.VOID)
+        rows, columns = np.floor(places).astype(int).T
+        wanted[rows, columns] = mask[tuple(pixels[owners].T)]
+        assert (moved.numpy() == wanted).all()
+
+
+def test_counted_operations_are_those_of_the_convolutions(network):
+    """By hooks on every convolution, which know nothing of torch's counter."""
+    total = 0
+
+    def count(module, arguments, result):
+        nonlocal total
+        total += 2 * result.numel() * module.weight[0].numel()
+
+    plain = reference.plain(network)
+    hooks = [m.register_forward_hook(count) for m in plain.modules() if isinstance(m, torch.nn.Conv2d)]
+    with torch.no_grad():
+        reference.full_size_logits(plain, torch.zeros(2, 3, 64, 96))
+    for hook in hooks:
+        hook.remove()
+    at_points, dense, seen, by_winograd = counts(SMALL, batch_size=2, pixels=3, size=(64, 96))
+    assert at_points["reference"] == dense["reference"] == pytest.approx(total / 1e9)
+    assert seen["reference"] == pytest.approx(total / 2e9)
+    assert dense["ratio"] > 1 < at_points["ratio"]
+    assert by_winograd["alseg"] < seen["alseg"] < seen["reference"]
+
+
+@pytest.mark.slow
+def test_accuracies_are_compared_by_way_and_gone_on_with(tmp_path):
+    data = write_camvid(tmp_path / "camvid", train=4, val=2)
+    results, root = tmp_path / "results.json", Path(__file__).parent.parent
+    words = ["--data", data, "--weights", "none", "--encoder", SMALL, "--size", "48x64", "--epochs", 2, "--batch", 4]
+    command = [sys.executable, "-m", "benchmarks.accuracy", *map(str, words), "--results", str(results), "--seeds"]
+    for seeds in (1, 2):
+        done = subprocess.run([*command, str(seeds)], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rows = json.loads(results.read_text())
+        assert [row["seed"] for row in rows] == list(range(seeds))
+    for row in rows:
+        for way in WAYS:
+            assert 0 <= row[way]["miou"] <= 1 and 0 <= row[way]["pixel_accuracy"] <= 1 and row[way]["val_loss"] > 0
+    means = {way: np.mean([row[way]["miou"] for row in rows]) for way in WAYS}
+    for way in WAYS:
+        assert f"| {way} | {means[way]:.4f} |" in done.stdout
+    assert f"| alseg - reference | miou | {means['alseg'] - means['reference']:+.4f} |" in done.stdout
 
 
 def test_a_lossy_copy_of_camvid_is_read_and_told(tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_acquirers import noise_of
 from test_balanced import batch_of, chosen, fair, selector
-from test_plugins import entry_point, plugin, two_margins  # noqa: F401
+from test_plugins import RUN, entry_point, plugin, two_margins  # noqa: F401
 
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
@@ -110,7 +110,7 @@ def test_the_core_gives_each_part_what_it_takes(plugin):  # noqa: F811
         ("twic:constant", "no acquirer 'twic:constant'; did you mean twice:"),
         ("twice:constnt", "no acquirer 'constnt'; did you mean constant"),
         ("constant:twice", "'constant' modifies no other"),
-        ("twice:other", "'twice:other'.* two parts have an option 'factor'"),
+        ("twice:twice:constant", "'twice:twice:constant'.* two parts called 'twice' have an option 'factor'"),
         ("alseg:twice:constant", "There is no acquirer 'alseg:twice:constant'"),
         (":constant", "There is no acquirer"),
     ],
@@ -121,10 +121,38 @@ def test_a_name_that_does_not_fit_together_is_explained(plugin, name, words):  #
         registry.find("acquirer", name).options()
 
 
+def test_an_option_that_several_parts_have_is_called_by_its_part(plugin):  # noqa: F811
+    registry = load_plugins([path := plugin(MODIFIERS)])
+    batch = batch_with(np.ones((1, 2, 3), bool))
+    assert list(registry.find("acquirer", "twice:other").options()) == ["twice.factor", "other.factor"]
+    for name, options, value in (
+        ("twice:other", {}, 2),
+        ("twice:other", {"other.factor": 5}, 10),
+        ("twice:other", {"twice.factor": 3, "other.factor": 5}, 15),
+        ("sums:twice:other", {"terms": 2, "twice.factor": 3, "other.factor": 5}, 30),
+        ("twice:sums:other", {"twice.factor": 3, "terms": 2}, 6),
+        (f"{path}:twice:{path}:other", {"twice.factor": 3}, 3),
+    ):
+        assert (acquirer(registry, name, **options)(batch) == value).all(), name
+    with pytest.raises(UserMistake, match=r"no option 'factor'; write twice.factor or other.factor"):
+        registry.find("acquirer", "twice:other").resolve({"factor": 3})
+
+
+def test_such_options_are_stored_and_read_again(cli, tmp_path, plugin):  # noqa: F811
+    path, table = plugin(MODIFIERS), tmp_path / "settings.toml"
+    words = ["--plugin", path, *RUN, "--acquirer", "twice:other"]
+    assert cli(*words, "-o", "acquirer.other.factor=3", "--out", tmp_path / "run").code == 0
+    table.write_text('[acquirer]\nname = "twice:other"\ntwice.factor = 4\n')
+    assert cli(*words, "--config", table, "--out", tmp_path / "from_file").code == 0
+    for run, changed in (("run", {"other.factor": 3, "twice.factor": 2.0}), ("from_file", {"twice.factor": 4.0})):
+        acquirer = tomllib.loads((tmp_path / run / "run.toml").read_text())["acquirer"]
+        assert {"name": "twice:other", "other.factor": 1} | changed == acquirer
+        assert cli("--plugin", path, "resume", tmp_path / run, "--rounds", 3).code == 0
+
+
 def test_a_distributions_piece_can_be_wrapped(two_margins):  # noqa: F811
     registry = load_plugins(entry_points=two_margins)
-    with pytest.raises(UserMistake, match=r"'margin'.* alseg and theirs"):
-        registry.find("acquirer", "power:margin")
+    assert registry.find("acquirer", "power:margin").inner.plugin.distribution == "alseg"
     for name in ("power:theirs:margin", "alseg:power:theirs:margin"):
         piece = registry.find("acquirer", name)
         assert piece.inner is not None

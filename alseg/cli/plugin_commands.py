@@ -27,7 +27,7 @@ def add_plugin_commands(app: typer.Typer, registry: Registry) -> list[str]:
         seen[:] = len(app.registered_commands), len(app.registered_groups)
 
     failures = registry.notify("register_commands", after=name_them, app=app)
-    return [*failures, *_without_twins(app, *own)]
+    return [*failures, *_without_twins(registry, app, *own)]
 
 
 def _name(added: Any, whose: str, of: str = "") -> None:
@@ -64,7 +64,7 @@ def _of_the_command_line(error: BaseException) -> bool:
     return isinstance(getattr(error, "exit_code", None), int)  # whichever copy of the library Typer uses
 
 
-def _without_twins(app: typer.Typer, commands: int, groups: int, callback: Any) -> list[str]:
+def _without_twins(registry: Registry, app: typer.Typer, commands: int, groups: int, callback: Any) -> list[str]:
     """Leave out what plugins added under a name that is taken, alseg's own being the first; a sentence on each.
 
     commands, groups: how many are alseg's own. callback: alseg's, which takes --version and its like.
@@ -79,8 +79,8 @@ def _without_twins(app: typer.Typer, commands: int, groups: int, callback: Any) 
         if (name := _name_of(each)) not in taken:
             taken.add(name)
             continue
-        where = getattr(getattr(each, "callback", None), "__module__", None) or "a plugin"
-        said.append(f"The command {name!r} of {where} is left out: there is one of this name already.")
+        where = registry.plugin_of(getattr(getattr(each, "callback", None), "__module__", None) or "")
+        said.append(f"The command {name!r} of {where or 'a plugin'} is left out: there is one of this name already.")
         for found in (app.registered_commands, app.registered_groups):
             found[:] = [other for other in found if other is not each]  # type: ignore[misc]
     return said

@@ -73,7 +73,7 @@ def show(
         names = [piece.name for piece in registry.pieces if kind is None or piece.kind == kind]
         names += [plugin.name for plugin in registry.plugins if kind is None]
         raise UserMistake(f"There is no piece {name!r}{nearest(name, names)}; `alseg plugins` lists all.")
-    described = [_described(piece) for piece in found]
+    described = [_described(registry, piece) for piece in found]
     described += [_plugin_row(registry, plugin) for plugin in bare]
     if as_json:
         typer.echo(json.dumps(described, indent=2))
@@ -119,7 +119,7 @@ def _known(kind: str | None) -> str | None:
 
 def listing(registry: Registry, kind: str | None = None) -> list[dict[str, Any]]:
     """A row a piece, and a row a plugin that failed or has no piece; those have neither kind nor options."""
-    rows = [_described(piece) for piece in registry.pieces if kind is None or piece.kind == kind]
+    rows = [_described(registry, piece) for piece in registry.pieces if kind is None or piece.kind == kind]
     with_pieces = {id(piece.plugin) for piece in registry.pieces}
     bare = (p for p in registry.plugins if p.status != "ok" or (kind is None and id(p) not in with_pieces))
     return rows + [_plugin_row(registry, plugin) for plugin in bare]
@@ -145,7 +145,7 @@ def _pieces_called(registry: Registry, name: str, kind: str | None) -> list[Piec
     return found
 
 
-def _described(piece: Piece) -> dict[str, Any]:
+def _described(registry: Registry, piece: Piece) -> dict[str, Any]:
     status, error, options = "ok", None, []
     try:
         options = [option.describe() for option in piece.options().values()]
@@ -153,7 +153,7 @@ def _described(piece: Piece) -> dict[str, Any]:
         status, error = "failed", f"{type(problem).__name__}: {problem}"
     modifier = piece.is_modifier and piece.inner is None
     row = _row(piece.name, piece.kind, piece.plugin, status, error, options, modifier)
-    return row | {"says": piece.explanation()}
+    return row | {"written": registry.written(piece), "says": piece.explanation()}
 
 
 def _row(
@@ -167,10 +167,12 @@ def _row(
 ) -> dict[str, Any]:
     return {
         "name": name,
+        "written": name,
         "kind": kind,
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
+        "origin": plugin.origin,
         "modifier": modifier,
         "options": options,
         "status": status,
@@ -198,9 +200,9 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
             words = f"{row['status']}: {row['error']}"
         elif row["kind"] is None:
             words = row["says"]
-        origin = f"{row['distribution']} {row['version']}"
+        origin = row["origin"]
         style = "red" if row["error"] else ""
-        name = f"{row['name']}:NAME" if row["modifier"] else row["name"]
+        name = f"{row['written']}:NAME" if row["modifier"] else row["written"]
         table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", name, origin, words)))
     console = Console()
     (console if console.is_terminal else whole(table)).print(table)
@@ -213,8 +215,8 @@ def _show_one(row: dict[str, Any]) -> None:
 
     from alseg.cli.display import whole
 
-    name = f"{row['name']}:NAME" if row["modifier"] else row["name"]
-    typer.echo(f"{row['kind'] or 'plugin'} {name}, of {row['distribution']} {row['version']}")
+    name = f"{row['written']}:NAME" if row["modifier"] else row["written"]
+    typer.echo(f"{row['kind'] or 'plugin'} {name}, of {row['origin']}")
     for line in (row.get("says"), row["error"] and f"failed: {row['error']}", row["warning"]):
         if line:
             typer.echo(f"\n{line}")

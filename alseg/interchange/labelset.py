@@ -139,6 +139,7 @@ def _files(registry: Registry, settings: Mapping[str, Any]) -> tuple[dict[str, s
     """The training images' files, relative to the dataset's folder; none of a dataset that has no files."""
     try:
         table = {key: value for key, value in settings.items() if key != "record"}
+        registry = registry.recalling(settings.get("record"))
         choice = stored_config(registry, table, ("dataset",)).dataset
         images = open_dataset(registry.find("dataset", choice.name), choice.options).images("train")
         locate = getattr(images, "file", None)

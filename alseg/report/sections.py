@@ -53,7 +53,7 @@ def answer_sections(view: RunView, registry: Registry) -> dict[str, Any]:
 def said_of_acquirer(view: RunView, registry: Registry) -> str:
     """The first line of what the run's acquirer says of itself; nothing where it is not installed."""
     try:
-        return registry.find("acquirer", view.piece("acquirer")).says()
+        return registry.recalling(view.settings.get("record")).find("acquirer", view.piece("acquirer")).says()
     except AlsegError:
         return ""
 
