@@ -20,7 +20,6 @@ from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
 from alseg.opened import open_dataset
 from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
-from alseg.pieces import Piece
 from alseg.plugins import Registry, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Images
@@ -47,10 +46,9 @@ def attended(round: OpenRound, selector: Named, oracle: Named) -> None:
     round.looking.close()
 
 
-def built_answerers(
-    selector: Piece, oracle: Piece, config: RunConfig, *, images: Images, classes: Classes
-) -> tuple[Named, Named]:
+def built_answerers(registry: Registry, config: RunConfig, *, images: Images, classes: Classes) -> tuple[Named, Named]:
     """The run's selector and oracle; AlsegError for an oracle that lacks what every oracle has."""
+    selector, oracle = registry.find("selector", config.selector.name), registry.find("oracle", config.oracle.name)
     given: dict[str, Any] = {"images": images, "classes": classes, "seed": config.seed}
     asked = Named(oracle.build(config.oracle.options, **given), oracle.described())
     check_oracle(asked)
@@ -154,13 +152,7 @@ def annotate(
             raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
         dataset = open_dataset(registry.find("dataset", config.dataset.name), config.dataset.options)
         images = Unchanged(dataset.images("train"), folder.images())
-        selector, oracle = built_answerers(
-            registry.find("selector", config.selector.name),
-            registry.find("oracle", config.oracle.name),
-            config,
-            images=images,
-            classes=dataset.classes,
-        )
+        selector, oracle = built_answerers(registry, config, images=images, classes=dataset.classes)
         by_person = is_person(oracle.piece) or (is_person(selector.piece) and questions[0].y is None)
         if not by_person:
             raise UserMistake(f"The pixels of {folder.path} are labelled by {config.oracle.name!r}: {go_on}")

@@ -77,9 +77,7 @@ class Experiment:
         self._models = Models(registry, self.config, len(self.classes), self._device)
         self.images = open_images(resolved, progress)
         self.split, self._pool, self._held_out = self.images.split, self.images.pool, self.images.held_out
-        self.selector, self.oracle = built_answerers(
-            self._pieces["selector"], self._pieces["oracle"], self.config, images=self._pool, classes=self.classes
-        )
+        self.selector, self.oracle = built_answerers(registry, self.config, images=self._pool, classes=self.classes)
         selector, oracle, acquirer = self.selector.piece, self.oracle.piece, self._pieces["acquirer"]
         self._picks, self.by_person = attends(selector), is_person(oracle) or is_person(selector)
         check_people(self.config, selector, oracle, attendance)

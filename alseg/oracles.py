@@ -116,8 +116,6 @@ def _asked_in(round: OpenRound) -> Callable[[str], bool]:
 
 
 def _stranger(answer: Answer, asked: Callable[[str], bool]) -> str | None:
-    return (
-        None
-        if asked(answer.item)
-        else f"answered {answer.item!r:.80}, which was never asked: an answer has its question's item"
-    )
+    if asked(answer.item):
+        return None
+    return f"answered {answer.item!r:.80}, which was never asked: an answer has its question's item"

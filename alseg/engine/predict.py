@@ -87,7 +87,7 @@ class ModelPrediction:
 
     def is_spoilt(self) -> Tensor:
         """Whether a probability is NaN, bool [] on the device."""
-        return self._top2[0].isnan().any()
+        return self._top2[0].amax().isnan()
 
     def refuse_spoilt(self) -> None:
         """AlsegError that names the model where a probability is NaN; this waits for the device."""
