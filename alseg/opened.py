@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alseg.calling import called, described
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, UserMistake
 from alseg.pieces import Piece
 from alseg.protocols import Dataset, Images
 from alseg.values import Classes
@@ -69,8 +69,8 @@ class NamedImages:
         """uint8 [H, W, 3]."""
         image = called(self._name, lambda: np.asarray(self._images.image(i)), f"image({i})", _memory)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise AlsegError(
-                f"{self._name} gave {described(image)} for the image {self.key(i)}; it must give uint8 [H, W, 3], not "
+            raise UserMistake(
+                f"{self._name} is wrong: the image {self.key(i)} is {described(image)}; it must be uint8 [H, W, 3], not "
                 "empty."
             )
         return image
@@ -79,9 +79,9 @@ class NamedImages:
         """Class values [H, W], or None."""
         mask = called(self._name, lambda: _array(self._images.mask(i)), f"mask({i})", _memory)
         if mask is not None and (mask.dtype.kind not in "iub" or mask.ndim != 2):
-            raise AlsegError(
-                f"{self._name} gave {described(mask)} for the mask of {self.key(i)}; it must give whole class values "
-                "[H, W], or None."
+            raise UserMistake(
+                f"{self._name} is wrong: the mask of {self.key(i)} holds {described(mask)}; it must hold whole class "
+                "values [H, W], or be None."
             )
         return mask
 

@@ -202,15 +202,18 @@ DATASETS = {
     "Pictures.key = lambda self, i: i": ("gave 0 in key(0); it must give a name", 1),
     "Pictures.__len__ = lambda self: 1 / 0": ("failed in len(images): ZeroDivisionError", 1),
     "Pictures.image = lambda self, i: self._images.image(i) / 255": (
-        "gave float64 [64, 64, 3] for the image train-0; it must give uint8 [H, W, 3]",
-        1,
+        "is wrong: the image train-0 is float64 [64, 64, 3]; it must be uint8 [H, W, 3], not empty",
+        2,
     ),
-    "Pictures.image = lambda self, i: None": ("gave object [] for the image train-0", 1),
+    "Pictures.image = lambda self, i: None": ("is wrong: the image train-0 is object []", 2),
     "Pictures.mask = lambda self, i: self._images.mask(i)[None]": (
-        "gave uint8 [1, 64, 64] for the mask of train-0; it must give whole class values [H, W], or None",
-        1,
+        "is wrong: the mask of train-0 holds uint8 [1, 64, 64]; it must hold whole class values [H, W], or be None",
+        2,
     ),
-    "Pictures.mask = lambda self, i: self._images.mask(i) / 1": ("gave float64 [64, 64] for the mask of train-0", 1),
+    "Pictures.mask = lambda self, i: self._images.mask(i) / 1": (
+        "is wrong: the mask of train-0 holds float64 [64, 64]",
+        2,
+    ),
     "Pictures.image = lambda self, i: open('/nowhere/x.png')": (
         "failed in image(0): No such file or directory: /nowhere/x.png (FILE, line ",
         2,
