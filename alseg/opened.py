@@ -70,8 +70,8 @@ class NamedImages:
         image = called(self._name, lambda: np.asarray(self._images.image(i)), f"image({i})", _memory)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserMistake(
-                f"{self._name} is wrong: the image {self.key(i)} is {described(image)}; it must be uint8 [H, W, 3], not "
-                "empty."
+                f"{self._name} is wrong: the image {self.key(i)} is {described(image)}; it must be uint8 [H, W, 3], "
+                "not empty."
             )
         return image
 
