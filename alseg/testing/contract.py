@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from alseg.calling import place_of
+from alseg.calling import described, place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 
 S = TypeVar("S")
+describe = described  # values, for messages
 
 
 class Failure(NamedTuple):
@@ -145,10 +146,3 @@ def told(error: BaseException) -> str:
     if isinstance(error, AlsegError | Unusable):
         return str(error).rstrip(".")
     return f"it raised {type(error).__name__}: {' '.join(str(error).split())}{place_of(error)}"
-
-
-def describe(value: Any) -> str:
-    """A value's type, and of a tensor or array its dtype and shape, for messages."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype} {list(value.shape)}"
-    return type(value).__name__
