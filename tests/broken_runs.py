@@ -31,7 +31,7 @@ def told(cli, tmp_path) -> Callable[..., str]:
         file = tmp_path / "mine.py"
         file.write_text(HEAD + text)
         outcome = cli(*TINY, "--plugin", file, *words, "--out", tmp_path / "run")
-        outcome.err = "\n".join(line for line in outcome.err.splitlines() if not line.startswith("Round "))
+        outcome.err = "\n".join(line for line in outcome.err.splitlines() if not line.lower().startswith("round "))
         one_sentence(outcome, f" of {file}", code=code)
         return outcome.err.strip().removeprefix("alseg: ").replace(str(file), "FILE")
 

@@ -127,6 +127,16 @@ def test_an_oracle_that_attends_is_named(told, tmp_path, name, words, kept):  # 
     assert journal(tmp_path / "run").count('"answered"') == kept
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("'sky'", "failed in dismiss: OverflowError: late"), ("1 / 0", "failed in attend: ZeroDivision")],
+)
+def test_an_oracle_that_cannot_be_dismissed_hides_nothing_else(told, name, words):  # noqa: F811
+    leaves = "    def dismiss(self, message, done):\n        raise OverflowError('late')\n\n@hookimpl"
+    said = told(ATTENDS.format(name=name).replace("@hookimpl", leaves), *ASK)
+    assert f"The oracle 'mine' of FILE {words}" in said
+
+
 def test_an_oracle_without_its_parts_is_named_before_the_run(told, tmp_path):  # noqa: F811
     text = "@hookimpl\ndef register_oracles(register):\n    register('mine', lambda: object())\n"
     assert "The oracle 'mine' of FILE has no ask and no collect and no sees_truth" in told(text, *ASK)
