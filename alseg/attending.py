@@ -6,16 +6,20 @@ import contextlib
 import getpass
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from alseg.answering import Attendance, OpenRound
+from alseg.calling import called
 from alseg.config import RunConfig, stored_config
 from alseg.engine.images import digest
-from alseg.errors import UserMistake, Waiting
+from alseg.errors import AlsegError, UserMistake, Waiting
 from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
+from alseg.opened import open_dataset
+from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
 from alseg.plugins import Registry, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Images
@@ -26,27 +30,29 @@ from alseg.values import Classes, Question
 NOBODY_WAITS = "Nobody waits for answers any more; what was answered is kept."
 
 
-def attends(piece: Any) -> bool:
-    """Whether a selector picks, or an oracle writes its answers itself as they come."""
-    return callable(getattr(piece, "attend", None))
-
-
 def is_person(piece: Any) -> bool:
     """Whether a person stands behind a piece, who may take a week."""
     return attends(piece) and bool(getattr(piece, "is_person", False))
 
 
-def attended(round: OpenRound, selector: Any, oracle: Any) -> None:
+def attended(round: OpenRound, selector: Named, oracle: Named) -> None:
     """Let whoever picks pick and whoever answers answer; what is not answered then is waited for."""
-    if round.unplaced() and attends(selector):
-        selector.attend(round)
-    if attends(oracle):
-        if not round.complete:
-            oracle.attend(round)
-    elif questions := round.unanswered():
-        oracle.ask(questions)
-        round.take(oracle.collect().answers)
+    if round.unplaced() and attends(selector.piece):
+        let_attend(round, selector)
+    if not attends(oracle.piece):
+        let_answer(round, oracle)
+    elif not round.complete:
+        let_attend(round, oracle)
     round.looking.close()
+
+
+def built_answerers(registry: Registry, config: RunConfig, *, images: Images, classes: Classes) -> tuple[Named, Named]:
+    """The run's selector and oracle; AlsegError for an oracle that lacks what every oracle has."""
+    selector, oracle = registry.find("selector", config.selector.name), registry.find("oracle", config.oracle.name)
+    given: dict[str, Any] = {"images": images, "classes": classes, "seed": config.seed}
+    asked = Named(oracle.build(config.oracle.options, **given), oracle.described())
+    check_oracle(asked)
+    return Named(selector.build(config.selector.options), selector.described()), asked
 
 
 def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Attendance | None) -> None:
@@ -105,12 +111,16 @@ def waiting(round: OpenRound, by_person: bool) -> Iterator[None]:
         raise
 
 
-def dismiss(selector: Any, oracle: Any, message: str, done: bool = False) -> None:
-    """Tell those who attend that this process will ask nothing more; done: all is answered."""
-    for piece in (selector, oracle):
+def dismiss(selector: Named, oracle: Named, message: str, done: bool = False) -> None:
+    """Tell those who attend that this process will ask nothing more; done: all is answered.
+
+    Where something else ends the process, that is what is to be said, and no failure of theirs.
+    """
+    for piece, name in (selector, oracle):
         leave = getattr(piece, "dismiss", None)
         if callable(leave):
-            leave(message, done)
+            with contextlib.nullcontext() if done else contextlib.suppress(AlsegError):
+                called(name, partial(leave, message, done), "dismiss")
 
 
 def annotate(
@@ -140,13 +150,10 @@ def annotate(
             raise UserMistake(f"The run {folder.path} is complete: it asks nothing any more.")
         if not questions or folder.has_model(number):
             raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
-        dataset = registry.find("dataset", config.dataset.name).build(config.dataset.options)
+        dataset = open_dataset(registry.find("dataset", config.dataset.name), config.dataset.options)
         images = Unchanged(dataset.images("train"), folder.images())
-        selector = registry.find("selector", config.selector.name).build(config.selector.options)
-        oracle = registry.find("oracle", config.oracle.name).build(
-            config.oracle.options, images=images, classes=dataset.classes, seed=config.seed
-        )
-        by_person = is_person(oracle) or (is_person(selector) and questions[0].y is None)
+        selector, oracle = built_answerers(registry, config, images=images, classes=dataset.classes)
+        by_person = is_person(oracle.piece) or (is_person(selector.piece) and questions[0].y is None)
         if not by_person:
             raise UserMistake(f"The pixels of {folder.path} are labelled by {config.oracle.name!r}: {go_on}")
         with open_round(
@@ -155,7 +162,7 @@ def annotate(
             questions,
             images=images,
             classes=dataset.classes,
-            asks_class=attends(oracle),
+            asks_class=attends(oracle.piece),
             registry=registry,
             config=config,
             attendance=attendance,

@@ -6,16 +6,16 @@ the piece's name.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from alseg.errors import UserMistake
+from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
+from alseg.opened import open_dataset
 from alseg.options import Between, Longer, Size, convert
-from alseg.pieces import Piece
+from alseg.pieces import Piece, settings_of
 from alseg.plugins import Registry
 from alseg.settings import Augmentation, Count, PassSettings, TrainSettings, TrustSettings
 from alseg.several import LISTS, Choice, lists_of, options_under, written
@@ -111,27 +111,6 @@ def _nested(settings: Any) -> dict[str, Any]:
     return nested
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Settings from a TOML file, flat, without its tables for others: a run's record, a comparison's grid."""
-    return flatten({name: value for name, value in _toml_file(path).items() if name not in ("record", "compare")})
-
-
-def read_toml_table(path: Path, name: str) -> dict[str, Any]:
-    """One table of a TOML file, empty where it has none."""
-    table = _toml_file(path).get(name, {})
-    if not isinstance(table, dict):
-        raise UserMistake(f"{name} is a table in the settings {path}: [{name}].")
-    return table
-
-
-def _toml_file(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserMistake(f"The settings {path} are not TOML: {error}.") from error
 
 
 def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +164,7 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     chosen = recipe(registry, str(asked), of_recipe) if asked is not None else {}
     early = _laid_over(registry, [base, chosen, user])
     piece = registry.find("dataset", str(early["dataset"]))
-    dataset = piece.build(piece.resolve(options_under("dataset", early)))
+    dataset = open_dataset(piece, piece.resolve(options_under("dataset", early)))
     name = str(asked) if asked is not None else getattr(dataset, "recipe", "default")
     # opening the dataset settled these; its recipe does not rename it
     settled = {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
@@ -268,9 +247,18 @@ def _refuse_contradictions(user: Mapping[str, Any]) -> None:
 
 
 def recipe(registry: Registry, name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of a registered recipe, flat."""
+    """The settings of a registered recipe, flat; AlsegError for what no run takes, but for options of pieces."""
     piece = registry.find("recipe", name)
-    return flatten(piece.build(piece.resolve(options or {})))
+    flat = flatten(settings_of(piece, options or {}))
+    listed = {other.name.replace("-", "_") for kind in LISTS.values() for other in registry.of(kind)}
+    plain = {key: value for key, value in flat.items() if key.partition(".")[0] not in {*LISTS, *listed}}
+    try:
+        _typed(RunConfig, plain, {kind: Choice("", {}) for kind in NAMED})
+        for kind in flat.keys() & {*PIECES}:
+            registry.find(kind, str(flat[kind]))
+    except UserMistake as error:
+        raise AlsegError(f"{piece.described()} gave what no run takes: {error}") from error
+    return flat
 
 
 def _typed(kind: type[RunConfig], flat: Mapping[str, Any], choices: Mapping[str, Any]) -> RunConfig:

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+
+# What whoever gave the path can put right; a full disk or a broken one is not among it.
+MISTAKES = {
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EROFS,
+    errno.ELOOP,
+}
+
 
 class AlsegError(Exception):
     """One sentence for the person at the terminal: what is wrong, where, and what to do."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from alseg.answering import Attendance, OpenRound
 from alseg.asking import Asking
-from alseg.attending import attends, check_people, is_person, open_round
+from alseg.attending import built_answerers, check_people, is_person, open_round
 from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
 from alseg.data import check_data, open_images, refuse_changed
@@ -31,9 +31,10 @@ from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
 from alseg.models import Models
+from alseg.oracles import attends
 from alseg.plugins import Registry
 from alseg.progress import Progress
-from alseg.protocols import Model, Oracle, Selector
+from alseg.protocols import Model
 from alseg.report import pictures
 from alseg.report.page import write_report
 from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
@@ -78,15 +79,11 @@ class Experiment:
         self._models = Models(registry, self.config, len(self.classes), self._device)
         self.images = open_images(resolved, progress)
         self.split, self._pool, self._held_out = self.images.split, self.images.pool, self.images.held_out
-        choice = self.config.oracle
-        self.oracle: Oracle = self._pieces["oracle"].build(
-            choice.options, images=self._pool, classes=self.classes, seed=self.config.seed
-        )
-        acquirer, selector = self._pieces["acquirer"], self._pieces["selector"]
-        self.selector: Selector = selector.build(self.config.selector.options)
-        self._picks, self.by_person = attends(self.selector), is_person(self.oracle) or is_person(self.selector)
-        check_people(self.config, self.selector, self.oracle, attendance)
-        truth = self.oracle.sees_truth
+        self.selector, self.oracle = built_answerers(registry, self.config, images=self._pool, classes=self.classes)
+        selector, oracle, acquirer = self.selector.piece, self.oracle.piece, self._pieces["acquirer"]
+        self._picks, self.by_person = attends(selector), is_person(oracle) or is_person(selector)
+        check_people(self.config, selector, oracle, attendance)
+        truth = oracle.sees_truth
         self._skip_void = self.config.void == "skip" or (self.config.void is None and truth)
         needs_masks = truth or self._skip_void or self.config.labels == "all"
         check_data(self.config, self._pool, needs_masks, len(self.classes))
@@ -94,7 +91,7 @@ class Experiment:
             self._pool,
             self.classes,
             checked_acquirer(acquirer.build(self.config.acquirer.options), acquirer.described()),
-            checked_selector(self.selector, selector.described()),
+            checked_selector(*self.selector),
             self.config,
             skip_void=self._skip_void,
             device=self._device,
@@ -181,7 +178,7 @@ class Experiment:
             questions,
             images=self._pool,
             classes=self.classes,
-            asks_class=attends(self.oracle),
+            asks_class=attends(self.oracle.piece),
             registry=self._registry,
             config=self.config,
             attendance=self._attendance,

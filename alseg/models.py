@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from alseg.config import RunConfig
+from alseg.engine.calls import groups_of, tell
 from alseg.engine.device import seeded
 from alseg.engine.terms import PLACE, attach
 from alseg.errors import AlsegError
@@ -33,7 +34,9 @@ class Models:
         with seeded(self._device, self._seed, round, "initial weights"):
             model = piece.build(options, classes=self._classes)
         if not isinstance(model, nn.Module) or not isinstance(model, Model):
-            raise AlsegError(f"The model {name!r} is no nn.Module with encode, decode and parameter_groups.")
+            raise AlsegError(f"{piece.described()} is no nn.Module with encode, decode and parameter_groups.")
+        tell(model, piece.described(), self._classes)
+        groups_of(model)
         if self._terms:
             attach(model, {choice.name: self._term(choice, model, round) for choice in self._terms})
         return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -47,4 +50,8 @@ class Models:
     def _term(self, choice: Choice, model: Model, round: int) -> Any:
         piece = self._registry.find("term", choice.name)
         with seeded(self._device, self._seed, round, f"initial weights of {choice.name}"):
-            return piece.build(choice.options, classes=self._classes, model=model)
+            term = piece.build(choice.options, classes=self._classes, model=model)
+        if not isinstance(term, nn.Module) or not callable(getattr(term, "loss", None)):
+            raise AlsegError(f"{piece.described()} is no nn.Module with a loss.")
+        tell(term, piece.described())
+        return term

@@ -6,7 +6,7 @@ import importlib.metadata
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -189,6 +189,25 @@ class Piece:
         if made is None:
             raise AlsegError(f"{self.described()} gave nothing: its factory returns None.")
         return made
+
+
+def settings_of(recipe: Piece, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a recipe says; AlsegError where that is no mapping from the names of settings to values."""
+    made = recipe.build(recipe.resolve(options))
+    form = 'it must give a mapping of settings, such as {"train.epochs": 50}'
+    if not isinstance(made, Mapping):
+        raise AlsegError(f"{recipe.described()} gave {type(made).__name__}; {form}.")
+    strange = [key for key in _keys(made) if not isinstance(key, str)]
+    if strange:
+        raise AlsegError(f"{recipe.described()} gave a setting called {strange[0]!r}; {form}.")
+    return made
+
+
+def _keys(table: Mapping[Any, Any]) -> Iterator[Any]:
+    for key, value in table.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from _keys(value)
 
 
 def install_hint(error: ImportError, distribution: str) -> str:

@@ -155,8 +155,11 @@ class Registry:
                 if self.manager.has_plugin(name):
                     self.manager.unregister(name=name)
 
-    def notify(self, hook: str, **arguments: Any) -> list[str]:
-        """Call a life-cycle hook on every plugin; what a plugin raises is returned as a sentence."""
+    def notify(self, hook: str, /, *, after: Callable[[str], None] = lambda name: None, **arguments: Any) -> list[str]:
+        """Call a life-cycle hook on every plugin; what a plugin raises is returned as a sentence.
+
+        after: told the name of each plugin, distribution:plugin, when it was called.
+        """
         failures = []
         for name, plugin in self.manager.list_name_plugin():
             others = [other for other in self.manager.get_plugins() if other is not plugin]
@@ -168,6 +171,7 @@ class Registry:
                 who = name if name.startswith("tracker ") else f"plugin {name}"
                 what = f"{type(error).__name__}: {_one_line(self.manager, error)}".rstrip(": ")
                 failures.append(f"The {who} failed in {hook}: {what}{to_do}")
+            after(name)
         return failures
 
 

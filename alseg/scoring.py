@@ -62,7 +62,9 @@ class Scoring:
         with inferring(model, self._precision) as quick, torch.no_grad():
             for image, asked in groupby(sorted(found, key=_image), key=_image):
                 size = config.evaluate.size or config.query.size
-                seen = predict(quick, [pool.image(numbers[image])], size, self._device, self._precision).predicted()[0]
+                prediction = predict(quick, [pool.image(numbers[image])], size, self._device, self._precision)
+                prediction.refuse_spoilt()
+                seen = prediction.predicted()[0]
                 names |= {label.item: self._classes.names[int(seen[label.y, label.x])] for label in asked}
         unsure = len(audits) - len(found)
         return accuracy(found, [names[label.item] for label in found], unsure)

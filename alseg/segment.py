@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from alseg import noise
 from alseg.config import RunConfig, stored_config
+from alseg.engine.calls import decoded, encoded, told
 from alseg.engine.checks import checked_acquirer
 from alseg.engine.device import choose_device, choose_precision, inferring, keep_freed_memory, lower_precision, mode
 from alseg.engine.passes import Draw, Passes
-from alseg.engine.predict import ModelPrediction
+from alseg.engine.predict import ModelPrediction, spoilt
 from alseg.engine.tiles import strips, tiled_logits
 from alseg.errors import UserMistake
 from alseg.grid import resize_images
@@ -112,6 +113,8 @@ class Segmenter:
         with mode(self._quick, False):
             scaled = resize_images(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], fitted(self.size, own))
             logits = tiled_logits(scaled, self._logits, self.tile)
+            if not bool(logits.amax().isfinite()):  # NaN, or what makes NaN
+                raise spoilt(told(self._quick).name)
             mask = np.empty(own, np.int64)
             chances = np.empty((len(self.classes), *own), np.float32) if probabilities else None
             for rows, values in strips(logits, own):
@@ -125,7 +128,7 @@ class Segmenter:
     def _logits(self, images: Tensor) -> Tensor:
         images = images.to(self._device).contiguous(memory_format=torch.channels_last)
         with lower_precision(self._device, self._precision):
-            return self._quick.decode(self._quick.encode(images)).float()
+            return decoded(self._quick, encoded(self._quick, images), len(images))
 
     def _utility(self, scaled: Tensor, logits: Tensor, size: tuple[int, int], key: str) -> np.ndarray:
         draw = Draw(self.config.seed, self.round + 1, key)
@@ -160,7 +163,7 @@ class Segmenter:
         batch = PoolBatch(
             keys=(key,),
             size=size,
-            prediction=ModelPrediction(lambda: logits, size, members, embedding, term),
+            prediction=ModelPrediction(lambda: logits, size, members, embedding, term, told(self._quick).name),
             candidates=torch.ones(1, *size, dtype=torch.bool, device=on_device),
             labels=PixelLabels(),
             round=draw.round,

@@ -132,7 +132,7 @@ def test_nothing_but_dropout_leaves_evaluation_mode_and_all_is_put_back(spatial:
 def test_modes_are_put_back_after_an_error():
     model = Counted().eval()
     model.decode = lambda features: 1 / 0  # type: ignore[assignment]
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(AlsegError, match="The model Counted failed in decode: ZeroDivisionError"):
         next(look(model).samples(2))
     assert not any(module.training for module in model.modules())
 

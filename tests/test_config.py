@@ -12,9 +12,10 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alseg.config import flatten, parse_assignments, read_toml, recipe, resolve
+from alseg.config import flatten, parse_assignments, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.options import Between, Size, convert, options_of
+from alseg.settings_file import read_toml
 
 
 def config(registry, toml=None, **flags):

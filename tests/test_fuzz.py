@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from alseg.api import _is_finished, resolve_stored
 from alseg.cli.app import run_cli
-from alseg.config import flatten, read_toml, resolve
+from alseg.config import flatten, resolve
 from alseg.errors import AlsegError
 from alseg.journal import Journal, fold
 from alseg.plugins import load_plugins
 from alseg.report.page import write_report
+from alseg.settings_file import read_toml
 from alseg.store import RunFolder
 
 FILES = ("run.toml", "images.jsonl", "journal.jsonl", "labels.jsonl", "rounds.jsonl", "rounds/00/questions.jsonl")

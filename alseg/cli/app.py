@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import signal
@@ -29,7 +28,8 @@ from alseg.cli import (
     resume_command,
     run_command,
 )
-from alseg.errors import AlsegError, UserMistake, disk_sentence
+from alseg.cli.plugin_commands import add_plugin_commands
+from alseg.errors import MISTAKES, AlsegError, UserMistake, disk_sentence
 from alseg.plugins import Registry, load_plugins
 
 EPILOG = """Examples:
@@ -42,18 +42,6 @@ alseg plugins
 """
 
 INTERRUPTED = "Interrupted."
-# What whoever gave the path can put right; a full disk or a broken one is not among it.
-MISTAKES = {
-    errno.ENAMETOOLONG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.EROFS,
-    errno.ELOOP,
-}
 
 
 def build_app(registry: Registry) -> typer.Typer:
@@ -90,40 +78,9 @@ def build_app(registry: Registry) -> typer.Typer:
     import_command.add_to(app)
     plugins_command.add_to(app)
     datasets_command.add_to(app)
-    own = len(app.registered_commands), len(app.registered_groups), app.registered_callback
-    failures = registry.notify("register_commands", app=app)
-    for failure in [*failures, *_without_twins(registry, app, *own)]:
-        typer.echo(failure, err=True)
+    for sentence in add_plugin_commands(app, registry):
+        typer.echo(sentence, err=True)
     return app
-
-
-def _without_twins(registry: Registry, app: typer.Typer, commands: int, groups: int, callback: Any) -> list[str]:
-    """Leave out what plugins added under a name that is taken, alseg's own being the first; a sentence on each.
-
-    commands, groups: how many are alseg's own. callback: alseg's, which takes --version and its like.
-    """
-    said = []
-    if app.registered_callback is not callback:
-        said.append("A plugin replaced the callback of the command line, which is left out: alseg needs its own.")
-        app.registered_callback = callback
-    added = [*app.registered_commands[commands:], *app.registered_groups[groups:]]
-    taken = {_name_of(each) for each in [*app.registered_commands[:commands], *app.registered_groups[:groups]]}
-    for each in added:
-        if (name := _name_of(each)) not in taken:
-            taken.add(name)
-            continue
-        where = registry.plugin_of(getattr(getattr(each, "callback", None), "__module__", None) or "")
-        said.append(f"The command {name!r} of {where or 'a plugin'} is left out: there is one of this name already.")
-        for found in (app.registered_commands, app.registered_groups):
-            found[:] = [other for other in found if other is not each]  # type: ignore[misc]
-    return said
-
-
-def _name_of(added: Any) -> str:
-    """Of a command or a group."""
-    if isinstance(added.name, str) and added.name:
-        return added.name
-    return str(getattr(getattr(added, "callback", None), "__name__", "")).replace("_", "-")
 
 
 def _show_version(wanted: bool) -> None:

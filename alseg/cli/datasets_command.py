@@ -97,11 +97,12 @@ def check(
     """
     from alseg.cli.display import terminal_progress
     from alseg.dataset_check import check_dataset, sample
+    from alseg.opened import open_dataset
     from alseg.report.samples import draw_samples
 
     registry: Registry = context.obj
     piece = registry.find("dataset", name)
-    dataset = piece.build(piece.resolve(_options(data, classes, option)))
+    dataset = open_dataset(piece, piece.resolve(_options(data, classes, option)))
     picture = _picture(out, name, data)
     with terminal_progress() as progress:
         checks = check_dataset(dataset, progress)

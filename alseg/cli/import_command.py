@@ -76,6 +76,7 @@ def _dataset(
 ) -> Dataset | None:
     from alseg.config import parse_assignments
     from alseg.errors import UserMistake
+    from alseg.opened import open_dataset
 
     if name is None:
         if data is not None or assignments:
@@ -89,5 +90,4 @@ def _dataset(
         if not key.startswith("dataset."):
             raise UserMistake(f"import takes options of the dataset, -o dataset.NAME=VALUE, not {key}.")
         given[key.removeprefix("dataset.")] = value
-    found: Dataset = piece.build(piece.resolve(given))
-    return found
+    return open_dataset(piece, piece.resolve(given))

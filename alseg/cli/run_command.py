@@ -123,7 +123,8 @@ def run(
     }
     # heavy from here on: torch
     from alseg.cli.display import result_alone, show_result, terminal_progress
-    from alseg.config import parse_assignments, read_toml
+    from alseg.config import parse_assignments
+    from alseg.settings_file import read_toml
 
     flags |= parse_assignments(option)
     toml: dict[str, Any] = {} if config is None else read_toml(config)

@@ -28,6 +28,7 @@ class Overview:
         self._begun: dict[str, float] = {}
         self._running: dict[str, Job] = {}
         self._spent: list[float] = []
+        self._ended: set[str] = set()
         self._start, self._looked = time.monotonic(), 0.0
         self.errors: dict[str, str] = {}  # by the job's name
 
@@ -35,6 +36,15 @@ class Overview:
     def done(self) -> int:
         """How many jobs have ended, well or not."""
         return len(self._spent) + len(self.errors)
+
+    def refuse_forgotten(self, executor: str) -> None:
+        """AlsegError where an executor has returned and said of a job neither that it is done nor that it failed."""
+        forgotten = [job.name for job in self._jobs if job.name not in self._ended]
+        if forgotten:
+            raise AlsegError(
+                f"{executor} returned without a word on {len(forgotten)} of {len(self._jobs)} jobs, the first of them "
+                f"{forgotten[0]}: it must call watch.finished(job, error) for each. The same command goes on."
+            )
 
     def started(self, job: Job) -> None:
         """A line, or a row from now on."""
@@ -45,6 +55,7 @@ class Overview:
     def finished(self, job: Job, error: str | None) -> None:
         """How it went, and how much is left."""
         self._running.pop(job.name, None)
+        self._ended.add(job.name)
         spent = time.monotonic() - self._begun.get(job.name, time.monotonic())
         if error is None:
             self._spent.append(spent)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from alseg.compare.study import Grid
-from alseg.config import flatten, read_toml, read_toml_table
+from alseg.config import flatten
 from alseg.errors import UserMistake
 from alseg.names import nearest
+from alseg.settings_file import read_toml, read_toml_table
 
 KEYS = ("title", "baseline", "seeds", "axes", "strategies", "full_supervision", "ask_only", "published")
 MOST_SEEDS = 10_000

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from alseg.calling import called
 from alseg.compare.jobs import is_done, plan
 from alseg.compare.live import Overview
 from alseg.compare.page import Published, write_comparison
@@ -61,7 +62,8 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
         overview = Overview(jobs, out / "logs", live)
         try:
             if jobs:
-                execute(jobs, out / "logs", overview)
+                called(piece.described(), lambda: execute(jobs, out / "logs", overview))
+                overview.refuse_forgotten(piece.described())
         except KeyboardInterrupt as stop:
             raise Interrupted(
                 f"Interrupted with {overview.done} of {len(jobs)} jobs done; the same command goes on. "

@@ -59,6 +59,8 @@ def error_of(job: Job) -> str | None:
     except Interrupted as stop:
         raise KeyboardInterrupt from stop
     except AlsegError as error:
+        if error.__cause__ is not None:  # of a piece's own code: the log shows where
+            traceback.print_exception(error.__cause__)
         print(error, file=sys.stderr, flush=True)
         return str(error)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alseg import noise
+from alseg.engine.checks import refuse_spoilt
 from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
 from alseg.engine.passes import Draw
@@ -218,6 +220,8 @@ def _questions(batch: PoolBatch, utility: Tensor, selection: Selection, classes:
             if index < 0:
                 continue
             priority, worth, chance, entropy = (number[image][rank] for number in numbers)
+            if math.isnan(chance):
+                refuse_spoilt(batch)
             names = [classes.names[guess[rank]] for guess in guesses[image]]
             y, x = divmod(index, batch.size[1])
             rival = names[1] if len(names) > 1 else None

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from alseg.engine.device import out_of_memory
+from alseg.engine.calls import called
 from alseg.errors import AlsegError
 from alseg.protocols import Acquirer, Selector
 from alseg.values import PoolBatch, Selection
@@ -25,7 +25,7 @@ def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
 
     def utility(batch: PoolBatch) -> Tensor:
         before = _counts(batch)
-        result = _called(name, lambda: acquirer(batch))
+        result = _called(name, batch, lambda: acquirer(batch))
         _refuse_changes(name, before, batch)
         wanted, device = [len(batch.keys), *batch.size], batch.candidates.device
         if not isinstance(result, Tensor):
@@ -36,6 +36,7 @@ def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
             raise AlsegError(f"{name} gave a tensor on {result.device}; it must stay on {device}.")
         unfit = ~result.isfinite().flatten(1).all(1)
         if bool(unfit.any()):
+            refuse_spoilt(batch)
             key = batch.keys[int(unfit.nonzero()[0])]
             what = "NaN" if bool(result.isnan().any()) else "an infinite utility"
             raise AlsegError(f"{name} gave {what} for the image {key}; utilities must be finite numbers.")
@@ -49,7 +50,7 @@ def checked_selector(selector: Selector, name: str) -> Selector:
 
     def select(batch: PoolBatch, utility: Tensor, n: int) -> Selection:
         before = _counts(batch, utility)
-        result = _called(name, lambda: selector(batch, utility, n))
+        result = _called(name, batch, lambda: selector(batch, utility, n))
         _refuse_changes(name, before, batch, utility)
         if not isinstance(result, Selection) or not isinstance(result.indices, Tensor):
             raise AlsegError(f"{name} gave {type(result).__name__}; it must give a Selection of tensors.")
@@ -111,12 +112,18 @@ def _refuse_changes(name: str, before: Mapping[str, int], batch: PoolBatch, util
             )
 
 
-def _called(name: str, call: Callable[[], T]) -> T:
+def refuse_spoilt(batch: PoolBatch) -> None:
+    """AlsegError that names the model where its probabilities are NaN; nothing where that cannot be told."""
+    refuse = getattr(batch.prediction, "refuse_spoilt", None)
+    if refuse is not None:
+        refuse()
+
+
+def _called(name: str, batch: PoolBatch, call: Callable[[], T]) -> T:
+    """What a piece gives; where it raises on what a model gave that is no number, the model is named."""
     try:
-        return call()
-    except AlsegError:
+        return called(name, call)
+    except AlsegError as error:
+        if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, AlsegError):
+            refuse_spoilt(batch)
         raise
-    except (Exception, SystemExit) as error:
-        if out_of_memory(error):  # whoever called tries smaller batches
-            raise
-        raise AlsegError(f"{name} failed: {type(error).__name__}: {error}.") from error

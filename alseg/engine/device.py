@@ -127,9 +127,10 @@ def in_smaller_batches(
 @contextlib.contextmanager
 def inferring(model: Model, precision: torch.dtype) -> Iterator[Model]:
     """The model's own fast copy for evaluation mode where it has one, else the model in evaluation mode inside."""
+    from alseg.engine.calls import quick_copy  # which needs this module
+
     with mode(model, False):
-        copy = getattr(model, "for_inference", None)
-        yield model if copy is None else copy(precision)
+        yield quick_copy(model, precision) if hasattr(model, "for_inference") else model
 
 
 @contextlib.contextmanager

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alseg.engine.calls import told
 from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages, batches_of_one_size, in_threads
-from alseg.engine.predict import SizeChoice, predict
+from alseg.engine.predict import SizeChoice, predict, spoilt
 from alseg.engine.team import ALONE, Team
 from alseg.protocols import Model
 from alseg.values import Classes
@@ -49,6 +50,7 @@ def confusion_matrix(
 ) -> np.ndarray:
     """The confusion matrix over all images that have a mask, int64 [C, C]; each of a team looks at its share."""
     total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
+    is_spoilt = torch.zeros((), dtype=torch.int64, device=device)  # looked at in the end, so that nothing waits
     masked = [i for i in range(len(images)) if images.has_mask[i]]
     groups = batches_of_one_size([images.sizes[i] for i in masked], batch_size, len(classes), device.type)
     numbers = [[masked[j] for j in group] for group in team.share(groups)]
@@ -63,7 +65,10 @@ def confusion_matrix(
             total += confusion(
                 torch.from_numpy(masks.astype(np.int32)).to(device), prediction.predicted(), len(classes)
             )
+            is_spoilt += prediction.is_spoilt()
             advance(len(group) * team.size)
+    if int(team.total(is_spoilt)):
+        raise spoilt(told(model).name)
     return team.total(total).cpu().numpy()
 
 

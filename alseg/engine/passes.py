@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from alseg.engine.calls import decoded, embedded, encoded, seen
 from alseg.engine.device import lower_precision, seeded
 from alseg.engine.terms import term_called
 from alseg.errors import UserMistake
@@ -36,41 +37,48 @@ class Passes:
         # to sample, the scaled images
         self._features: Any = None
         self._kept: Tensor | None = None
+        self._count = 0  # images, when they are scaled
 
     @torch.no_grad()
     def plain(self) -> Tensor:
         """The model's logits in evaluation mode."""
         with lower_precision(self._device, self._precision):
-            return self._model.decode(self._encoded()).float()
+            features = self._encoded()
+            return decoded(self._model, features, self._count)
 
     @torch.no_grad()
     def embedding(self) -> Tensor:
         """The model's embedding, float32 [B, D, h, w], in evaluation mode; UserMistake where it has none."""
-        embed = getattr(self._model, "embedding", None)
-        if embed is None:
+        if not hasattr(self._model, "embedding"):
             name = type(self._model).__name__
             raise UserMistake(f"The model {name} has no embedding: choose one that has, or pieces that need none.")
         with lower_precision(self._device, self._precision):
-            return embed(self._encoded()).float()
+            features = self._encoded()
+            return embedded(self._model, features, self._count)
 
     @torch.no_grad()
     def _of(self, member: Model) -> Tensor:
         if self._kept is None:
             self._kept = self._images()
         with lower_precision(self._device, self._precision):
-            return member.decode(member.encode(self._kept)).float()
+            return decoded(member, encoded(member, self._kept), len(self._kept))
 
     @torch.no_grad()
     def term(self, name: str) -> Tensor:
         """What a training term says, float32 [B, 1, h, w]; UserMistake where the model was trained without it."""
-        see = getattr(term_called(self._model, name), "seen", None)
-        if see is None:
+        found = term_called(self._model, name)
+        if not hasattr(found, "seen"):
             raise UserMistake(f"The model has no training term {name!r} to be asked: give -o terms={name}.")
         with lower_precision(self._device, self._precision):
-            return see(self._encoded()).float()
+            features = self._encoded()
+            return seen(found, features, self._count)
 
     def _encoded(self) -> Any:
-        return self._model.encode(self._images()) if self._features is None else self._features
+        if self._features is not None:
+            return self._features
+        images = self._images()
+        self._count = len(images)
+        return encoded(self._model, images)
 
     def samples(self, count: int, first: int = 0) -> Iterator[Tensor]:
         """`count` logits from number `first` on, one at a time: a joint model's members', or by dropout.
@@ -104,11 +112,11 @@ class Passes:
             if self._features is None:
                 images = self._images()
                 with only_training(model, ()), _calls(active) as calls:
-                    self._features = model.encode(images)
+                    self._features, self._count = encoded(self._model, images), len(images)
                 self._kept = images if calls else None
             with only_training(model, active), seeded(self._device, seed, round, f"dropout pass {number}", key):
-                features = self._features if self._kept is None else model.encode(self._kept)
-                return model.decode(features).float()
+                features = self._features if self._kept is None else encoded(self._model, self._kept)
+                return decoded(self._model, features, self._count)
 
 
 @contextlib.contextmanager

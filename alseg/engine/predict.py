@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alseg.engine.calls import told
 from alseg.engine.passes import Draw, Passes
 from alseg.errors import AlsegError
 from alseg.grid import resize, resize_images
@@ -38,7 +39,8 @@ class ModelPrediction:
 
     They are upsampled to `size`, the images' own, before the softmax. `members` gives k logits that
     differ by chance, one at a time; `embedding` and `term` are the model's, at each call anew.
-    `kept` are the maps that are computed once and handed out, each by the call that gives it.
+    `kept` are the maps that are computed once and handed out, each by the call that gives it. `name` is the model's,
+    for messages.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class ModelPrediction:
         members: Callable[[int], Iterator[Tensor]] = no_members,
         embedding: Callable[[], Tensor] = no_embedding,
         term: Callable[[str], Tensor] = no_term,
+        name: str = "The model",
     ) -> None:
         self._logits, self._size, self._members = logits, size, members
-        self._embedding, self._term = embedding, term
+        self._embedding, self._term, self._name = embedding, term, name
         self.kept: dict[str, Tensor] = {}
 
     @cached_property
@@ -82,6 +85,15 @@ class ModelPrediction:
         """Nats, [B, H, W]."""
         return torch.special.entr(self._probabilities).sum(1)
 
+    def is_spoilt(self) -> Tensor:
+        """Whether a probability is NaN, bool [] on the device."""
+        return self._top2[0].amax().isnan()
+
+    def refuse_spoilt(self) -> None:
+        """AlsegError that names the model where a probability is NaN; this waits for the device."""
+        if bool(self.is_spoilt()):
+            raise spoilt(self._name)
+
     def samples(self, k: int) -> Iterator[Tensor]:
         """k times float32 [B, C, H, W], never more than one at a time."""
         return (resize(logits, self._size).softmax(1) for logits in self._members(k))
@@ -93,6 +105,14 @@ class ModelPrediction:
     def term(self, name: str) -> Tensor:
         """float32 [B, H, W]."""
         return resize(self._term(name), self._size)[:, 0]
+
+
+def spoilt(name: str) -> AlsegError:
+    """What is said of a model whose probabilities are NaN."""
+    return AlsegError(
+        f"{name} gave logits that are not finite, of which no probability comes: look for a division by 0 or log in "
+        "it, and whether its training diverged, which a lower train.learning_rate mends."
+    )
 
 
 def predict(
@@ -114,5 +134,5 @@ def predict(
         batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
         return resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
 
-    passes = Passes(model, scaled, device, precision, draw)
-    return ModelPrediction(passes.plain, (height, width), passes.samples, passes.embedding, passes.term)
+    passes, name = Passes(model, scaled, device, precision, draw), told(model).name
+    return ModelPrediction(passes.plain, (height, width), passes.samples, passes.embedding, passes.term, name)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.engine.batches import PADDING, Batch
+from alseg.errors import AlsegError
 
 Gradients = Callable[[Batch], Tensor]  # leaves a batch's gradients in the parameters; its loss, detached
 
@@ -101,9 +102,12 @@ class Recorded:
     def _record(self, held: Batch) -> None:
         try:
             self._loss, self._replay = self._recorder.record(lambda: self._plain(held))
-        except RuntimeError as error:
+        except (RuntimeError, AlsegError) as error:
+            reason = error.__cause__ if isinstance(error, AlsegError) else error  # what a piece raised names it
+            if not isinstance(reason, RuntimeError):
+                raise
             self._fails = True
-            self._say(f"The training steps are not recorded as a CUDA graph: {str(error).splitlines()[0]}")
+            self._say(f"The training steps are not recorded as a CUDA graph: {str(reason).splitlines()[0]}")
         self._gradients = [parameter.grad for parameter in self._parameters]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.engine.batches import PADDING, Batch, BatchSource
+from alseg.engine.calls import called, decoded, decoded_at, encoded, groups_of, term_loss, term_parameters, told
 from alseg.engine.device import lower_precision, mode, seeded
+from alseg.engine.losses import Losses
 from alseg.engine.steps import CUDAGraph, Gradients, Recorded
 from alseg.engine.team import ALONE, Team
 from alseg.engine.terms import terms_of
-from alseg.errors import UserMistake
+from alseg.errors import AlsegError
 from alseg.grid import resize, sample
 from alseg.protocols import Model, Term, members_of
 from alseg.settings import TrainSettings
@@ -69,8 +71,10 @@ def train(
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
     loss, steps, watched = None, 0, []
-    gradients = _gradients(team.wrapped(_Loss(model, at_points), device), descent, device, precision, team)
     terms = terms_of(model)
+    losses = Losses(model, terms, round)
+    loss_of = team.wrapped(_Loss(model, at_points, losses), device)
+    gradients = _gradients(loss_of, descent, device, precision, team, told(model).name)
     if can_record(settings, device, team, terms):
         gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
@@ -79,20 +83,17 @@ def train(
             for batch in source.epoch(epoch):
                 for group, base in zip(descent.param_groups, bases, strict=True):
                     group["lr"] = base * factors[steps]
-                total += gradients(batch)
+                total += (error := gradients(batch))
+                losses.add_step(error)
                 descent.step()
                 steps += 1
                 for term in terms:
                     if hasattr(term, "after_step"):
-                        term.after_step(model, steps / len(factors))
+                        called(told(term).name, partial(term.after_step, model, steps / len(factors)), "after_step")
                 advance(len(batch.images) * team.size, None)
             # the only synchronisation with the host in an epoch
             loss = float(team.total(total)) / (source.steps * team.size)
-            if not math.isfinite(loss):
-                raise UserMistake(
-                    f"The training of round {round} diverged in epoch {epoch + 1}, its loss is {loss}: start another "
-                    "run with a lower train.learning_rate."
-                )
+            losses.end_epoch(epoch, loss)
             advance(0, loss)
             with seeded(device, seed, round, "settling"):  # and the training's own draws go on after it
                 if at_points and (watch is not None or epoch == settings.epochs - 1):
@@ -100,6 +101,8 @@ def train(
                 team.mean(buffer for buffer in model.buffers() if buffer.is_floating_point())
                 if watch is not None:
                     watched.append(watch())
+    if steps:
+        losses.end()
     seconds = time.perf_counter() - started
     return TrainResult(loss, steps, len(source.taught), seconds, watched, "points" if at_points else "dense")
 
@@ -120,9 +123,14 @@ def can_record(settings: TrainSettings, device: torch.device, team: Team, terms:
 
 
 def _gradients(
-    loss_of: nn.Module, descent: torch.optim.Optimizer, device: torch.device, precision: torch.dtype, team: Team
+    loss_of: nn.Module,
+    descent: torch.optim.Optimizer,
+    device: torch.device,
+    precision: torch.dtype,
+    team: Team,
+    name: str,
 ) -> Gradients:
-    """Forward and backward pass of a batch."""
+    """Forward and backward pass of a batch; an error of the latter names the model."""
 
     def gradients(batch: Batch) -> Tensor:
         with lower_precision(device, precision):
@@ -131,7 +139,7 @@ def _gradients(
             known = (batch.classes != PADDING).sum().float()
             error = error * known * team.size / team.total(known.clone()).clamp(min=1)
         descent.zero_grad(set_to_none=True)
-        error.backward()
+        called(name, error.backward, "the backward pass")
         return error.detach()
 
     return gradients
@@ -140,14 +148,14 @@ def _gradients(
 class _Loss(nn.Module):
     """The loss as a module, which is what gradients are averaged over a team for."""
 
-    def __init__(self, model: nn.Module, at_points: bool) -> None:
+    def __init__(self, model: nn.Module, at_points: bool, losses: Losses | None = None) -> None:
         super().__init__()
-        self.model, self._at_points = model, at_points
+        self.model, self._at_points, self._losses = model, at_points, losses
 
     def forward(self, images: Tensor, points: Tensor | None, classes: Tensor) -> Tensor:
         batch = Batch(images, points, classes)
         if terms := terms_of(self.model):
-            return loss_with_terms(self.model, batch, self._at_points, terms)  # type: ignore[arg-type]
+            return loss_with_terms(self.model, batch, self._at_points, terms, self._losses)  # type: ignore[arg-type]
         losses = [point_loss(member, batch, self._at_points) for member in members_of(self.model)]
         if len(losses) == 1:
             return losses[0]
@@ -157,29 +165,40 @@ class _Loss(nn.Module):
 
 def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:
     """Mean cross-entropy over the batch's labelled points, or pixels; 0 where it has none."""
-    logits = _logits(model, model.encode(batch.images), batch, at_points)
+    logits = _logits(model, encoded(model, batch.images), batch, at_points)
     return -_gains(logits, batch).sum() / (batch.classes != PADDING).sum().clamp(min=1)
 
 
-def loss_with_terms(model: Model, batch: Batch, at_points: bool, terms: Sequence[Term]) -> Tensor:
-    """`point_loss` of a batch with points, and what the terms add to it."""
+def loss_with_terms(
+    model: Model, batch: Batch, at_points: bool, terms: Sequence[Term], losses_kept: Losses | None = None
+) -> Tensor:
+    """`point_loss` of a batch with points, and what the terms add to it; `losses_kept` is told of each part."""
     assert batch.points is not None
-    features = model.encode(batch.images)
+    features = encoded(model, batch.images)
     logits = _logits(model, features, batch, at_points)
     losses = -_gains(logits, batch)
     loss = losses.sum() / (batch.classes != PADDING).sum().clamp(min=1)
     taught = Taught(batch.images, features, logits, batch.points, batch.classes, losses)
-    return loss + torch.stack([term.loss(model, taught) for term in terms]).sum()
+    added = [term_loss(term, model, taught) for term in terms]
+    if losses_kept is not None:
+        losses_kept.add_parts(loss, added)
+    return loss + torch.stack(added).sum()
 
 
 def _logits(model: Model, features: Any, batch: Batch, at_points: bool) -> Tensor:
     """float32 at the batch's points [B, C, n], or pixels [B, C, H, W]."""
-    if batch.points is None:
+    if batch.points is not None and at_points:
+        logits = decoded_at(model, features, batch.points)
+    else:
+        maps = decoded(model, features, len(batch.images))
         height, width = batch.images.shape[-2:]
-        return resize(model.decode(features).float(), (height, width))
-    if at_points:
-        return model.decode_at(features, batch.points).float()  # type: ignore[attr-defined]
-    return sample(model.decode(features).float(), batch.points)
+        logits = resize(maps, (height, width)) if batch.points is None else sample(maps, batch.points)
+    if torch.is_grad_enabled() and not logits.requires_grad:
+        raise AlsegError(
+            f"{told(model).name} cannot be trained, no gradient comes out of it: leave out detach and torch.no_grad on "
+            "the way, or freeze less."
+        )
+    return logits
 
 
 def _gains(logits: Tensor, batch: Batch) -> Tensor:
@@ -209,10 +228,10 @@ def optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
     """The recipe's optimiser over the model's parameter groups, each at its rate."""
     groups = [
         {"params": list(parameters), "lr": settings.learning_rate * (settings.encoder_rate if part == "encoder" else 1)}
-        for part, parameters in model.parameter_groups().items()
+        for part, parameters in groups_of(model).items()
     ]
     known = {id(parameter) for group in groups for parameter in group["params"]}  # type: ignore[attr-defined]
-    added = [p for term in terms_of(model) for p in term.parameters() if id(p) not in known]
+    added = [p for term in terms_of(model) for p in term_parameters(term) if id(p) not in known]
     if added:
         groups.append({"params": added, "lr": settings.learning_rate})
     decay = settings.weight_decay
@@ -232,7 +251,7 @@ def settle_batch_norms(
     is as in training, dropout too; the encoder's running statistics stay as they are.
     """
     assert isinstance(model, nn.Module)
-    decoder = {id(parameter) for parameter in model.parameter_groups()["decoder"]}
+    decoder = {id(parameter) for parameter in groups_of(model)["decoder"]}
     apart = {id(module) for term in terms_of(model) for module in term.modules()}
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in apart]
     momenta = [norm.momentum for norm in norms]
@@ -244,7 +263,7 @@ def settle_batch_norms(
     seen = 0
     for batch in batches:
         with lower_precision(device, precision):
-            model.decode(model.encode(batch.images))
+            decoded(model, encoded(model, batch.images), len(batch.images))
         seen += len(batch.images)
         if seen >= most:
             break

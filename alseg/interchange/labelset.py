@@ -11,6 +11,7 @@ from alseg.config import stored_config
 from alseg.errors import AlsegError, UserMistake
 from alseg.interchange.fields import shown
 from alseg.journal import fold, places
+from alseg.opened import open_dataset
 from alseg.plugins import Registry
 from alseg.settings import TrustSettings
 from alseg.store import SETTINGS, START, RunFolder
@@ -140,7 +141,7 @@ def _files(registry: Registry, settings: Mapping[str, Any]) -> tuple[dict[str, s
         table = {key: value for key, value in settings.items() if key != "record"}
         registry = registry.recalling(settings.get("record"))
         choice = stored_config(registry, table, ("dataset",)).dataset
-        images = registry.find("dataset", choice.name).build(choice.options).images("train")
+        images = open_dataset(registry.find("dataset", choice.name), choice.options).images("train")
         locate = getattr(images, "file", None)
         if locate is None:
             return {}, ()

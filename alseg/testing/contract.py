@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from alseg.calling import described, place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 
 S = TypeVar("S")
+describe = described  # values, for messages
 
 
 class Failure(NamedTuple):
@@ -156,24 +158,4 @@ def told(error: BaseException) -> str:
 
 def said(error: BaseException) -> str:
     """An error of somebody's own: which, what it says, and where."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
-
-
-def _place(error: BaseException) -> str:
-    """The last line of somebody's own code that an error went through."""
-    import alseg
-
-    trace, place, own = error.__traceback__, "", alseg.__path__[0]
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(own) and "site-packages" not in file:
-            place = f" ({file}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
-
-
-def describe(value: Any) -> str:
-    """A value's type, and of a tensor or array its dtype and shape, for messages."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype} {list(value.shape)}"
-    return type(value).__name__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place_of(error)}"

@@ -14,6 +14,7 @@ from alseg.engine.batches import PADDING, Batch
 from alseg.engine.device import mode, seeded
 from alseg.engine.terms import attach, term_called
 from alseg.engine.train import loss_with_terms
+from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Contract, Inapplicable, Report, describe, require
@@ -97,12 +98,20 @@ def _loss(of: OfTerm) -> None:
         kept: list[Any] = []
         given = term.loss
         term.loss = lambda model, taught, given=given, kept=kept: kept.append(given(model, taught)) or kept[-1]
-        of.loss(batch(labelled=labelled), model.train(), term)
+        problem: AlsegError | None = None
+        try:
+            of.loss(batch(labelled=labelled), model.train(), term)
+        except AlsegError as error:
+            problem = error
+        if problem is not None and not kept:
+            raise problem
         found, where = kept[0], "" if labelled else " of a batch without labels"
         fits = isinstance(found, Tensor) and found.dim() == 0 and found.is_floating_point()
         require(fits, f"loss gave {describe(found)}{where}; expected a float scalar", "end with .mean() or .sum()")
         mend = "divide by count.clamp(min=1), and leave out points whose class is below 0"
         require(bool(found.isfinite()), f"loss{where} is {found.item()}", mend)
+        if problem is not None:
+            raise problem
 
 
 @CONTRACT.check("gradient")

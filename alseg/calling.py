@@ -1,0 +1,63 @@
+"""Calls of a piece's own code: what it raises names the piece, and where in its code that was."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from alseg.errors import MISTAKES, AlsegError, UserMistake
+
+T = TypeVar("T")
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # a disk's own errors, which are no piece's
+LONGEST = 200  # letters of an error's own words
+
+
+def called(
+    name: str, call: Callable[[], T], where: str = "", passes: Callable[[BaseException], bool] = lambda error: False
+) -> T:
+    """What `call` gives; where it raises, AlsegError, or UserMistake for a file that is not there or not to be had.
+
+    name: what the sentence begins with, such as "The oracle 'x' of mine". where: which of its methods. passes: errors
+    that whoever called handles. An AlsegError goes through as it is, and so does a full disk.
+    """
+    try:
+        return call()
+    except AlsegError:
+        raise
+    except (Exception, SystemExit) as error:
+        if passes(error) or (isinstance(error, OSError) and error.errno in FULL):
+            raise
+        kind = UserMistake if isinstance(error, OSError) and error.errno in MISTAKES else AlsegError
+        raise kind(f"{name} failed{f' in {where}' if where else ''}: {in_words(error)}{place_of(error)}.") from error
+
+
+def in_words(error: BaseException) -> str:
+    """An error's type and its own words, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    words = " ".join(str(error).split()).rstrip(".")
+    if len(words) > LONGEST:
+        words = f"{words[:LONGEST].rstrip()}..."
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def place_of(error: BaseException) -> str:
+    """The last line of somebody's own code that an error went through, in brackets; empty where there is none."""
+    import alseg
+
+    trace, place, own = error.__traceback__, "", alseg.__path__[0]
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith((own, "<")) and "site-packages" not in file:
+            place = f" ({file}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def described(value: Any) -> str:
+    """A value's type, and of a tensor or array its dtype and shape."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} {list(value.shape)}"
+    return type(value).__name__

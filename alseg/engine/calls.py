@@ -1,0 +1,167 @@
+"""Calls of a model's and its terms' own code: what they give is checked by its shape alone, what they raise names them.
+
+No check waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from alseg import calling
+from alseg.calling import described
+from alseg.engine.device import out_of_memory
+from alseg.errors import AlsegError
+from alseg.protocols import Model, Term, members_of
+from alseg.values import Taught
+
+T = TypeVar("T")
+PLACE = "alseg_piece"  # the attribute by which a module knows which piece it is
+PARTS = ("encoder", "decoder")
+
+
+class Told(NamedTuple):
+    """Which piece a module is, and how many classes it tells apart, where that is known."""
+
+    name: str
+    classes: int | None
+
+
+def tell(module: Any, name: str, classes: int | None = None) -> None:
+    """Let a model and its members, or a term, be called by the piece's kind, name and distribution in messages."""
+    for each in (module, *(member for member in members_of(module) if member is not module)):
+        setattr(each, PLACE, Told(name, classes))
+
+
+def told(module: Any) -> Told:
+    """What `tell` said of a module; by its class where nothing was said."""
+    kind = "model" if hasattr(module, "decode") else "term"
+    return getattr(module, PLACE, None) or Told(f"The {kind} {type(module).__name__}", None)
+
+
+def called(name: str, call: Callable[[], T], where: str = "") -> T:
+    """What `call` gives; AlsegError that names the piece where it raises, but for memory that ran out."""
+    return calling.called(name, call, where, out_of_memory)
+
+
+def encoded(model: Model, images: Tensor) -> Any:
+    """The features of images [B, 3, H, W]."""
+    return called(told(model).name, lambda: model.encode(images), "encode")
+
+
+def decoded(model: Model, features: Any, count: int) -> Tensor:
+    """float32 logits [B, C, h, w] of the features of so many images."""
+    (name, classes), logits = told(model), called(told(model).name, lambda: model.decode(features), "decode")
+    fits = isinstance(logits, Tensor) and logits.dim() == 4 and logits.is_floating_point() and logits.numel() > 0
+    if not fits or len(logits) != count or classes not in (None, logits.shape[1]):
+        wanted = "C" if classes is None else classes
+        raise AlsegError(
+            f"{name} gave {described(logits)} in decode; it must give float logits [{count}, {wanted}, h, w], a map "
+            "for each class."
+        )
+    return logits.float()
+
+
+def decoded_at(model: Any, features: Any, points: Tensor) -> Tensor:
+    """float32 logits [B, C, n] at points [B, n, 2]."""
+    name, classes = told(model)
+    logits = called(name, lambda: model.decode_at(features, points), "decode_at")
+    fits = isinstance(logits, Tensor) and logits.dim() == 3 and logits.is_floating_point()
+    if not fits or (len(logits), logits.shape[2]) != points.shape[:2] or classes not in (None, logits.shape[1]):
+        count, n = points.shape[:2]
+        wanted = "C" if classes is None else classes
+        raise AlsegError(
+            f"{name} gave {described(logits)} in decode_at for {n} points of {count} images; it must give float logits "
+            f"[{count}, {wanted}, {n}]."
+        )
+    return logits.float()
+
+
+def embedded(model: Any, features: Any, count: int) -> Tensor:
+    """float32 [B, D, h, w], what the model compares places by."""
+    return _maps(told(model).name, lambda: model.embedding(features), "embedding", count, "D")
+
+
+def seen(term: Any, features: Any, count: int) -> Tensor:
+    """float32 [B, 1, h, w], what a term says of each place."""
+    return _maps(told(term).name, lambda: term.seen(features), "seen", count, 1)
+
+
+def _maps(name: str, call: Callable[[], Any], where: str, count: int, channels: int | str) -> Tensor:
+    maps = called(name, call, where)
+    fits = isinstance(maps, Tensor) and maps.dim() == 4 and maps.is_floating_point() and len(maps) == count
+    if not fits or (isinstance(channels, int) and maps.shape[1] != channels):
+        raise AlsegError(
+            f"{name} gave {described(maps)} in {where}; it must give a float tensor [{count}, {channels}, h, w]."
+        )
+    return maps.float()
+
+
+def quick_copy(model: Any, precision: torch.dtype) -> Any:
+    """The model's own fast copy, called as the model is."""
+    name, classes = told(model)
+    copy = called(name, lambda: model.for_inference(precision), "for_inference")
+    if not isinstance(copy, nn.Module) or not isinstance(copy, Model):
+        raise AlsegError(f"{name} gave {described(copy)} in for_inference; it must give a model.")
+    tell(copy, name, classes)
+    return copy
+
+
+def term_loss(term: Term, model: Model, taught: Taught) -> Tensor:
+    """A term's loss, a float scalar on the model's device."""
+    name, device = told(term).name, taught.losses.device
+    loss = called(name, lambda: term.loss(model, taught), "loss")
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+        raise AlsegError(f"{name} gave {described(loss)} as its loss; it must give a float scalar, such as by .mean().")
+    if loss.device != device:
+        raise AlsegError(f"{name} gave a loss on {loss.device}; it must stay on {device}.")
+    return loss
+
+
+def term_parameters(term: Any) -> list[nn.Parameter]:
+    """What a term has to learn."""
+    found = called(told(term).name, lambda: list(term.parameters()), "parameters")
+    strange = next((each for each in found if not isinstance(each, nn.Parameter)), None)
+    if strange is not None:
+        raise AlsegError(f"{told(term).name} gave {described(strange)} in parameters; each must be an nn.Parameter.")
+    return found
+
+
+def groups_of(model: Model) -> dict[str, list[nn.Parameter]]:
+    """The model's parameter groups, of which the encoder's may be missing or empty."""
+    name = told(model).name
+    given: Any = called(name, model.parameter_groups, "parameter_groups")
+    if not isinstance(given, Mapping):
+        raise AlsegError(f"{name} gave {described(given)} in parameter_groups; it must give a dict of lists.")
+    groups = called(name, lambda: {part: list(parameters) for part, parameters in given.items()}, "parameter_groups")
+    problem = _problem(groups, model)
+    if problem:
+        raise AlsegError(f"{name} {problem}.")
+    return groups
+
+
+def _problem(groups: Mapping[Any, Sequence[Any]], model: Model) -> str | None:
+    assert isinstance(model, nn.Module)
+    if "decoder" not in groups or not groups.keys() <= set(PARTS):
+        names = ", ".join(map(repr, groups)) or "nothing"
+        return f'has {names} as its parameter_groups; they must be "encoder" (what is pretrained) and "decoder"'
+    if not groups["decoder"]:
+        return 'has no parameter in the group "decoder"; what is not pretrained must be there'
+    own, listed = {id(parameter) for parameter in model.parameters()}, set[int]()
+    for part, parameters in groups.items():
+        for place, parameter in enumerate(parameters):
+            if not isinstance(parameter, nn.Parameter):
+                return f"gave {described(parameter)} in the group {part!r}; each must be an nn.Parameter"
+            if id(parameter) not in own:
+                shape = list(parameter.shape)
+                return (
+                    f"gave a parameter {shape} in the group {part!r}, number {place}, that is not its own: register "
+                    "what it is of as a module"
+                )
+            if id(parameter) in listed:
+                return f"gave a parameter {list(parameter.shape)} twice in its groups, number {place} of {part!r}"
+            listed.add(id(parameter))
+    return None

@@ -1,0 +1,33 @@
+"""Settings in TOML files."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from alseg.config import flatten
+from alseg.errors import UserMistake
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings from a TOML file, flat, without its tables for others: a run's record, a comparison's grid."""
+    return flatten({name: value for name, value in _toml_file(path).items() if name not in ("record", "compare")})
+
+
+def read_toml_table(path: Path, name: str) -> dict[str, Any]:
+    """One table of a TOML file, empty where it has none."""
+    table = _toml_file(path).get(name, {})
+    if not isinstance(table, dict):
+        raise UserMistake(f"{name} is a table in the settings {path}: [{name}].")
+    return table
+
+
+def _toml_file(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserMistake(f"The settings {path} are not TOML: {error}.") from error

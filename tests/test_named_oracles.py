@@ -1,0 +1,248 @@
+"""An oracle or dataset that misbehaves in a run is named, and what was answered properly is kept."""
+
+from __future__ import annotations
+
+import pytest
+from broken_runs import HEAD, RUN, TINY, journal, line_of, told  # noqa: F401
+
+ORACLE = """
+class Mine:
+    sees_truth = False
+    said = 0
+
+    def __init__(self):
+        self.answers = []
+
+    def ask(self, questions):
+        {ask}
+        self.answers += [Answer(q.item, "sky", "me") for q in questions]
+
+    def collect(self):
+        {collect}
+
+@hookimpl
+def register_oracles(register):
+    register("mine", lambda: Mine())
+"""
+ALL = "return Answers(self.answers, True)"
+ASK = [*RUN, "--oracle", "mine"]
+
+# what ask does first, what collect does, what is said, how many answers are kept of 8
+BROKEN = {
+    "ask raises": ("raise ValueError('no line')", ALL, "failed in ask: ValueError: no line (FILE, line {ask})", 0),
+    "ask raises late": (
+        "self.answers = [Answer(questions[0].item, 'sky', 'me')]; 1 / 0",
+        ALL,
+        "failed in ask: ZeroDivisionError: division by zero (FILE, line {ask})",
+        1,
+    ),
+    "ask exits": ("raise SystemExit(7)", ALL, "failed in ask: SystemExit: 7 (FILE", 0),
+    "collect raises": ("pass", "return self.nothing", "failed in collect: AttributeError: ", 0),
+    "a list": ("pass", "return self.answers", "gave list in collect; it must give alseg.Answers", 0),
+    "no answers in it": ("pass", "return Answers(5, True)", "gave Answers in collect; it must give", 0),
+    "a tuple": ("pass", "return Answers([*self.answers, ('x', 'sky')], True)", "gave ('x', 'sky') among its", 8),
+    "a stranger": (
+        "pass",
+        "return Answers([Answer('r07-1', 'sky', 'me'), *self.answers], True)",
+        "answered 'r07-1', which was never asked: an answer has its question's item; what it answered properly is kept",
+        8,
+    ),
+    "no class": (
+        "pass",
+        "return Answers([*self.answers[:5], *(a._replace(name='moon') for a in self.answers[5:])], True)",
+        "answered 'moon' to r00-0000005; the classes are ground, sky, disc; what it answered properly is kept",
+        5,
+    ),
+    "a value": ("pass", "return Answers([a._replace(name=1) for a in self.answers], True)", "answered 1 to r00", 0),
+    "two answers": (
+        "pass",
+        "return Answers([*self.answers, self.answers[2]._replace(name='disc')], True)",
+        "answered r00-0000002 with 'sky' and with 'disc'",
+        7,
+    ),
+    "nobody": ("pass", "return Answers([self.answers[0]._replace(who=None)], True)", "says that None answered r00", 0),
+    "no time": ("pass", "return Answers([self.answers[0]._replace(seconds='2 s')], True)", "took '2 s' seconds; it", 0),
+    "not all": (
+        "pass",
+        "return Answers(self.answers[:6], True)",
+        "says that all is answered, and 2 of 8 questions have no answer, the first of them r00-0000006: answer None",
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_oracle_is_named_and_its_answers_are_kept(told, tmp_path, case):  # noqa: F811
+    ask, collect, words, kept = BROKEN[case]
+    text = ORACLE.format(ask=ask, collect=collect)
+    said = told(text, *ASK)
+    assert said.startswith("The oracle 'mine' of FILE "), said
+    assert words.replace("{ask}", str(line_of(text, ask))) in said
+    assert journal(tmp_path / "run").count('"answered"') == kept
+
+
+def test_a_run_goes_on_from_what_was_kept(told, cli, tmp_path):  # noqa: F811
+    told(ORACLE.format(ask="pass", collect="return Answers(self.answers[:6], True)"), *ASK)
+    (tmp_path / "mine.py").write_text(HEAD + ORACLE.format(ask="assert len(questions) == 2", collect=ALL))
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", "resume", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+
+
+def test_an_oracle_may_answer_another_time_and_earlier_rounds_again(cli, tmp_path):
+    later = "return Answers(self.answers[: 5 if len(self.answers) == 8 else 99], len(self.answers) != 8)"
+    (tmp_path / "mine.py").write_text(HEAD + ORACLE.format(ask="pass", collect=later))
+    words = [*TINY, "--plugin", tmp_path / "mine.py"]
+    waits = cli(*words, *ASK[:-3], 2, "--oracle", "mine", "--out", tmp_path / "run")
+    assert waits.code == 3, waits.err
+    assert "waits for 3 of 8 answers" in waits.err
+    again = cli(*words, "resume", tmp_path / "run")  # 3 in the first round and, with those again, 8 more in the second
+    assert again.code == 0, again.err
+    assert journal(tmp_path / "run").count('"answered"') == 16
+
+
+ATTENDS = """
+class Mine:
+    sees_truth = False
+
+    def attend(self, round):
+        for question in round.unanswered():
+            round.answer(question.item, {name}, "me")
+
+@hookimpl
+def register_oracles(register):
+    register("mine", lambda: Mine())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "kept"),
+    [
+        ("'sky' if question.item < 'r00-0000003' else 1 / 0", "failed in attend: ZeroDivisionError: division", 3),
+        ("'moon'", "did in attend what the round does not take: 'moon' is no class; there are ground", 0),
+    ],
+)
+def test_an_oracle_that_attends_is_named(told, tmp_path, name, words, kept):  # noqa: F811
+    said = told(ATTENDS.format(name=name), *ASK)
+    assert f"The oracle 'mine' of FILE {words}" in said
+    assert journal(tmp_path / "run").count('"answered"') == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("'sky'", "failed in dismiss: OverflowError: late"), ("1 / 0", "failed in attend: ZeroDivision")],
+)
+def test_an_oracle_that_cannot_be_dismissed_hides_nothing_else(told, name, words):  # noqa: F811
+    leaves = "    def dismiss(self, message, done):\n        raise OverflowError('late')\n\n@hookimpl"
+    said = told(ATTENDS.format(name=name).replace("@hookimpl", leaves), *ASK)
+    assert f"The oracle 'mine' of FILE {words}" in said
+
+
+def test_an_oracle_without_its_parts_is_named_before_the_run(told, tmp_path):  # noqa: F811
+    text = "@hookimpl\ndef register_oracles(register):\n    register('mine', lambda: object())\n"
+    assert "The oracle 'mine' of FILE has no ask and no collect and no sees_truth" in told(text, *ASK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_errors_own_words_for_users_go_through(cli, tmp_path):
+    text = ORACLE.format(ask="from alseg import UserMistake; raise UserMistake('Give a key.')", collect=ALL)
+    (tmp_path / "mine.py").write_text(HEAD + text)
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *ASK, "--out", tmp_path / "run")
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (2, "alseg: Give a key.")
+
+
+PICKS = """
+class Mine:
+    def attend(self, round):
+        raise KeyError("where")
+
+    def __call__(self, batch, utility, n):
+        raise NotImplementedError
+
+@hookimpl
+def register_selectors(register):
+    register("mine", lambda: Mine())
+"""
+
+
+def test_a_selector_that_lets_pick_is_named(told):  # noqa: F811
+    said = told(PICKS, *RUN[:-1], 2, "--selector", "mine")
+    assert "The selector 'mine' of FILE failed in attend: KeyError: 'where' (FILE, line " in said
+
+
+DATASET = """
+class Pictures:
+    def __init__(self, images):
+        self._images = images
+
+    def __len__(self):
+        return len(self._images)
+
+    def key(self, i):
+        return self._images.key(i)
+
+    def image(self, i):
+        return self._images.image(i)
+
+    def mask(self, i):
+        return self._images.mask(i)
+
+class Mine:
+    recipe = "alseg-tiny"
+
+    def __init__(self):
+        self._data = TinyDataset({{"train": 4, "val": 2}}, (64, 64))
+        self.classes, self.splits = self._data.classes, self._data.splits
+
+    def images(self, split):
+        return Pictures(self._data.images(split))
+
+{broken}
+
+@hookimpl
+def register_datasets(register):
+    register("mine", lambda: Mine())
+"""
+
+# what is put in, what is said, and the exit code
+DATASETS = {
+    "Mine.images = lambda self, split: 1 / 0": ("failed in images('train'): ZeroDivisionError", 1),
+    "Mine.images = lambda self, split: []": ("gave list in images('train'), which has no key and no image and no", 1),
+    "Pictures.image = lambda self, i: {}[i]": ("failed in image(0): KeyError: 0 (FILE, line ", 1),
+    "Pictures.mask = lambda self, i: {}[i]": ("failed in mask(0): KeyError: 0 (FILE, line ", 1),
+    "Pictures.key = lambda self, i: i": ("gave 0 in key(0); it must give a name", 1),
+    "Pictures.__len__ = lambda self: 1 / 0": ("failed in len(images): ZeroDivisionError", 1),
+    "Pictures.image = lambda self, i: self._images.image(i) / 255": (
+        "is wrong: the image train-0 is float64 [64, 64, 3]; it must be uint8 [H, W, 3], not empty",
+        2,
+    ),
+    "Pictures.image = lambda self, i: None": ("is wrong: the image train-0 is object []", 2),
+    "Pictures.mask = lambda self, i: self._images.mask(i)[None]": (
+        "is wrong: the mask of train-0 holds uint8 [1, 64, 64]; it must hold whole class values [H, W], or be None",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: self._images.mask(i) / 1": (
+        "is wrong: the mask of train-0 holds float64 [64, 64]",
+        2,
+    ),
+    "Pictures.image = lambda self, i: open('/nowhere/x.png')": (
+        "failed in image(0): No such file or directory: /nowhere/x.png (FILE, line ",
+        2,
+    ),
+    "del Mine.images": ("has no images: see alseg/protocols.py", 1),
+}
+
+
+@pytest.mark.parametrize("broken", DATASETS)
+def test_a_dataset_is_named_before_the_run(told, tmp_path, broken):  # noqa: F811
+    words, code = DATASETS[broken]
+    said = told(DATASET.format(broken=broken), "run", "--dataset", "mine", "--model", "alseg-tiny", code=code)
+    assert f"The dataset 'mine' of FILE {words}" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_is_named_by_its_check_too(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(HEAD + DATASET.format(broken="Pictures.mask = lambda self, i: {}[i]"))
+    words = ["--plugin", tmp_path / "mine.py", "datasets", "check", "mine", "--out", tmp_path / "x.png"]
+    outcome = cli(*words)
+    assert outcome.code == 1
+    assert f"The dataset 'mine' of {tmp_path / 'mine.py'} failed in mask(0): KeyError" in outcome.err
