@@ -25,7 +25,7 @@ from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
 from alseg.several import LISTS, Choice
-from alseg.store import SETTINGS, RunFolder, refuse_occupied
+from alseg.store import SETTINGS, RunFolder, name_of, new_name, refuse_occupied
 from alseg.telling import Life
 from alseg.trackers import trackers_in, trackers_of, with_trackers
 
@@ -68,11 +68,12 @@ def run(
     if path is not None:
         refuse_occupied(path)
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
-    experiment = Experiment(registry, resolved, progress, team, attendance)
+    name = new_name()
+    experiment = Experiment(registry, resolved, progress, team, attendance, name)
     start = start_of(resolved.config.start_from, experiment.classes, experiment.images.pool, progress.say)
     trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
-    record = {"alseg": alseg.__version__, **versions(), **experiment.facts()}
+    record = {"run": name, "alseg": alseg.__version__, **versions(), **experiment.facts()}
     if origins := registry.origins_of(_chosen(resolved.config)):
         record["pieces"] = origins
     for rival in registry.left_aside(_chosen(resolved.config)):
@@ -139,7 +140,7 @@ def resume(
         resolved = resolve_stored(registry, opened, settings)
         opened.check_labels(len(records))
         check_start(opened.path, before.get("record"))
-        experiment = Experiment(registry, resolved, progress, team, attendance)
+        experiment = Experiment(registry, resolved, progress, team, attendance, name_of(before.get("record")))
         joined = registry.joined_by(_stored_trackers(registry, opened, resolved.config.trackers))
         experiment.check_same_data(opened)
     team.tell("go on", settings)

@@ -23,7 +23,7 @@ from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
 from alseg.plugins import Registry, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Images
-from alseg.store import SETTINGS, RunFolder
+from alseg.store import SETTINGS, RunFolder, name_of
 from alseg.trust import plan_of
 from alseg.values import Classes, Question
 
@@ -46,10 +46,12 @@ def attended(round: OpenRound, selector: Named, oracle: Named) -> None:
     round.looking.close()
 
 
-def built_answerers(registry: Registry, config: RunConfig, *, images: Images, classes: Classes) -> tuple[Named, Named]:
+def built_answerers(
+    registry: Registry, config: RunConfig, *, images: Images, classes: Classes, run: str
+) -> tuple[Named, Named]:
     """The run's selector and oracle; AlsegError for an oracle that lacks what every oracle has."""
     selector, oracle = registry.find("selector", config.selector.name), registry.find("oracle", config.oracle.name)
-    given: dict[str, Any] = {"images": images, "classes": classes, "seed": config.seed}
+    given: dict[str, Any] = {"images": images, "classes": classes, "seed": config.seed, "run": run}
     asked = Named(oracle.build(config.oracle.options, **given), oracle.described())
     check_oracle(asked)
     return Named(selector.build(config.selector.options), selector.described()), asked
@@ -152,7 +154,9 @@ def annotate(
             raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
         dataset = open_dataset(registry.find("dataset", config.dataset.name), config.dataset.options)
         images = Unchanged(dataset.images("train"), folder.images())
-        selector, oracle = built_answerers(registry, config, images=images, classes=dataset.classes)
+        selector, oracle = built_answerers(
+            registry, config, images=images, classes=dataset.classes, run=name_of(settings.get("record"))
+        )
         by_person = is_person(oracle.piece) or (is_person(selector.piece) and questions[0].y is None)
         if not by_person:
             raise UserMistake(f"The pixels of {folder.path} are labelled by {config.oracle.name!r}: {go_on}")

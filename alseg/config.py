@@ -111,8 +111,6 @@ def _nested(settings: Any) -> dict[str, Any]:
     return nested
 
 
-
-
 def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
     """Nested tables as dotted settings; a piece's table holds its `name` and its options.
 

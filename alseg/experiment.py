@@ -65,6 +65,7 @@ class Experiment:
         progress: Progress,
         team: Team = ALONE,
         attendance: Attendance | None = None,
+        run: str = "",
     ) -> None:
         self._team, self._attendance = team, attendance
         self._registry, self._pieces, self._progress = registry, resolved.pieces, progress
@@ -79,7 +80,9 @@ class Experiment:
         self._models = Models(registry, self.config, len(self.classes), self._device)
         self.images = open_images(resolved, progress)
         self.split, self._pool, self._held_out = self.images.split, self.images.pool, self.images.held_out
-        self.selector, self.oracle = built_answerers(registry, self.config, images=self._pool, classes=self.classes)
+        self.selector, self.oracle = built_answerers(
+            registry, self.config, images=self._pool, classes=self.classes, run=run
+        )
         selector, oracle, acquirer = self.selector.piece, self.oracle.piece, self._pieces["acquirer"]
         self._picks, self.by_person = attends(selector), is_person(oracle) or is_person(selector)
         check_people(self.config, selector, oracle, attendance)

@@ -20,6 +20,7 @@ class ToOracle(NamedTuple):
     images: Images  # the pool
     classes: Classes  # their names and the void value
     seed: int  # the run's
+    run: str  # a name that no other run has, the same whenever this one goes on
 
 
 class ToTerm(NamedTuple):

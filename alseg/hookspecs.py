@@ -42,7 +42,7 @@ def register_selectors(register: Register) -> None:
 
 @hookspec
 def register_oracles(register: Register) -> None:
-    """Add oracles; a factory may take `images`, `classes` and `seed` and gives an `Oracle`."""
+    """Add oracles; a factory may take `images`, `classes`, `seed` and `run` and gives an `Oracle`."""
 
 
 @hookspec

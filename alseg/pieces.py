@@ -21,7 +21,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "model": ("classes",),
     "acquirer": (),
     "selector": (),
-    "oracle": ("images", "classes", "seed"),
+    "oracle": ("images", "classes", "seed", "run"),
     "term": ("model", "classes"),
     "tracker": (),
     "recipe": (),

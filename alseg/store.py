@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 import tomllib
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -263,6 +264,16 @@ class RunFolder:
         except Exception as error:
             raise AlsegError(f"The model {path} cannot be read: {str(error).splitlines()[0]}.") from error
         return facts
+
+
+def new_name() -> str:
+    """A run's name, which no other has."""
+    return uuid.uuid4().hex
+
+
+def name_of(record: Any) -> str:
+    """A run's name, which no other has, from the record in its settings; empty where it has none."""
+    return str(record.get("run", "")) if isinstance(record, Mapping) else ""
 
 
 def refuse_occupied(path: Path) -> None:

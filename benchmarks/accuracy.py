@@ -75,6 +75,7 @@ def main() -> None:
                 "model.encoder": arguments.encoder,
                 "model.weights": arguments.weights,
                 "split": "val",
+                "size": arguments.size,
                 "train.epochs": arguments.epochs,
                 "train.batch_size": arguments.batch,
                 "budget": 10,
@@ -147,6 +148,7 @@ def steps_of(
 ) -> None:
     """All the reference's steps of a training, on images augmented one after the other."""
     images = camvid(data)
+    assert settings.size is not None and known_mask(images, 0).shape == tuple(settings.size)
     classes = Classes(tuple(folder.settings()["record"]["classes"]), VOID)
     masks = torch.from_numpy(sparse_masks(images, folder.labels(), classes))
     assert (masks != VOID).sum() == len(folder.labels())

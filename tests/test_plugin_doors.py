@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 from conftest import one_sentence
-from test_plugins import ACQUIRER, CHECKERS, RUN, failed
+from test_plugins import ACQUIRER, CHECKERS, QUICK, RUN, SMALL_SHAPES, failed
 
 import alseg
 from alseg.pieces import install_hint
@@ -359,8 +360,8 @@ class Oracle:
         from alseg import Answer, Answers
         return Answers([Answer(item, None, "x") for item in self.items], True)
 
-def oracle(images, classes, seed):
-    return Oracle(images=images, classes=classes, seed=seed)
+def oracle(images, classes, seed, run):
+    return Oracle(images=images, classes=classes, seed=seed, run=run)
 
 @hookimpl
 def register_models(register):
@@ -408,3 +409,45 @@ def test_every_kind_that_can_be_registered_can_be_begun():
     from alseg.pieces import GIVEN
 
     assert set(KINDS) == {*GIVEN, "modifier", "command", "hooks"}
+
+
+NAMED_RUN = """\
+from alseg import Answers, hookimpl
+
+class Later:
+    sees_truth = False
+    def ask(self, questions):
+        pass
+    def collect(self):
+        return Answers((), complete=False)
+
+def later(run, file: str = ""):
+    with open(file, "a") as said:
+        said.write(run + "\\n")
+    return Later()
+
+@hookimpl
+def register_oracles(register):
+    register("later", later)
+"""
+
+
+def test_an_oracle_knows_its_run_from_all_others(cli, tmp_path):
+    path, said = tmp_path / "later.py", tmp_path / "said"
+    path.write_text(NAMED_RUN)
+    words = ["--plugin", path, *RUN, "--oracle", "later", "-o", f"oracle.file={said}", "--out"]
+    for out in ("a", "b"):
+        assert cli(*words, tmp_path / out).code == 3
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert cli("--plugin", path, "resume", tmp_path / "moved").code == 3
+    first, second, again = said.read_text().split()
+    assert first == again != second
+    assert len(first) == 32
+
+
+def test_the_runs_of_a_comparison_have_names_of_their_own(cli, tmp_path):
+    words = ["compare", "--dataset", "shapes", *SMALL_SHAPES, *QUICK, "--acquirers", "margin,entropy", "--seeds", "1"]
+    outcome = cli(*words, "--out", tmp_path / "grid")
+    assert outcome.code == 0, outcome.err
+    names = [tomllib.loads(path.read_text())["record"]["run"] for path in (tmp_path / "grid").rglob("run.toml")]
+    assert len(names) == len(set(names)) > 2

@@ -12,7 +12,7 @@ from alseg.loop import answered
 from alseg.plugins import Registry
 from alseg.progress import Progress
 from alseg.report.statistics import asked_statistics
-from alseg.store import RunFolder, write_whole
+from alseg.store import RunFolder, name_of, write_whole
 from alseg.trackers import trackers_of
 
 
@@ -23,7 +23,7 @@ def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:
     """
     run = RunFolder(folder)
     resolved = resolve_stored(registry, run, run.settings())
-    experiment = Experiment(registry, resolved, progress)
+    experiment = Experiment(registry, resolved, progress, run=name_of(run.settings().get("record")))
     trackers = trackers_of(registry, resolved.config.trackers)
     experiment.check_same_data(run)
     with run.lock(), registry.joined_by(trackers), experiment.started(run):

@@ -14,7 +14,7 @@ from alseg.config import flatten
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
-from alseg.store import SETTINGS, RunFolder, appearing, write_toml, write_whole
+from alseg.store import SETTINGS, RunFolder, appearing, new_name, write_toml, write_whole
 from alseg.telling import OWED
 from alseg.trackers import without_trackers
 
@@ -183,7 +183,7 @@ def log_of(logs: Path, job: Job) -> Path:
 
 def fork(first: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     """A new run at `folder` whose first round is that of the run `first`, and whose settings are its own."""
-    record = RunFolder(first).settings().get("record", {})
+    record = RunFolder(first).settings().get("record", {}) | {"run": new_name()}
     with appearing(folder) as fresh:
         for path in sorted(first.rglob("*")):
             if path.is_dir() or path.name.startswith(".") or path.name == SETTINGS:

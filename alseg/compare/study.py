@@ -173,7 +173,7 @@ def _check_pieces(registry: Registry, resolved: Resolved, built: set[str]) -> No
         if f"{kind} {choice}" in built:
             continue
         built.add(f"{kind} {choice}")
-        given = {"images": dataset.images("train"), "classes": dataset.classes} if kind == "oracle" else {}
+        given = {"images": dataset.images("train"), "classes": dataset.classes, "run": ""} if kind == "oracle" else {}
         piece = resolved.pieces[kind].build(choice.options, **given, seed=config.seed)
         if is_person(piece):
             raise UserMistake(

@@ -44,7 +44,8 @@ class OfOracle:
 
     def new(self, seed: int = 0, images: Any = None) -> Any:
         """A fresh one."""
-        return built(self.subject, images=images or self.images, classes=TinyDataset.classes, seed=seed)
+        given = {"images": images or self.images, "classes": TinyDataset.classes, "seed": seed}
+        return built(self.subject, **given, run=f"checked with seed {seed}")
 
     def answers(self, questions: Sequence[Question], oracle: Any = None) -> dict[str, Answer]:
         """What a fresh one, or this one, says when all is in, by item; Inapplicable where a person must answer."""
