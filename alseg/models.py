@@ -36,7 +36,8 @@ class Models:
         if not isinstance(model, nn.Module) or not isinstance(model, Model):
             raise AlsegError(f"{piece.described()} is no nn.Module with encode, decode and parameter_groups.")
         tell(model, piece.described(), self._classes)
-        groups_of(model)
+        if pretrained:  # it is to be trained; a stored one may wait for its weights
+            groups_of(model)
         if self._terms:
             attach(model, {choice.name: self._term(choice, model, round) for choice in self._terms})
         return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -68,7 +68,7 @@ def with_global_state():
 ACQUIRERS = [
     ("builds", lambda: 3, "the factory gave int", "return a function of the batch"),
     ("builds", lambda: 1 / 0, "its factory raised ZeroDivisionError", "it must build with these options"),
-    ("builds", lambda: None, "its factory does not give a piece", "return the piece"),
+    ("builds", lambda: None, "its factory returns None", "return the piece"),
     ("result", lambda: lambda batch: 1.0, "it gave float, not a tensor [3, 9, 12]", "return a torch tensor"),
     (
         "result",

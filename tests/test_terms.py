@@ -273,7 +273,7 @@ def test_terms_are_settings(registry):
         ({"terms": "learning-los"}, "no term 'learning-los'; did you mean learning-loss"),
         ({"terms": "learning-loss,learning-loss"}, "given twice"),
         ({"terms": "learning-loss", "learning-loss.wight": 1}, "no option 'wight'; did you mean weight, width"),
-        ({"terms": "learning-loss", "learning-loss.weight": "much"}, r"learning_loss\.weight takes a number"),
+        ({"terms": "learning-loss", "learning-loss.weight": "much"}, r"learning-loss\.weight takes a number"),
         ({"learning-loss.weight": 1}, "'learning-loss', which is not taken: -o terms=learning-loss"),
         ({"terms": "learning-loss", "labels": "all"}, "labels = all"),
     ],
