@@ -46,7 +46,10 @@ class Models:
         """The model that a round trained, and the facts about its training."""
         model = self.fresh(pretrained=False)
         assert isinstance(model, nn.Module)
-        return model, folder.read_model(round, model, spare=f"{PLACE}.")
+        held = tuple(f"{PLACE}.{name}." for name in getattr(model, PLACE, {}))
+        return model, folder.read_model(
+            round, model, spare=lambda name: name.startswith(f"{PLACE}.") and not name.startswith(held)
+        )
 
     def _term(self, choice: Choice, model: Model, round: int) -> Any:
         piece = self._registry.find("term", choice.name)

@@ -247,18 +247,17 @@ class RunFolder:
         metadata = {"training": json.dumps(dict(facts))}
         write_whole(self.round_folder(round) / "model.safetensors", save(tensors, metadata))
 
-    def read_model(self, round: int, model: nn.Module, spare: str) -> dict[str, Any]:
+    def read_model(self, round: int, model: nn.Module, spare: Callable[[str], bool]) -> dict[str, Any]:
         """Load a round's weights into a model of the same shape; the facts about its training.
 
-        spare: what the names of weights begin with that the model may lack.
+        spare: whether weights of a name are passed over.
         """
         from safetensors import safe_open
 
         path = self.round_folder(round) / "model.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
-                wanted = model.state_dict().keys()
-                names = [name for name in file.keys() if name in wanted or not name.startswith(spare)]  # noqa: SIM118
+                names = [name for name in file.keys() if not spare(name)]  # noqa: SIM118
                 model.load_state_dict({name: file.get_tensor(name) for name in names})
                 facts: dict[str, Any] = json.loads((file.metadata() or {})["training"])
         except Exception as error:
