@@ -147,7 +147,7 @@ class Piece:
             ) from error
         for name in values:
             if name not in options:
-                several = [known for known in options if known.endswith(f".{name}")]
+                several = [f"{prefix}.{known}" for known in options if known.endswith(f".{name}")]
                 has = f"; write {' or '.join(several)}" if several else nearest(name, options) or "; it has none"
                 raise UserMistake(f"The {self.kind} {self.name!r} has no option {name!r}{has}.")
         resolved = {}

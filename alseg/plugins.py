@@ -42,7 +42,8 @@ class Registry:
     def recalling(self, record: Any) -> Registry:
         """The same plugins, looked up as a run did whose settings hold this record."""
         pieces = record.get("pieces") if isinstance(record, Mapping) else None
-        return replace(self, origins={key: str(origin) for key, origin in (pieces or {}).items()})
+        known = pieces.items() if isinstance(pieces, Mapping) else ()
+        return replace(self, origins={key: str(origin) for key, origin in known})
 
     def find(self, kind: str, name: str) -> Piece:
         """The piece called `name`, `distribution:name` or `modifier:name`.
@@ -55,10 +56,10 @@ class Registry:
         return piece
 
     def origins_of(self, names: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Of pieces (kind, name) and what they wrap, those of other distributions: "kind name" -> distribution."""
-        parts = [part for kind, name in names for part in self.find(kind, name).parts()]
-        others = [part for part in parts if part.plugin.distribution != FIRST_PARTY]
-        return {f"{part.kind} {part.own_name}": part.plugin.distribution for part in others}
+        """Of pieces (kind, name) under bare names, those of other distributions: "kind name" -> distribution."""
+        found = [self.find(kind, name) for kind, name in names if ":" not in name]
+        others = [piece for piece in found if piece.plugin.distribution != FIRST_PARTY]
+        return {f"{piece.kind} {piece.name}": piece.plugin.distribution for piece in others}
 
     def written(self, piece: Piece) -> str:
         """What a piece is called in settings: its name, after its distribution's where another has the name."""

@@ -134,7 +134,7 @@ def test_an_option_that_several_parts_have_is_called_by_its_part(plugin):  # noq
         (f"{path}:twice:{path}:other", {"twice.factor": 3}, 3),
     ):
         assert (acquirer(registry, name, **options)(batch) == value).all(), name
-    with pytest.raises(UserMistake, match=r"no option 'factor'; write twice.factor or other.factor"):
+    with pytest.raises(UserMistake, match=r"no option 'factor'; write acquirer.twice.factor or acquirer.other.factor"):
         registry.find("acquirer", "twice:other").resolve({"factor": 3})
 
 

@@ -277,7 +277,8 @@ def test_a_run_does_not_go_on_with_alsegs_own_in_anothers_place(plugin, cli, tmp
     assert settings["acquirer"]["name"] == "theirs:margin"
     # as if alseg had none of this name when the run began
     with pytest.raises(UserMistake, match=r"The run took the acquirer 'margin' of .*theirs.py, which is not there"):
-        load_plugins().recalling(settings["record"]).find("acquirer", "margin")
+        load_plugins().recalling({"pieces": {"acquirer margin": str(path)}}).find("acquirer", "margin")
+    assert "pieces" not in settings["record"], "a name with its distribution's needs no record"
 
 
 def test_no_third_party(two_margins, plugin):
