@@ -167,6 +167,8 @@ def test_the_written_settings_start_the_same_run_again(cli, camvid, tmp_path):
     assert cli("run", "--config", first / "run.toml", "--out", second).code == 0
     assert fingerprint(first) == fingerprint(second)
     settings = [tomllib.loads((run / "run.toml").read_text()) for run in (first, second)]
+    names = [each["record"].pop("run") for each in settings]
+    assert names[0] != names[1], "it is another run"
     assert settings[0] == settings[1]
     assert settings[0]["selector"] == {"name": "topk-then-uniform", "top": 0.2}
     assert settings[0]["record"]["weights"]["encoder"] == "test_resnet.r160_in1k"

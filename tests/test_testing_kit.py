@@ -169,7 +169,10 @@ WRONG = {
         "check_model takes a factory, which builds a model anew at each call (it is given `classes` beside its "
         "options), or its registered name, not a model itself: give a factory, `check_model(lambda: it)`.",
     ),
-    "an oracle": (lambda: check_oracle(Asked()), "given `images`, `classes` and `seed` beside its options), or its"),
+    "an oracle": (
+        lambda: check_oracle(Asked()),
+        "given `images`, `classes`, `seed` and `run` beside its options), or its",
+    ),
     "a tracker": (lambda: check_tracker(Curve()), "not a tracker itself: give a factory, `check_tracker(lambda: it)`"),
     "a recipe": (
         lambda: check_recipe({"rounds": 2}),
