@@ -15,7 +15,7 @@ from typing import Any
 import alseg
 from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
-from alseg.config import PIECES, Resolved, RunConfig, flatten, resolve, stored_config
+from alseg.config import Resolved, RunConfig, chosen, flatten, resolve, stored_config, with_origins
 from alseg.engine.team import join
 from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
@@ -24,7 +24,7 @@ from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
-from alseg.several import LISTS, Choice
+from alseg.several import Choice
 from alseg.store import SETTINGS, RunFolder, name_of, new_name, refuse_occupied
 from alseg.telling import Life
 from alseg.trackers import trackers_in, trackers_of, with_trackers
@@ -62,9 +62,10 @@ def run(
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     path = None if out is None else Path(out)
     if not team.leads:
-        place = Path(team.told()[0])
-        Experiment(registry, resolve(registry, toml or {}, flatten(settings or {})), Quiet(), team).follow()
-        return _result(RunFolder(place), [])
+        place, name = team.told()
+        resolved = resolve(registry, toml or {}, flatten(settings or {}))
+        Experiment(registry, resolved, Quiet(), team, run=name).follow()
+        return _result(RunFolder(Path(place)), [])
     if path is not None:
         refuse_occupied(path)
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
@@ -74,15 +75,14 @@ def run(
     trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
     record = {"run": name, "alseg": alseg.__version__, **versions(), **experiment.facts()}
-    if origins := registry.origins_of(_chosen(resolved.config)):
-        record["pieces"] = origins
-    for rival in registry.left_aside(_chosen(resolved.config)):
-        progress.say(f"{rival.name} is alseg's own; {rival.described()} is had as {registry.written(rival)}.")
+    for rival in registry.left_aside(chosen(resolved.config)):
+        of, written = rival.plugin.distribution, registry.written(rival)
+        progress.say(f"The {rival.kind} {rival.name!r} is alseg's own; that of {of} is had as {written}.")
     if registry.files:
         record["plugin_files"] = [str(file) for file in registry.files]
     if start is not None:
         record["start"] = dict(start.facts)
-    stored = {**resolved.config.nested(), "record": record}
+    stored = with_origins(registry, {**resolved.config.nested(), "record": record})
     folder = None
     while folder is None:
         place = path or free_folder(Path("runs"), resolved.config)
@@ -93,7 +93,7 @@ def run(
         except UserMistake:
             if path is not None or not (place / SETTINGS).exists():
                 raise  # else another run took the free name at the same moment
-    team.tell(str(folder.path))
+    team.tell(str(folder.path), name)
     return _carried_on(experiment, folder, registry.joined_by(trackers))
 
 
@@ -120,8 +120,10 @@ def resume(
     if not team.leads:
         order = team.told()
         if order[0] == "go on":
-            registry = registry.recalling(order[1].get("record"))
-            Experiment(registry, resolve_stored(registry, opened, order[1]), Quiet(), team).follow()
+            record = order[1].get("record")
+            registry = registry.recalling(record)
+            resolved = resolve_stored(registry, opened, order[1])
+            Experiment(registry, resolved, Quiet(), team, run=name_of(record)).follow()
         return _result(opened, [])
     records, before = opened.rounds(), opened.settings()
     registry = registry.recalling(before.get("record"))
@@ -144,7 +146,7 @@ def resume(
         joined = registry.joined_by(_stored_trackers(registry, opened, resolved.config.trackers))
         experiment.check_same_data(opened)
     team.tell("go on", settings)
-    return _carried_on(experiment, opened, joined, changed)
+    return _carried_on(experiment, opened, joined, None if changed is None else with_origins(registry, changed))
 
 
 def _told_late(
@@ -165,7 +167,7 @@ def _told_late(
     trackers = _stored_trackers(registry, folder, choices)
     with folder.lock(), registry.joined_by(trackers), _resumable(folder):
         if changed is not None:
-            folder.write_settings(changed)
+            folder.write_settings(with_origins(registry, changed))
         with life.lasting():
             life.finished(folder.rounds())
 
@@ -177,13 +179,6 @@ def _stored_trackers(registry: Registry, folder: RunFolder, choices: Sequence[Ch
     except AlsegError as error:
         command = f"alseg resume {shlex.quote(str(folder.path))} --trackers none"
         raise type(error)(f"{str(error).rstrip('.')}; `{command}` goes on without trackers.") from error
-
-
-def _chosen(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Kind and name of every piece that a run takes."""
-    yield from ((kind, getattr(config, kind).name) for kind in PIECES)
-    yield from ((kind, choice.name) for setting, kind in LISTS.items() for choice in getattr(config, setting))
-    yield "recipe", config.recipe.name
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:

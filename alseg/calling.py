@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from alseg.errors import MISTAKES, AlsegError, UserMistake
 
 T = TypeVar("T")
 
+LIBRARIES = {"torch", "numpy", "pluggy", "typer", "click"}  # which call pieces, or are what a backward pass is in
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # a disk's own errors, which are no piece's
 LONGEST = 200  # letters of an error's own words
 
@@ -44,16 +48,36 @@ def in_words(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """The last line of somebody's own code that an error went through, in brackets; empty where there is none."""
-    import alseg
+    """The last line of somebody's own code that an error went through, in brackets; empty where there is none.
 
-    trace, place, own = error.__traceback__, "", alseg.__path__[0]
+    Their code is the first that is neither alseg's nor of a library that alseg itself calls, and what lies beside it.
+    """
+    trace, place, root = error.__traceback__, "", None
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((own, "<")) and "site-packages" not in file:
+        theirs = not _is_no_piece(file)
+        if root is None and theirs:
+            root = str(Path(file).parent)
+        if root is not None and theirs and _lies_in(file, root):
             place = f" ({file}, line {trace.tb_lineno})"
         trace = trace.tb_next
     return place
+
+
+def _is_no_piece(file: str) -> bool:
+    """Whether a line belongs to alseg, to Python or to what alseg calls pieces by."""
+    import alseg
+
+    if file.startswith("<") or _lies_in(file, alseg.__path__[0]):
+        return True
+    inside = Path(file).parts
+    if "site-packages" in inside:
+        return inside[inside.index("site-packages") + 1] in LIBRARIES
+    return _lies_in(file, sysconfig.get_path("stdlib"))
+
+
+def _lies_in(file: str, folder: str) -> bool:
+    return file.startswith(folder.rstrip(os.sep) + os.sep) and "site-packages" not in file[len(folder) :]
 
 
 def described(value: Any) -> str:

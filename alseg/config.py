@@ -6,7 +6,7 @@ the piece's name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -221,6 +221,22 @@ def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[st
         choices[kind] = Choice(name, registry.find(kind, name).resolve(choices[kind].options))
     lists, flat = _lists(registry, flat, check=("term",) if "model" in pieces else ())
     return _typed(RunConfig, flat, {**choices, **lists})
+
+
+def chosen(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Kind and name of every piece that a run takes."""
+    yield from ((kind, getattr(config, kind).name) for kind in NAMED)
+    yield from ((kind, choice.name) for setting, kind in LISTS.items() for choice in getattr(config, setting))
+
+
+def with_origins(registry: Registry, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings, nested, whose record says of which distributions its pieces under bare names are."""
+    plain, record = dict(settings), dict(settings["record"])
+    del plain["record"]
+    record.pop("pieces", None)
+    if origins := registry.origins_of(chosen(stored_config(registry, plain, ()))):
+        record["pieces"] = origins
+    return {**plain, "record": record}
 
 
 def _lists(

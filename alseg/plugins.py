@@ -15,6 +15,7 @@ from typing import Any
 import pluggy
 
 from alseg import hookspecs
+from alseg.calling import place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 from alseg.pieces import GIVEN, Piece, Plugin, install_hint
@@ -76,6 +77,9 @@ class Registry:
         head, colon, rest = name.partition(":")
         if not found and colon:
             of_distribution = [piece for piece in self.of(kind) if piece.plugin.distribution == head]
+            if not of_distribution and not any(piece.name == head for piece in self.of(kind)):
+                # file:name, without the folder
+                of_distribution = [p for p in self.of(kind) if p.plugin.is_file and p.plugin.name == head]
             found = [piece for piece in of_distribution if piece.name == rest]
             # distribution:modifier:name
             modifier, again, inner = rest.partition(":")
@@ -83,8 +87,6 @@ class Registry:
                 return self._modified(kind, f"{head}:{modifier}", inner)
             if not found and any(piece.name == head for piece in self.of(kind)):
                 return self._modified(kind, head, rest)
-            if not found:  # file:name, without the folder
-                found = [p for p in self.of(kind) if p.plugin.is_file and p.plugin.name == head and p.name == rest]
         if len(found) == 1:
             return found[0]
         if found:
@@ -102,13 +104,15 @@ class Registry:
         """Of pieces of one name the one that a run took, or alseg's own; all where neither says which."""
         origin = self.origins.get(f"{kind} {name}")
         if origin is not None:
-            others = [piece for piece in found if piece.plugin.distribution != FIRST_PARTY]
-            if found and not others:
+            exact = [piece for piece in found if piece.plugin.distribution == origin]
+            mine = exact or [piece for piece in found if piece.plugin.is_file and _is_moved(piece.plugin, origin)]
+            if found and not mine:
+                whose = " and ".join(sorted({piece.plugin.distribution for piece in found}))
                 raise UserMistake(
-                    f"The run took the {kind} {name!r} of {origin}, which is not there, and alseg's own is another: "
+                    f"The run took the {kind} {name!r} of {origin}, which is not there, and that of {whose} is another: "
                     f"install {origin}, or give its file by --plugin."
                 )
-            return [piece for piece in others if piece.plugin.distribution == origin] or others
+            return mine
         return [piece for piece in found if piece.plugin.distribution == FIRST_PARTY] or found
 
     def _modified(self, kind: str, name: str, inner: str) -> Piece:
@@ -171,7 +175,7 @@ class Registry:
                 to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
                 who = name if name.startswith("tracker ") else f"plugin {name}"
                 what = f"{type(error).__name__}: {_one_line(self.manager, error)}".rstrip(": ")
-                failures.append(f"The {who} failed in {hook}: {what}{to_do}")
+                failures.append(f"The {who} failed in {hook}: {what}{place_of(error)}{to_do}")
             after(name)
         return failures
 
@@ -289,6 +293,11 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
 
 def _alone(kind: str, modifier: str) -> UserMistake:
     return UserMistake(f"The {kind} {modifier!r} modifies another: write {modifier}:NAME.")
+
+
+def _is_moved(plugin: Plugin, origin: str) -> bool:
+    """Whether a single file has the name of the one that a run took a piece of: its folder may be another now."""
+    return origin.endswith(".py") and Path(origin).stem == plugin.name
 
 
 def plugin_hint(record: Any) -> str:

@@ -132,6 +132,7 @@ def test_an_option_that_several_parts_have_is_called_by_its_part(plugin):  # noq
         ("sums:twice:other", {"terms": 2, "twice.factor": 3, "other.factor": 5}, 30),
         ("twice:sums:other", {"twice.factor": 3, "terms": 2}, 6),
         (f"{path}:twice:{path}:other", {"twice.factor": 3}, 3),
+        ("my_piece:twice:my_piece:other", {"twice.factor": 3}, 3),
     ):
         assert (acquirer(registry, name, **options)(batch) == value).all(), name
     with pytest.raises(UserMistake, match=r"no option 'factor'; write acquirer.twice.factor or acquirer.other.factor"):

@@ -261,8 +261,23 @@ def test_a_run_goes_on_with_the_piece_that_it_began_with(two_files, cli, tmp_pat
     assert more.code == 0, more.err
     registry = load_plugins(two_files).recalling(settings["record"])
     assert registry.find("acquirer", "checkers").options()["size"].default == 4
-    alone = load_plugins([theirs]).recalling(settings["record"])
-    assert alone.find("acquirer", "checkers").options()["size"].default == 8, "the file may have moved"
+    with pytest.raises(UserMistake, match=r"The run took the acquirer 'checkers' of .*my_piece.py, which is not there"):
+        load_plugins([theirs]).recalling(settings["record"]).find("acquirer", "checkers")
+    moved = mine.rename(theirs.parent / mine.name)
+    assert load_plugins([moved]).recalling(settings["record"]).find("acquirer", "checkers").plugin.name == "my_piece"
+
+
+def test_a_comparisons_runs_go_on_with_the_pieces_that_they_began_with(two_files, cli, tmp_path):
+    mine, theirs = two_files
+    words = ["compare", *RUN[1:-4], "--rounds", 2, "--device", "cpu", "--acquirers", "checkers", "--seeds", 1]
+    outcome = cli("--plugin", mine, *words, "--out", tmp_path / "grid")
+    assert outcome.code == 0, outcome.err
+    runs = {path.parent: tomllib.loads(path.read_text()) for path in (tmp_path / "grid/runs").rglob("run.toml")}
+    (run,) = (run for run, settings in runs.items() if settings["acquirer"]["name"] == "checkers")
+    assert runs[run]["record"]["pieces"] == {"acquirer checkers": str(mine)}
+    assert all("pieces" not in settings["record"] for other, settings in runs.items() if other != run)
+    more = cli("--plugin", theirs, "--plugin", mine, "resume", run, "--rounds", 3)
+    assert more.code == 0, more.err
 
 
 def test_a_run_does_not_go_on_with_alsegs_own_in_anothers_place(plugin, cli, tmp_path):
@@ -271,7 +286,7 @@ def test_a_run_does_not_go_on_with_alsegs_own_in_anothers_place(plugin, cli, tmp
     assert begun.code == 0, begun.err
     bare = cli("--plugin", path, *RUN, "--acquirer", "margin", "--out", tmp_path / "own")
     assert bare.code == 0
-    assert f"margin is alseg's own; The acquirer 'margin' of {path} is had as theirs:margin." in bare.err
+    assert f"The acquirer 'margin' is alseg's own; that of {path} is had as theirs:margin." in bare.err
     assert "pieces" not in tomllib.loads((tmp_path / "own/run.toml").read_text())["record"]
     settings = tomllib.loads((tmp_path / "theirs/run.toml").read_text())
     assert settings["acquirer"]["name"] == "theirs:margin"

@@ -22,8 +22,10 @@ def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:
     Its trackers hear of it as of a run that stops after it was asked.
     """
     run = RunFolder(folder)
-    resolved = resolve_stored(registry, run, run.settings())
-    experiment = Experiment(registry, resolved, progress, run=name_of(run.settings().get("record")))
+    settings = run.settings()
+    registry = registry.recalling(settings.get("record"))
+    resolved = resolve_stored(registry, run, settings)
+    experiment = Experiment(registry, resolved, progress, run=name_of(settings.get("record")))
     trackers = trackers_of(registry, resolved.config.trackers)
     experiment.check_same_data(run)
     with run.lock(), registry.joined_by(trackers), experiment.started(run):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from alseg.compare.measures import ASKED
 from alseg.compare.study import IN_STUDIES, Cell
-from alseg.config import flatten
+from alseg.config import flatten, with_origins
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
@@ -144,12 +144,12 @@ def carry_out(job: Job, progress: Progress) -> None:
     registry = load_plugins([Path(file) for file in job.plugins], job.third_party)
     folder = Path(job.folder)
     if job.first is not None and not (folder / SETTINGS).exists():
-        fork(Path(job.first), folder, job.settings)
+        fork(Path(job.first), folder, job.settings, registry)
     if job.ask_only:
         _ask_only(job, folder, registry, progress)
         return
     if (folder / SETTINGS).exists():
-        _extend(RunFolder(folder), job.settings)
+        _extend(RunFolder(folder), job.settings, registry)
         api.resume(folder, registry=registry, progress=progress)
     else:
         api.run(flatten(dict(job.settings)), out=folder, registry=registry, progress=progress)
@@ -161,19 +161,20 @@ def _ask_only(job: Job, folder: Path, registry: Registry, progress: Progress) ->
     from alseg.compare.asking import ask_once
 
     if not _has_rounds(folder, 1):
-        _extend(RunFolder(folder), first_settings(job.settings))
+        _extend(RunFolder(folder), first_settings(job.settings), registry)
         api.resume(folder, registry=registry, progress=progress)
-    _extend(RunFolder(folder), job.settings)
+    _extend(RunFolder(folder), job.settings, registry)
     ask_once(folder, registry, progress)
 
 
-def _extend(run: RunFolder, wanted: Mapping[str, Any]) -> None:
+def _extend(run: RunFolder, wanted: Mapping[str, Any], registry: Registry) -> None:
     """Give a run the number of rounds, the budget, the models to keep and the trackers that are wanted now."""
     stored = run.settings()
     free = (*EXTENDED, "keep_models", "trackers", *stored.get("trackers", ()))
     if any(stored.get(name) != wanted.get(name) for name in free):
         with run.lock():
-            run.write_settings({**wanted, "record": stored.get("record", {})})
+            record = stored.get("record", {})
+            run.write_settings(with_origins(registry.recalling(record), {**wanted, "record": record}))
 
 
 def log_of(logs: Path, job: Job) -> Path:
@@ -181,7 +182,7 @@ def log_of(logs: Path, job: Job) -> Path:
     return logs / f"{job.name.replace(', ', ',').replace(' ', '-')}.log"
 
 
-def fork(first: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+def fork(first: Path, folder: Path, settings: Mapping[str, Any], registry: Registry | None = None) -> None:
     """A new run at `folder` whose first round is that of the run `first`, and whose settings are its own."""
     record = RunFolder(first).settings().get("record", {}) | {"run": new_name()}
     with appearing(folder) as fresh:
@@ -191,7 +192,7 @@ def fork(first: Path, folder: Path, settings: Mapping[str, Any]) -> None:
             place = fresh / path.relative_to(first)
             place.parent.mkdir(parents=True, exist_ok=True)
             _linked_or_copied(path, place)
-        write_toml(fresh / SETTINGS, {**settings, "record": record})
+        write_toml(fresh / SETTINGS, with_origins(registry or load_plugins(), {**settings, "record": record}))
 
 
 def _linked_or_copied(path: Path, place: Path) -> None:
