@@ -109,7 +109,7 @@ class Registry:
             if found and not mine:
                 whose = " and ".join(sorted({piece.plugin.distribution for piece in found}))
                 raise UserMistake(
-                    f"The run took the {kind} {name!r} of {origin}, which is not there, and that of {whose} is another: "
+                    f"The run took the {kind} {name!r} of {origin}, which is not there; that of {whose} is another: "
                     f"install {origin}, or give its file by --plugin."
                 )
             return mine

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from alseg.values import Selection
+
+if TYPE_CHECKING:  # plugins import `pick` where they are loaded, which every command waits for
+    import torch
+    from torch import Tensor
 
 
 def highest(values: Tensor, allowed: Tensor, count: Tensor | int) -> Tensor:
@@ -14,6 +17,8 @@ def highest(values: Tensor, allowed: Tensor, count: Tensor | int) -> Tensor:
     values [B, N], allowed bool [B, N], count int or int64 [B] -> bool [B, N], all of the allowed where
     there are fewer.
     """
+    import torch
+
     available = allowed.sum(1)
     wanted = torch.as_tensor(count, device=values.device).expand(len(values)).minimum(available)
     most = int(wanted.max()) if len(values) else 0
@@ -30,6 +35,8 @@ def highest(values: Tensor, allowed: Tensor, count: Tensor | int) -> Tensor:
 
 def lowest(kind: torch.dtype) -> float:
     """The least number of a type."""
+    import torch
+
     return -torch.inf if kind.is_floating_point else torch.iinfo(kind).min
 
 
@@ -38,6 +45,8 @@ def pick(values: Tensor, allowed: Tensor, n: int) -> Selection:
 
     values [B, H, W], allowed bool [B, H, W].
     """
+    import torch
+
     flat, open_ = values.flatten(1), allowed.flatten(1)
     chosen = highest(flat, open_, n)
     batch = len(flat)
@@ -60,6 +69,8 @@ def places(values: Tensor, groups: Tensor, allowed: Tensor) -> Tensor:
     values [B, N], groups int64 [B, N], at least 0, allowed bool [B, N] -> int64 [B, N]; what is not allowed is
     a group of its own.
     """
+    import torch
+
     by_value = values.argsort(dim=1, descending=True, stable=True)
     held = torch.where(allowed, groups, -1).gather(1, by_value)
     by_group = held.argsort(dim=1, stable=True)

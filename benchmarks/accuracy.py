@@ -14,8 +14,6 @@ an image in each of three ways, from the same initial weights and drawn augmenta
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -42,6 +40,7 @@ from benchmarks import reference
 from benchmarks.equivalence import MARGIN, interval, seeds_needed
 from benchmarks.material import CLASSES, CPU, camvid, known_mask, sparse_masks
 from benchmarks.reference import VOID
+from benchmarks.seeds import collected, parser_of
 
 WAYS = ("reference", "nearest", "alseg")
 PAIRS = (("reference", "alseg"), ("reference", "nearest"), ("nearest", "alseg"))
@@ -50,43 +49,32 @@ MEASURES = ("miou", "pixel_accuracy", "val_loss")
 
 def main() -> None:
     """Train each way with further seeds while there is time, and say what all seeds say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--size", default="180x240")
+    parser = parser_of(__doc__, epochs=6)
     parser.add_argument("--images", type=int, help="of each split; all without it")
     parser.add_argument("--encoder", default="mobilenetv2_100")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=60, help="no seed is begun after these")
-    parser.add_argument("--seeds", type=int, default=100, help="and none beyond so many")
     arguments = parser.parse_args()
     height, width = map(int, arguments.size.split("x"))
-    end = time.monotonic() + 60 * arguments.minutes
-    rows: list[dict[str, Any]] = json.loads(arguments.results.read_text()) if arguments.results.exists() else []
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as place:
         data = scaled(arguments.data, Path(place) / "data", (height, width), arguments.images)
-        while time.monotonic() < end and len(rows) < arguments.seeds:
-            settings = {
-                "dataset": "camvid",
-                "dataset.data": str(data),
-                "model.encoder": arguments.encoder,
-                "model.weights": arguments.weights,
-                "split": "val",
-                "size": arguments.size,
-                "train.epochs": arguments.epochs,
-                "train.batch_size": arguments.batch,
-                "budget": 10,
-                "device": "cpu",
-                "report": False,
-                "seed": len(rows),
-            }
-            found = each_way(settings, data, Path(place) / f"seed {len(rows)}")
-            rows.append({"seed": len(rows), "size": arguments.size, "epochs": arguments.epochs, **found})
-            arguments.results.write_text(json.dumps(rows, indent=1) + "\n")
-            print(f"seed {len(rows) - 1}: {rows[-1]}", flush=True)
+        settings = {
+            "dataset": "camvid",
+            "dataset.data": str(data),
+            "model.encoder": arguments.encoder,
+            "model.weights": arguments.weights,
+            "split": "val",
+            "size": arguments.size,
+            "train.epochs": arguments.epochs,
+            "train.batch_size": arguments.batch,
+            "budget": 10,
+            "device": "cpu",
+            "report": False,
+        }
+        rows = collected(
+            arguments,
+            {"encoder": arguments.encoder, "images": arguments.images},
+            lambda seed: each_way(settings | {"seed": seed}, data, Path(place) / f"seed {seed}"),
+        )
     print(verdict(rows))
 
 

@@ -10,11 +10,8 @@ that takes (Schuirmann 1987).
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from alseg.api import RunResult
 from alseg.store import RunFolder
 from benchmarks.material import camvid, known_mask
 from benchmarks.reference import VOID
+from benchmarks.seeds import collected, parser_of
 
 MARGIN = 0.02  # of mean IoU and of accuracy; of the loss, in nats
 MEASURES = ("miou", "pixel_accuracy", "val_loss")
@@ -34,37 +32,21 @@ MEASURES = ("miou", "pixel_accuracy", "val_loss")
 
 def main() -> None:
     """Train both ways with further seeds while there is time, and say what all seeds say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--size", default="180x240")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=60, help="no seed is begun after these")
-    parser.add_argument("--seeds", type=int, default=100, help="and none beyond so many")
-    arguments = parser.parse_args()
-    end = time.monotonic() + 60 * arguments.minutes
-    rows: list[dict[str, Any]] = json.loads(arguments.results.read_text()) if arguments.results.exists() else []
-    while time.monotonic() < end and len(rows) < arguments.seeds:
-        settings = {
-            "dataset": "camvid",
-            "dataset.data": str(arguments.data),
-            "model.weights": arguments.weights,
-            "split": "val",
-            "size": arguments.size,
-            "train.epochs": arguments.epochs,
-            "train.batch_size": arguments.batch,
-            "first_pixels": 10,
-            "pixels_per_round": 90,
-            "budget": 100,
-            "report": False,
-            "seed": len(rows),
-        }
-        rows.append({"seed": len(rows), "size": arguments.size, "epochs": arguments.epochs, **both_ways(settings)})
-        arguments.results.write_text(json.dumps(rows, indent=1) + "\n")
-        print(f"seed {len(rows) - 1}: {rows[-1]}", flush=True)
-    print(verdict(rows))
+    arguments = parser_of(__doc__, epochs=12).parse_args()
+    settings = {
+        "dataset": "camvid",
+        "dataset.data": str(arguments.data),
+        "model.weights": arguments.weights,
+        "split": "val",
+        "size": arguments.size,
+        "train.epochs": arguments.epochs,
+        "train.batch_size": arguments.batch,
+        "first_pixels": 10,
+        "pixels_per_round": 90,
+        "budget": 100,
+        "report": False,
+    }
+    print(verdict(collected(arguments, {}, lambda seed: both_ways(settings | {"seed": seed}))))
 
 
 def both_ways(settings: dict[str, Any]) -> dict[str, list[dict[str, float]]]:

@@ -149,7 +149,7 @@ BROKEN = {
 
 
 @cases(BROKEN)
-def test_a_broken_plugin_is_listed_with_its_error(cli, plugin, case):
+def test_a_broken_plugin_is_listed_with_its_error(cli, plugin, monkeypatch, case):
     text, error = BROKEN[case]
     bad, good = plugin(text, "bad_piece.py"), plugin(CHECKERS)
     words = ["--plugin", bad, "--plugin", good]
@@ -162,7 +162,8 @@ def test_a_broken_plugin_is_listed_with_its_error(cli, plugin, case):
     assert row["status"] == "failed"
     assert error in row["error"]
     assert "bad_piece" in cli("plugins", *words).out
-    said_once(cli(*words, *RUN, "--acquirer", "mine"), "acquirer 'mine'", "bad_piece", error)
+    monkeypatch.setenv("ALSEG_PLUGINS", str(bad.parent))
+    said_once(cli(*RUN, "--acquirer", "mine"), "acquirer 'mine'", "bad_piece", error)
 
 
 def test_a_broken_option_type_fails_when_used(cli, plugin):
@@ -426,3 +427,24 @@ def test_a_plugin_adds_a_command_and_may_fail_at_it(cli, plugin):
     assert "broken" in outcome.err
     assert "ZeroDivisionError" in outcome.err
     assert json.loads(outcome.out)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        (
+            "from alseg import hookimpl\n\n@hookimpl\ndef round_finnished(folder):\n    pass\n",
+            "did you mean round_finished",
+        ),
+        ("ALSEG_API_VERSION = 99\n" + CHECKERS, "upgrade alseg"),
+    ],
+)
+def test_a_file_that_was_asked_for_and_fails_is_refused(cli, plugin, tmp_path, text, words):
+    path = plugin(text)
+    outcome = cli("--plugin", path, *RUN, "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"alseg: The plugin {path} failed to load: ")
+    assert words in outcome.err
+    assert not (tmp_path / "run").exists()
+    assert cli("--plugin", path, "plugins").code == 0, "which shows it with its error"

@@ -91,3 +91,8 @@ def test_help_is_written_in_any_encoding(encoding):
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([SCRIPT, "--help"], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_plugins_import_from_alseg_at_their_top_loads_no_torch():
+    names = "hookimpl, pick, highest, Selection, Answer, Answers, Classes, PoolBatch, Size, Between, UserMistake"
+    assert "torch" not in modules_after(f"from alseg import {names}")

@@ -113,7 +113,10 @@ def run_cli(words: list[str]) -> int:
     try:
         rest, files, flags = _plugin_flags(words)
         trace = _say if "--trace-hooks" in flags else None
-        app = build_app(load_plugins(files, "--no-third-party" not in flags, trace=trace))
+        registry = load_plugins(files, "--no-third-party" not in flags, trace=trace)
+        if "plugins" not in rest[:1]:  # which shows them with their errors
+            _refuse_broken(registry, files)
+        app = build_app(registry)
         result = app(rest, standalone_mode=False)
         if result == 130:  # what Typer makes of a KeyboardInterrupt
             _say(INTERRUPTED)
@@ -137,6 +140,15 @@ def run_cli(words: list[str]) -> int:
         return 2 if error.errno in MISTAKES else 1
     except Exception as error:
         return _unexpected(error)
+
+
+def _refuse_broken(registry: Registry, files: Sequence[Path]) -> None:
+    """UserMistake for a file given by --plugin that failed to load; installed plugins that fail harm nobody."""
+    given = {str(file.absolute()) for file in files}
+    for plugin in registry.plugins:
+        if plugin.status == "failed" and plugin.distribution in given:
+            end = "" if str(plugin.error).endswith("?") else "."
+            raise UserMistake(f"The plugin {plugin.distribution} failed to load: {plugin.error}{end}")
 
 
 def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], set[str]]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from alseg.cli.display import duration
 from alseg.compare.jobs import Job, log_of
 from alseg.errors import AlsegError
-from alseg.store import read_lines
+from alseg.store import SETTINGS, read_lines
 
 LOOK_EVERY = 1.0  # seconds between two looks at the runs' files
 MOST_ROWS = 16
@@ -38,12 +38,19 @@ class Overview:
         return len(self._spent) + len(self.errors)
 
     def refuse_forgotten(self, executor: str) -> None:
-        """AlsegError where an executor has returned and said of a job neither that it is done nor that it failed."""
+        """AlsegError where an executor has returned without a word on a job, or said done of one never begun."""
         forgotten = [job.name for job in self._jobs if job.name not in self._ended]
         if forgotten:
             raise AlsegError(
                 f"{executor} returned without a word on {len(forgotten)} of {len(self._jobs)} jobs, the first of them "
                 f"{forgotten[0]}: it must call watch.finished(job, error) for each. The same command goes on."
+            )
+        ended = (job for job in self._jobs if job.name not in self.errors)
+        undone = [job.name for job in ended if not (Path(job.folder) / SETTINGS).exists()]
+        if undone:
+            raise AlsegError(
+                f"{executor} said of {len(undone)} of {len(self._jobs)} jobs that they are done, the first of them "
+                f"{undone[0]}, and their runs were never begun: it must carry them out. The same command goes on."
             )
 
     def started(self, job: Job) -> None:

@@ -1,0 +1,47 @@
+"""Comparisons over seeds: a line a seed in a file that a later call goes on with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def parser_of(description: str | None, epochs: int) -> argparse.ArgumentParser:
+    """The command line of a comparison over seeds; epochs: how many a training has by default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--size", default="180x240")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=60, help="no seed is begun after these")
+    parser.add_argument("--seeds", type=int, default=100, help="and none beyond so many")
+    return parser
+
+
+def collected(
+    arguments: argparse.Namespace, made_with: Mapping[str, Any], one: Callable[[int], Mapping[str, Any]]
+) -> list[Row]:
+    """Every seed's line, with further seeds while there is time.
+
+    made_with: what all lines of a file have in common besides size and epochs; SystemExit where it holds others.
+    """
+    common = {"size": arguments.size, "epochs": arguments.epochs, "batch": arguments.batch, **made_with}
+    common["weights"] = Path(arguments.weights).name
+    end = time.monotonic() + 60 * arguments.minutes
+    rows: list[Row] = json.loads(arguments.results.read_text()) if arguments.results.exists() else []
+    for name, value in common.items():
+        if any(row.get(name, value) != value for row in rows):
+            raise SystemExit(f"{arguments.results} holds seeds of another {name}: give another --results.")
+    while time.monotonic() < end and len(rows) < arguments.seeds:
+        rows.append({"seed": len(rows), **common, **one(len(rows))})
+        arguments.results.write_text(json.dumps(rows, indent=1) + "\n")
+        print(f"seed {len(rows) - 1}: {rows[-1]}", flush=True)
+    return rows
