@@ -24,7 +24,7 @@ from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
-from alseg.several import Choice
+from alseg.several import Choice, names_in
 from alseg.store import SETTINGS, RunFolder, name_of, new_name, refuse_occupied
 from alseg.telling import Life
 from alseg.trackers import trackers_in, trackers_of, with_trackers
@@ -131,6 +131,7 @@ def resume(
     settings = with_trackers(registry, longer, trackers, tracker_options)
     changed = settings if settings != before else None
     if longer != before:
+        _check_trackers(registry, opened, settings)
         _check_extension(registry, opened, len(records), settings, rounds, budget)
     elif records and _is_finished(registry, opened, len(records)):
         if before.get("report") and not is_current(opened.path):
@@ -139,6 +140,7 @@ def resume(
         _told_late(registry, opened, settings, changed, progress)
         return _result(opened, records)
     with _resumable(opened):
+        _check_trackers(registry, opened, settings)
         resolved = resolve_stored(registry, opened, settings)
         opened.check_labels(len(records))
         check_start(opened.path, before.get("record"))
@@ -160,11 +162,8 @@ def _told_late(
     life = Life(registry, folder, progress.say)
     if changed is None and not life.is_owed_its_end:
         return
-    try:
-        choices = trackers_in(registry, settings)
-    except UserMistake as error:
-        raise UserMistake(f"{error}{plugin_hint(settings.get('record'))}") from error
-    trackers = _stored_trackers(registry, folder, choices)
+    _check_trackers(registry, folder, settings)
+    trackers = _stored_trackers(registry, folder, trackers_in(registry, settings))
     with folder.lock(), registry.joined_by(trackers), _resumable(folder):
         if changed is not None:
             folder.write_settings(with_origins(registry, changed))
@@ -172,13 +171,25 @@ def _told_late(
             life.finished(folder.rounds())
 
 
+def _check_trackers(registry: Registry, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+    """UserMistake where a tracker's plugin is not there, with how to do without."""
+    for name in names_in("trackers", settings.get("trackers")):
+        try:
+            registry.find("tracker", name)
+        except UserMistake as error:
+            raise UserMistake(f"{error}{plugin_hint(settings.get('record'))} {_untracked(folder)}.") from error
+
+
+def _untracked(folder: RunFolder) -> str:
+    return f"`alseg resume {shlex.quote(str(folder.path))} --trackers none` goes on without trackers"
+
+
 def _stored_trackers(registry: Registry, folder: RunFolder, choices: Sequence[Choice]) -> dict[str, Any]:
     """The trackers of a run that goes on; where one cannot be had, how to do without."""
     try:
         return trackers_of(registry, choices)
     except AlsegError as error:
-        command = f"alseg resume {shlex.quote(str(folder.path))} --trackers none"
-        raise type(error)(f"{str(error).rstrip('.')}; `{command}` goes on without trackers.") from error
+        raise type(error)(f"{str(error).rstrip('.')}; {_untracked(folder)}.") from error
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:

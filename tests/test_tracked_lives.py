@@ -327,3 +327,18 @@ def test_an_mlflow_run_ends_as_the_run_does(cli, lines, tmp_path, monkeypatch):
     order.unlink()
     assert cli("--plugin", plugin, "resume", run).code == 0
     assert state() == (number, "FINISHED", "")
+
+
+def test_a_run_whose_trackers_plugin_is_gone_says_how_to_do_without(cli, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from alseg import hookimpl\n\nclass Mine:\n    @hookimpl\n    def run_started(self, folder):\n        pass\n\n"
+        "@hookimpl\ndef register_trackers(register):\n    register('mine', Mine)\n"
+    )
+    run = tmp_path / "run"
+    assert cli("--plugin", path, *WORDS, "--rounds", 2, "--trackers", "mine", "--out", run).code == 0
+    outcome = cli("resume", run, "--rounds", 3)
+    assert outcome.code == 2
+    assert "There is no tracker 'mine'" in outcome.err and f"--plugin {path}" in outcome.err
+    assert f"`alseg resume {run} --trackers none` goes on without trackers." in outcome.err
+    assert cli("resume", run, "--rounds", 3, "--trackers", "none").code == 0
