@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alseg.calling import described
 from alseg.engine.checks import checked_acquirer
 from alseg.engine.device import seeded
 from alseg.errors import AlsegError
@@ -16,7 +17,7 @@ from alseg.plugins import Registry
 from alseg.protocols import Acquirer
 from alseg.testing import batches
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Broken, Contract, Inapplicable, Report, describe, require
+from alseg.testing.contract import Broken, Contract, Inapplicable, Report, require
 from alseg.testing.pools import pool_batch
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.values import PoolBatch
@@ -75,7 +76,7 @@ def _builds(of: OfAcquirer) -> None:
     made = of.new()
     require(
         callable(made),
-        f"the factory gave {describe(made)}, which cannot be called",
+        f"the factory gave {described(made)}, which cannot be called",
         "return a function of the batch, or an object with __call__(batch)",
     )
 
@@ -86,15 +87,15 @@ def _result(of: OfAcquirer) -> None:
     with torch.no_grad():
         found = of.new()(batches.three_images(of.classes))
     wanted = [3, *batches.SIZE]
-    require(isinstance(found, Tensor), f"it gave {describe(found)}, not a tensor {wanted}", "return a torch tensor")
+    require(isinstance(found, Tensor), f"it gave {described(found)}, not a tensor {wanted}", "return a torch tensor")
     require(
         list(found.shape) == wanted,
-        f"it gave {describe(found)}; expected float [B, H, W], here {wanted}",
+        f"it gave {described(found)}; expected float [B, H, W], here {wanted}",
         "give one utility for each pixel of each image: reduce over the classes, dimension 1",
     )
     require(
         found.is_floating_point(),
-        f"it gave {describe(found)}; expected a floating type",
+        f"it gave {described(found)}; expected a floating type",
         "end with .float()",
     )
     require(
@@ -136,7 +137,7 @@ def _extremes(of: OfAcquirer) -> None:
 def _no_candidates(of: OfAcquirer) -> None:
     """An image of one pixel, of which nothing may be asked any more, has a finite utility all the same."""
     found = of.utility(batches.one_pixel(of.classes))
-    require(found.shape == (1, 1, 1), f"it gave {describe(found)} for an image of 1x1", "take sizes from batch.size")
+    require(found.shape == (1, 1, 1), f"it gave {described(found)} for an image of 1x1", "take sizes from batch.size")
 
 
 @CONTRACT.check("uncertainty")

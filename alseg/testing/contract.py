@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from alseg.calling import described, place_of
+from alseg.calling import in_words, place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 
 S = TypeVar("S")
-describe = described  # values, for messages
 
 
 class Failure(NamedTuple):
@@ -158,4 +157,4 @@ def told(error: BaseException) -> str:
 
 def said(error: BaseException) -> str:
     """An error of somebody's own: which, what it says, and where."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place_of(error)}"
+    return f"{in_words(error)}{place_of(error)}"

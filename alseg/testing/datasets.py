@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alseg.calling import described
 from alseg.data import check_classes
 from alseg.dataset_check import check_dataset as read_all
 from alseg.engine.images import digest
@@ -18,7 +19,7 @@ from alseg.names import nearest
 from alseg.plugins import Registry
 from alseg.protocols import Dataset, Images
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Broken, Contract, Report, describe, require
+from alseg.testing.contract import Broken, Contract, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.values import Classes
 
@@ -84,7 +85,7 @@ def _builds(of: OfDataset) -> None:
 def _classes(of: OfDataset) -> None:
     """Classes are an alseg.Classes: names, each once, a void value that is none of them, a colour each or none."""
     classes = of.dataset().classes
-    require(isinstance(classes, Classes), f"classes is {describe(classes)}", "give an alseg.Classes(names, void)")
+    require(isinstance(classes, Classes), f"classes is {described(classes)}", "give an alseg.Classes(names, void)")
     check_classes(classes)
     names = [name for name in classes.names if not isinstance(name, str) or not name]
     require(not names, f"a class is called {names[:1]}", "name classes by strings")
@@ -132,7 +133,7 @@ def _images(of: OfDataset) -> None:
         for what, read in (("image", images.image(i)), ("mask", images.mask(i))):
             require(
                 isinstance(read, np.ndarray) or (what == "mask" and read is None),
-                f"the {what} of {images.key(i)} in {split} is {describe(read)}",
+                f"the {what} of {images.key(i)} in {split} is {described(read)}",
                 "give a NumPy array" + (", or None where there is no mask" if what == "mask" else ""),
             )
     read_all(_Part(of.dataset(), of.most))
@@ -184,7 +185,7 @@ def _recipe(of: OfDataset) -> None:
     """Its recipe is a registered one."""
     name = of.dataset().recipe
     known = [piece.name for piece in of.subject.registry.of("recipe")]
-    require(isinstance(name, str), f"recipe is {describe(name)}", "give a registered recipe's name")
+    require(isinstance(name, str), f"recipe is {described(name)}", "give a registered recipe's name")
     try:
         of.subject.registry.find("recipe", name)
     except UserMistake as error:

@@ -9,12 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from alseg.calling import described
 from alseg.compare.jobs import Job, log_of
 from alseg.config import resolve
 from alseg.plugins import Registry
 from alseg.store import RunFolder
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Contract, Report, describe, require
+from alseg.testing.contract import Contract, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny import NAME, PLUGIN
 from alseg.testing.tiny_runs import tiny_registry
@@ -75,7 +76,7 @@ class OfExecutor:
         """All jobs carried out."""
         watch = Told()
         given = built(self.subject)(self.jobs, self.place / "logs", watch)
-        require(given is None, f"the call gave {describe(given)}", "tell the watch, and return nothing")
+        require(given is None, f"the call gave {described(given)}", "tell the watch, and return nothing")
         return watch
 
 
@@ -106,7 +107,7 @@ def check_executor(
 def _builds(of: OfExecutor) -> None:
     """The factory gives something that can be called with jobs, a folder for logs and a watch."""
     made = built(of.subject)
-    require(callable(made), f"the factory gave {describe(made)}", "give __call__(jobs, logs, watch)")
+    require(callable(made), f"the factory gave {described(made)}", "give __call__(jobs, logs, watch)")
 
 
 @CONTRACT.check("finishes", basic=True)

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
+from alseg.calling import described
 from alseg.engine.device import seeded
 from alseg.protocols import Model, members_of
-from alseg.testing.contract import Broken, Inapplicable, describe, require
+from alseg.testing.contract import Broken, Inapplicable, require
 from alseg.testing.models import CONTRACT, CPU, OfModel
 
 PARTS = ("encoder", "decoder")
@@ -47,7 +48,9 @@ def _gradient(of: OfModel) -> None:
     """In training mode a loss at points reaches every trainable parameter of every member, by decode and decode_at."""
     model = of.new().train()
     for member in members_of(model):
-        require(isinstance(member, Model), f"its member {describe(member)} is no Model", "make members of whole models")
+        require(
+            isinstance(member, Model), f"its member {described(member)} is no Model", "make members of whole models"
+        )
     ways = ["decode", "decode_at"] if all(hasattr(member, "decode_at") for member in members_of(model)) else ["decode"]
     points = torch.tensor([[0.1, 0.2], [0.5, 0.5], [0.8, 0.3]]).expand(2, -1, -1)
     for way in ways:

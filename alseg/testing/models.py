@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from alseg import noise
+from alseg.calling import described
 from alseg.engine.device import mode, seeded
 from alseg.grid import sample
 from alseg.plugins import Registry
 from alseg.protocols import Model
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Contract, Inapplicable, Report, describe, require
+from alseg.testing.contract import Contract, Inapplicable, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 
 CPU = torch.device("cpu")
@@ -101,7 +102,9 @@ def tensors_in(features: Any, where: str = "features") -> Iterator[tuple[str, Te
 def _builds(of: OfModel) -> None:
     """The factory gives an nn.Module with encode, decode and parameter_groups."""
     made = of.new()
-    require(isinstance(made, nn.Module), f"the factory gave {describe(made)}, no nn.Module", "derive it from nn.Module")
+    require(
+        isinstance(made, nn.Module), f"the factory gave {described(made)}, no nn.Module", "derive it from nn.Module"
+    )
     lacks = [method for method in METHODS if not callable(getattr(made, method, None))]
     require(isinstance(made, Model), f"it has no {', '.join(lacks)}", "add what alseg/protocols.py says of Model")
 
@@ -118,7 +121,7 @@ def _require_logits(of: OfModel, images: Tensor) -> None:
     size = "x".join(map(str, images.shape[2:]))
     require(
         isinstance(logits, Tensor) and logits.dim() == 4 and logits.shape[:2] == (len(images), classes),
-        f"decode gave {describe(logits)} for {len(images)} images of {size}; expected float32 "
+        f"decode gave {described(logits)} for {len(images)} images of {size}; expected float32 "
         f"[{len(images)}, {classes}, h, w]",
         "give one map of logits for each class, not of probabilities or labels",
     )
@@ -168,7 +171,7 @@ def _inputs(of: OfModel) -> None:
     features = model.encode(images)
     require(torch.equal(before, images), "encode changed its images", "do without sub_ and div_ on them")
     kept = [(where, tensor.clone()) for where, tensor in tensors_in(features)]
-    require(kept, f"encode gave {describe(features)} with no tensor in it", "give tensors, or a list or dict of them")
+    require(kept, f"encode gave {described(features)} with no tensor in it", "give tensors, or a list or dict of them")
     points = torch.full((len(images), 3, 2), 0.5)
     calls: dict[str, Callable[[], Any]] = {"decode": lambda: model.decode(features)}
     if hasattr(model, "decode_at"):
@@ -221,7 +224,7 @@ def _decode_at(of: OfModel) -> None:
         wanted, found = sample(model.decode(features), points), model.decode_at(features, points)
         require(
             found.shape == wanted.shape and found.dtype == torch.float32,
-            f"decode_at gave {describe(found)}; expected {describe(wanted)}",
+            f"decode_at gave {described(found)}; expected {described(wanted)}",
             "give float32 logits [B, C, n]",
         )
         require(
@@ -241,7 +244,7 @@ def _embedding(of: OfModel) -> None:
     found = model.embedding(model.encode(of.images()))
     require(
         isinstance(found, Tensor) and found.dim() == 4 and len(found) == 2 and found.is_floating_point(),
-        f"embedding gave {describe(found)}; expected float [2, D, h, w]",
+        f"embedding gave {described(found)}; expected float [2, D, h, w]",
         "give a map of what the classifier sees",
     )
     require(bool(found.isfinite().all()), "embedding has a number that is not finite", "look for a division by 0")

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from alseg.calling import described
 from alseg.plugins import Registry
 from alseg.protocols import Oracle
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Broken, Contract, Inapplicable, Report, describe, require
+from alseg.testing.contract import Broken, Contract, Inapplicable, Report, require
 from alseg.testing.open_rounds import questions_of, require_attends
 from alseg.testing.patience import at_once
 from alseg.testing.subjects import Subject, What, built, subject_of
@@ -75,7 +76,7 @@ class OfOracle:
         found = at_once(oracle.collect, "collect()", "give what is in, and return")
         require(
             isinstance(found, Answers) and isinstance(found.complete, bool),
-            f"collect() gave {describe(found)}",
+            f"collect() gave {described(found)}",
             "give alseg.Answers(answers, complete)",
         )
         return found
@@ -138,7 +139,7 @@ def _ask(of: OfOracle) -> None:
     oracle = of.new()
     mend = "take them on, answer elsewhere, and return"
     given = at_once(partial(oracle.ask, of.questions), "ask(questions)", mend)
-    require(given is None, f"ask gave {describe(given)}", "return nothing; answers are collected")
+    require(given is None, f"ask gave {described(given)}", "return nothing; answers are collected")
     of.collected(oracle)
 
 

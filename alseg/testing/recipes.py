@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from alseg.calling import described
 from alseg.config import flatten, resolve
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Broken, Contract, Report, describe, require
+from alseg.testing.contract import Broken, Contract, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny import NAME, PLUGIN
 
@@ -54,7 +55,7 @@ def _builds(of: OfRecipe) -> None:
     made = built(of.subject)
     require(
         isinstance(made, Mapping) and all(isinstance(key, str) for key in made),
-        f"the factory gave {describe(made)}",
+        f"the factory gave {described(made)}",
         'give a mapping such as {"train.epochs": 50, "augment": {"flip": 0.5}}',
     )
     of.subject.piece.resolve({})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alseg import noise
+from alseg.calling import described
 from alseg.engine.checks import checked_selector
 from alseg.engine.device import seeded
 from alseg.errors import AlsegError
@@ -17,7 +18,7 @@ from alseg.plugins import Registry
 from alseg.protocols import Selector
 from alseg.testing import batches
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Broken, Contract, Inapplicable, Report, describe, require
+from alseg.testing.contract import Broken, Contract, Inapplicable, Report, require
 from alseg.testing.open_rounds import require_attends
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.values import PoolBatch, Selection
@@ -103,7 +104,7 @@ def _builds(of: OfSelector) -> None:
     made = of.new()
     require(
         callable(made) or hasattr(made, "attend"),
-        f"the factory gave {describe(made)}, which cannot be called",
+        f"the factory gave {described(made)}, which cannot be called",
         "return a function of batch, utility and n, or an object with __call__(batch, utility, n)",
     )
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from alseg.calling import described
 from alseg.errors import AlsegError, UserMistake
 from alseg.options import MISSING, parameters_of
 from alseg.pieces import GIVEN, WRAPPED, Piece, Plugin
 from alseg.plugins import Registry, load_plugins
-from alseg.testing.contract import Broken, ContractError, Failure, Unusable, describe, said, with_article
+from alseg.testing.contract import Broken, ContractError, Failure, Unusable, said, with_article
 
 What = str | Callable[..., Any]  # a registered name, or a factory
 # kind -> methods by which a piece is told from a factory
@@ -88,7 +89,7 @@ def _piece(kind: str, what: What, registry: Registry, called: str, name: str | N
         return registry.find(kind, what)
     if not callable(what) or _is_made(kind, what):
         of = with_article(kind)
-        it = f"{of} itself" if kind == "recipe" or _is_made(kind, what) else describe(what)
+        it = f"{of} itself" if kind == "recipe" or _is_made(kind, what) else described(what)
         raise UserMistake(
             f"{called} takes a factory, which builds {of} anew at each call (it is given {_may_take(kind)} beside its "
             f"options), or its registered name, not {it}: give a factory, `{_call(called, 'lambda: it')}`."

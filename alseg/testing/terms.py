@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alseg import noise
+from alseg.calling import described
 from alseg.engine.batches import PADDING, Batch
 from alseg.engine.device import mode, seeded
 from alseg.engine.terms import attach, term_called
@@ -17,7 +18,7 @@ from alseg.engine.train import loss_with_terms
 from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Contract, Inapplicable, Report, describe, require
+from alseg.testing.contract import Contract, Inapplicable, Report, require
 from alseg.testing.models import CPU, tensors_in
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny_models import TinyModel
@@ -86,7 +87,9 @@ def _builds(of: OfTerm) -> None:
     """The factory gives an nn.Module with a method loss."""
     with seeded(CPU, 0, 0, "initial weights"):
         made = built(of.subject, model=TinyModel(CLASSES), classes=CLASSES)
-    require(isinstance(made, nn.Module), f"the factory gave {describe(made)}, no nn.Module", "derive it from nn.Module")
+    require(
+        isinstance(made, nn.Module), f"the factory gave {described(made)}, no nn.Module", "derive it from nn.Module"
+    )
     require(callable(getattr(made, "loss", None)), "it has no loss", "add loss(model, taught), which gives a scalar")
 
 
@@ -107,7 +110,7 @@ def _loss(of: OfTerm) -> None:
             raise problem
         found, where = kept[0], "" if labelled else " of a batch without labels"
         fits = isinstance(found, Tensor) and found.dim() == 0 and found.is_floating_point()
-        require(fits, f"loss gave {describe(found)}{where}; expected a float scalar", "end with .mean() or .sum()")
+        require(fits, f"loss gave {described(found)}{where}; expected a float scalar", "end with .mean() or .sum()")
         mend = "divide by count.clamp(min=1), and leave out points whose class is below 0"
         require(bool(found.isfinite()), f"loss{where} is {found.item()}", mend)
         if problem is not None:
@@ -160,7 +163,7 @@ def _seen(of: OfTerm) -> None:
         found = term.seen(model.encode(batch().images))
     require(
         isinstance(found, Tensor) and found.dim() == 4 and found.shape[:2] == (2, 1) and found.dtype == torch.float32,
-        f"seen gave {describe(found)}; expected float32 [2, 1, h, w]",
+        f"seen gave {described(found)}; expected float32 [2, 1, h, w]",
         "give one map for each image, as float32 whatever the precision around it",
     )
     require(bool(found.isfinite().all()), "seen has a number that is not finite", "look for log or division")

@@ -20,3 +20,6 @@ def test_each_round_is_told(tmp_path):
     assert json.loads((tmp_path / my_piece.FILE).read_text()) == {"state": "running"}
     my_piece.round_finished(folder=str(tmp_path), record={"round": 3, "miou": None})
     assert json.loads((tmp_path / my_piece.FILE).read_text()) == {"state": "running", "round": 3, "miou": None}
+    my_piece.run_stopped(folder=str(tmp_path), reason="waiting", message="Two answers are missing.")
+    found = json.loads((tmp_path / my_piece.FILE).read_text())
+    assert found == {"state": "waiting", "message": "Two answers are missing."}

@@ -29,9 +29,15 @@ def round_finished(folder: str, record: dict[str, Any]) -> None:
 
 @hookimpl
 def run_finished(folder: str, records: list[dict[str, Any]]) -> None:
-    """A run is complete; a finished one that is resumed is told so again."""
+    """A run is complete."""
     last = records[-1] if records else {}
     _write(folder, "finished", round=last.get("round"), miou=last.get("miou"))
+
+
+@hookimpl
+def run_stopped(folder: str, reason: str, message: str) -> None:
+    """A run ends before it is complete: interrupted, waiting (for answers), failed or asked."""
+    _write(folder, reason, message=message)
 
 
 def _write(folder: str, state: str, **more: Any) -> None:
