@@ -31,7 +31,7 @@ def table_rows(records: Sequence[Record]) -> list[list[str]]:
 
 
 def short(number: float) -> str:
-    """Two decimals at most: 10, 1.83; of less than a hundredth its first digit."""
+    """Two decimals at most: 10, 1.83; its first digit where they would be 0.00."""
     return f"{number:.1g}" if 0 < number < 0.005 else f"{number:.2f}".rstrip("0").rstrip(".")
 
 
