@@ -53,7 +53,7 @@ def let_answer(round: OpenRound, oracle: Named) -> None:
     try:
         called(name, lambda: piece.ask(questions), "ask")
     except Exception:
-        with contextlib.suppress(Exception):  # what it answered before is kept
+        with contextlib.suppress(Exception, SystemExit):  # what it answered before is kept
             _take(round, name, piece.collect())
         raise
     given = called(name, lambda: piece.collect(), "collect")

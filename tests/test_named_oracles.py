@@ -36,6 +36,12 @@ BROKEN = {
         "failed in ask: ZeroDivisionError: division by zero (FILE, line {ask})",
         1,
     ),
+    "ask raises and collect exits": (
+        "raise ValueError('no line')",
+        "raise SystemExit(7)",
+        "failed in ask: ValueError: no line (FILE, line {ask})",
+        0,
+    ),
     "ask exits": ("raise SystemExit(7)", ALL, "failed in ask: SystemExit: 7 (FILE", 0),
     "collect raises": ("pass", "return self.nothing", "failed in collect: AttributeError: ", 0),
     "a list": ("pass", "return self.answers", "gave list in collect; it must give alseg.Answers", 0),
