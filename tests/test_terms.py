@@ -139,8 +139,10 @@ def test_what_a_term_says_is_asked_by_name():
 
 
 def test_what_cannot_be_attached_is_said():
-    with pytest.raises(AlsegError, match=r"'mine' is no nn\.Module with a loss"):
-        attach(Toy(), {"mine": nn.ReLU()})
+    taken = Toy()
+    attach(taken, {"mine": Watching()})
+    with pytest.raises(AlsegError, match="has something called training_terms"):
+        attach(taken, {"mine": Watching()})
     joint = Toy()
     joint.members = nn.ModuleList([Toy(), Toy()])
     with pytest.raises(UserMistake, match="members"):

@@ -14,14 +14,11 @@ PLACE = "training_terms"  # the model's attribute, and what their weights' names
 
 
 def attach(model: Model, terms: Mapping[str, Any]) -> None:
-    """Put terms into a model, by the names that acquirers ask for them by."""
+    """Put terms, each an nn.Module with a loss, into a model, by the names that acquirers ask for them by."""
     if members_of(model) != [model]:
         raise UserMistake("Training terms go with one model, not with one that has members: leave out either.")
     if hasattr(model, PLACE):
         raise AlsegError(f"The model {type(model).__name__} has something called {PLACE}, which terms take.")
-    for name, term in terms.items():
-        if not isinstance(term, nn.Module) or not callable(getattr(term, "loss", None)):
-            raise AlsegError(f"The training term {name!r} is no nn.Module with a loss.")
     setattr(model, PLACE, nn.ModuleDict({_key(name): term for name, term in terms.items()}))
 
 
