@@ -58,6 +58,11 @@ BEFORE_THE_RUN = {
     groups("{**given, 'decoder': [*given['decoder'], nn.Parameter(torch.zeros(3, 2))]}"): (
         "gave a parameter [3, 2] in the group 'decoder', number 4, that is not its own: register what it is of"
     ),
+    groups("{'decoder': given['decoder']}"): (
+        "leaves the parameter 'first.weight' and 3 more out of its parameter_groups, which would never be trained: put"
+    ),
+    groups("{**given, 'decoder': given['decoder'][1:]}"): "leaves the parameter 'norm.weight' out of its parameter_gr",
+    groups("{**given, 'encoder': [*given['encoder'], self.norm.weight]}"): "gave a parameter [8] twice in its groups",
     groups("{**given, 'decoder': list(self.parameters())}"): "gave a parameter [8, 3, 3, 3] twice in its groups",
     groups(
         "{**given, 'decoder': [self.norm]}"
@@ -72,6 +77,14 @@ def test_a_model_is_named_before_the_run(told, tmp_path, body):  # noqa: F811
     said = told(MODEL.format(body=body), *MINE, "--rounds", 1)
     assert f"The model 'mine' of FILE {BEFORE_THE_RUN[body]}" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_frozen_parameter_may_be_left_out(cli, tmp_path):
+    file = tmp_path / "mine.py"
+    frozen = groups("(self.first.requires_grad_(False), {**given, 'encoder': self.second.parameters()})[1]")
+    file.write_text(HEAD + MODEL.format(body=frozen))
+    outcome = cli(*TINY, "--plugin", file, *MINE, "--rounds", 1, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
 
 
 def in_training(name: str, gives: str, arguments: str = "features") -> str:

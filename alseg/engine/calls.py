@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alseg import calling
 from alseg.calling import described
 from alseg.engine.device import out_of_memory
+from alseg.engine.terms import PLACE as TERMS
 from alseg.errors import AlsegError
 from alseg.protocols import Model, Term, members_of
 from alseg.values import Taught
@@ -131,7 +132,10 @@ def term_parameters(term: Any) -> list[nn.Parameter]:
 
 
 def groups_of(model: Model) -> dict[str, list[nn.Parameter]]:
-    """The model's parameter groups, of which the encoder's may be missing or empty."""
+    """The model's parameter groups, of which the encoder's may be missing or empty.
+
+    AlsegError where one of its trainable parameters is in no group, or in two; its terms' are in none.
+    """
     name = told(model).name
     given: Any = called(name, model.parameter_groups, "parameter_groups")
     if not isinstance(given, Mapping):
@@ -164,4 +168,15 @@ def _problem(groups: Mapping[Any, Sequence[Any]], model: Model) -> str | None:
             if id(parameter) in listed:
                 return f"gave a parameter {list(parameter.shape)} twice in its groups, number {place} of {part!r}"
             listed.add(id(parameter))
+    left_out = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) not in listed and not name.startswith(f"{TERMS}.")
+    ]
+    if left_out:
+        others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        return (
+            f"leaves the parameter {left_out[0]!r}{others} out of its parameter_groups, which would never be "
+            'trained: put all in "encoder" or "decoder", but for those with requires_grad=False'
+        )
     return None
