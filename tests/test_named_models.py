@@ -250,9 +250,14 @@ WRONG_TERMS = {
     "parameters": (SOUND, "def parameters(self, recurse=True):\n        1 / 0", "failed in parameters: ZeroDivision"),
     "no parameters": (SOUND, "def parameters(self, recurse=True):\n        return [3]", "gave int in parameters; each"),
     "no gradient": (
-        "return (taught.losses.mean() * self.weight).detach()",
+        "return (self.weight / 4).detach()",
+        "def after_step(self, model, done):\n        1 / 0",
+        "gave a loss of 0.25 without gradient in the first step, so that its 1 numbers learn nothing: leave out detach",
+    ),
+    "no gradient ever": (
+        "return torch.zeros(())",
         "",
-        "gave a loss without gradient in every step, so that its 1 numbers learnt nothing: leave out detach",
+        "gave a loss without gradient in every step, so that its 1 numbers learn nothing: leave out detach",
     ),
     "no loss": (SOUND, "loss = 3", "is no nn.Module with a loss"),
 }
@@ -266,6 +271,14 @@ def test_a_term_is_named(told, case):  # noqa: F811
     assert f"The term 'mine' of FILE {words}" in said
     if case == "raises":
         assert f"line {line_of(text, '1 / 0')})" in said
+
+
+def test_a_term_may_begin_with_nothing_to_learn(cli, tmp_path):
+    later = "return self.weight * taught.losses.mean() if self.done > 0.5 else torch.zeros(())"
+    after = "done = 0\n    def after_step(self, model, done):\n        self.done = done"
+    (tmp_path / "mine.py").write_text(HEAD + TERM.format(loss=later, more=after))
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *TERMS, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_training_that_diverges_names_its_terms_as_what_could_be_left_out(told):  # noqa: F811

@@ -19,6 +19,7 @@ class Losses:
     def __init__(self, model: Any, terms: Sequence[Any], round: int) -> None:
         self._model, self._terms, self._round = model, terms, round
         self._first: Tensor | None = None
+        self._begun = False  # whether the terms' first losses were looked at
         self._parts: list[Tensor] = []  # [1 + terms] a step, only where there are terms
         self._reached: set[int] = set()  # terms whose loss had a gradient
 
@@ -28,7 +29,16 @@ class Losses:
             self._first = loss.clone()
 
     def add_parts(self, labels: Tensor, terms: Sequence[Tensor]) -> None:
-        """What a step's loss is made of."""
+        """What a step's loss is made of; AlsegError for a term whose first loss is a constant, but for 0.
+
+        A 0 without gradient is how a term says that a batch, or the beginning of a training, has nothing for it.
+        """
+        if not self._begun:
+            self._begun = True
+            for number, term in enumerate(terms):
+                # only a loss without gradient is looked at, in this step alone: float waits for the device
+                if not term.requires_grad and self._lost(number) and (value := float(term)):
+                    raise self._without_gradient(number, f"of {value:.3g} without gradient in the first step")
         self._parts.append(torch.stack([part.detach().float() for part in (labels, *terms)]))
         self._reached |= {number for number, term in enumerate(terms) if term.requires_grad}
 
@@ -40,15 +50,23 @@ class Losses:
 
     def end(self) -> None:
         """AlsegError for a term that never had a gradient, and does nothing else."""
-        for number, term in enumerate(self._terms):
-            trainable = sum(p.numel() for p in term_parameters(term) if p.requires_grad)
-            if number in self._reached or not (trainable or not hasattr(term, "after_step")):
-                continue
-            lost = f"its {trainable} numbers learnt nothing" if trainable else "it changed nothing"
-            raise AlsegError(
-                f"{told(term).name} gave a loss without gradient in every step, so that {lost}: leave out detach, "
-                ".item() and torch.no_grad on the way to it."
-            )
+        for number in range(len(self._terms)):
+            if number not in self._reached and self._lost(number):
+                raise self._without_gradient(number, "without gradient in every step")
+
+    def _lost(self, number: int) -> str | None:
+        """What a term fails to do by a loss without gradient; None where it may do all it does after a step."""
+        term = self._terms[number]
+        trainable = sum(p.numel() for p in term_parameters(term) if p.requires_grad)
+        if trainable:
+            return f"its {trainable} numbers learn nothing"
+        return None if hasattr(term, "after_step") else "it changes nothing"
+
+    def _without_gradient(self, number: int, how: str) -> AlsegError:
+        return AlsegError(
+            f"{told(self._terms[number]).name} gave a loss {how}, so that {self._lost(number)}: leave out detach, "
+            ".item() and torch.no_grad on the way to it."
+        )
 
     def _error(self, epoch: int, loss: float) -> AlsegError:
         if self._parts:
