@@ -162,15 +162,25 @@ def test_a_prediction_of_nan_is_no_mask(cli, tmp_path):
     assert f"The model 'mine' of {file} gave logits that are not finite" in outcome.err
 
 
-def test_memory_that_runs_out_is_no_models_fault(cli, tmp_path):
-    file = tmp_path / "mine.py"
-    body = in_training("decode", "1 / 0").replace("1 / 0", "self.full()")
-    file.write_text(
-        HEAD + MODEL.format(body=body + "\n\n    def full(self):\n        raise torch.OutOfMemoryError('full')")
-    )
+OUTSIDE = {
+    "torch.OutOfMemoryError('full')": (1, "There is not enough memory to train at 64x64 in batches of 2"),
+    "RuntimeError('CUDA error: out of memory')": (1, "There is not enough memory to train at 64x64 in batches of 2"),
+    "torch.distributed.DistNetworkError('lost')": (1, "Another process of this run has ended or cannot be reached: "),
+    "KeyboardInterrupt": (130, "Interrupted; `alseg resume "),
+}
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("error", OUTSIDE)
+def test_what_comes_from_outside_is_no_models_fault(cli, tmp_path, error, where):
+    file, (code, words) = tmp_path / "mine.py", OUTSIDE[error]
+    after = {"forward": "self.fails()", "backward": "(given.register_hook(self.fails), given)[1]"}[where]
+    body = in_training("decode", after) + f"\n\n    def fails(self, gradient=None):\n        raise {error}"
+    file.write_text(HEAD + MODEL.format(body=body))
     outcome = cli(*TINY, "--plugin", file, *MINE, "--rounds", 1, *DENSE, "--out", tmp_path / "run")
-    assert outcome.code == 1
-    assert outcome.err.startswith("alseg: There is not enough memory to train at 64x64 in batches of 2")
+    assert outcome.code == code
+    assert outcome.err.startswith(f"alseg: {words}")
+    assert "mine" not in outcome.err.replace(str(tmp_path), "")
 
 
 class CannotRecord:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +57,61 @@ team.equal(toy)
 assert (toy.layer.bias == 7).all()
 del loss_of, error  # the group outlives none of its graphs
 """
+
+# Which of two processes dies in the middle of a training, and what the other says.
+DIES = """
+import os
+from bands import CPU, Bands, source_of
+from test_training import Toy
+import torch
+from alseg.engine.calls import tell
+from alseg.engine.team import join
+from alseg.engine.train import train
+from alseg.errors import AlsegError
+from alseg.settings import TrainSettings
+
+class Dies(Toy):
+    calls = 0
+    def encode(self, images):
+        self.calls += 1
+        features = super().encode(images)
+        if team.rank == 1 and self.calls == 3:  # while the other waits in its backward pass
+            features.register_hook(lambda gradient: os._exit(0))
+        return features
+
+team, model, images = join(), Dies(), Bands(8)
+tell(model, "The model 'mine' of me", 3)
+settings = TrainSettings(epochs=4, workers=0, decode="dense")
+source = source_of(images, images.labels(2))
+try:
+    train(model, source, settings, seed=0, round=0, device=CPU, precision=torch.float32, team=team)
+except AlsegError as error:
+    print(error, flush=True)
+os._exit(7)  # without the group, which cannot be left in order
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_died_is_no_fault_of_the_others_model(tmp_path):
+    (tmp_path / "dies.py").write_text(DIES)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    team = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    # not by torchrun, which would end the other one
+    members = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "dies.py")],
+            env={**os.environ, **team, "RANK": str(rank), "PYTHONPATH": paths},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [member.communicate(timeout=120)[0] for member in members]
+    assert [member.returncode for member in members] == [7, 0]
+    assert said[0].startswith("Another process of this run has ended or cannot be reached: ")
 
 
 def test_a_process_alone_is_its_own_team(monkeypatch):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alseg import calling
 from alseg.calling import described
 from alseg.engine.device import out_of_memory
+from alseg.engine.team import is_of_team
 from alseg.engine.terms import PLACE as TERMS
 from alseg.errors import AlsegError
 from alseg.protocols import Model, Term, members_of
@@ -44,8 +45,11 @@ def told(module: Any) -> Told:
 
 
 def called(name: str, call: Callable[[], T], where: str = "") -> T:
-    """What `call` gives; AlsegError that names the piece where it raises, but for memory that ran out."""
-    return calling.called(name, call, where, out_of_memory)
+    """What `call` gives; AlsegError that names the piece where it raises.
+
+    Memory that ran out and another process that cannot be reached, as in a backward pass, are no piece's errors.
+    """
+    return calling.called(name, call, where, lambda error: out_of_memory(error) or is_of_team(error))
 
 
 def encoded(model: Model, images: Tensor) -> Any:

@@ -16,6 +16,11 @@ from alseg.errors import AlsegError, UserMistake
 from alseg.protocols import Model
 
 T = TypeVar("T")
+# what torch says in a plain RuntimeError: its allocator on CPUs (Linux, Windows), C++, the driver, cuBLAS and cuDNN
+NO_MEMORY = (
+    *("can't allocate memory", "not enough memory", "std::bad_alloc"),
+    *("CUDA error: out of memory", "STATUS_ALLOC_FAILED"),
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -100,7 +105,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or not."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def in_smaller_batches(

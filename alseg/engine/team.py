@@ -8,11 +8,12 @@ one, for which nothing here costs anything.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import inspect
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,9 +22,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from alseg.errors import UserMistake
+from alseg.calling import in_words
+from alseg.errors import AlsegError, UserMistake
 
 T = TypeVar("T")
+BACKENDS = ("gloo/", "NCCL", "ProcessGroup")  # what torch's plain RuntimeErrors of a team are known by
 PATIENCE = timedelta(days=30)  # for which followers wait while a person labels
 
 
@@ -77,22 +80,25 @@ class Team:
     def total(self, part: Tensor) -> Tensor:
         """The sum of the members' tensors."""
         if self.size > 1:
-            dist.all_reduce(part)
+            with together():
+                dist.all_reduce(part)
         return part
 
     def mean(self, tensors: Iterable[Tensor]) -> None:
         """Set the members' tensors to their mean."""
         if self.size > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
-                tensor /= self.size
+            with together():
+                for tensor in tensors:
+                    dist.all_reduce(tensor)
+                    tensor /= self.size
 
     @torch.no_grad()
     def equal(self, model: Any) -> None:
         """Give every member the leader's model."""
         if self.size > 1:
-            for tensor in model.state_dict().values():
-                dist.broadcast(tensor, 0)
+            with together():
+                for tensor in model.state_dict().values():
+                    dist.broadcast(tensor, 0)
 
     def wrapped(self, step: nn.Module, device: torch.device) -> nn.Module:
         """A module whose backward pass averages the gradients over the members."""
@@ -109,13 +115,36 @@ class Team:
         """What one member says, as JSON."""
         words = bytearray(json.dumps(value).encode()) if rank == self.rank else bytearray()
         length = torch.tensor([len(words)])
-        dist.broadcast(length, rank)
-        text = torch.frombuffer(words, dtype=torch.uint8) if words else torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(text, rank)
+        with together():
+            dist.broadcast(length, rank)
+            text = torch.frombuffer(words, dtype=torch.uint8) if words else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(text, rank)
         return value if rank == self.rank else json.loads(text.numpy().tobytes())
 
 
 ALONE = Team()
+
+
+def is_of_team(error: BaseException) -> bool:
+    """Whether an error is torch.distributed's: such as where another process has died."""
+    if isinstance(error, dist.DistError):
+        return True
+    says = isinstance(error, RuntimeError) and any(name in str(error) for name in BACKENDS)
+    return says and dist.is_initialized()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What all members do inside; AlsegError where it fails since one cannot be reached any more."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_of_team(error):
+            raise
+        raise AlsegError(
+            "Another process of this run has ended or cannot be reached: see what it said, start all again by "
+            f"torchrun, and `alseg resume` goes on from the last phase. Here that is {in_words(error)}."
+        ) from error
 
 
 def join() -> Team:

@@ -17,7 +17,7 @@ from alseg.engine.calls import called, decoded, decoded_at, encoded, groups_of, 
 from alseg.engine.device import lower_precision, mode, seeded
 from alseg.engine.losses import Losses
 from alseg.engine.steps import CUDAGraph, Gradients, Recorded
-from alseg.engine.team import ALONE, Team
+from alseg.engine.team import ALONE, Team, together
 from alseg.engine.terms import terms_of
 from alseg.errors import AlsegError
 from alseg.grid import resize, sample
@@ -133,13 +133,14 @@ def _gradients(
     """Forward and backward pass of a batch; an error of the latter names the model."""
 
     def gradients(batch: Batch) -> Tensor:
-        with lower_precision(device, precision):
-            error: Tensor = loss_of(*batch.tensors())
-        if team.size > 1:  # members' means weigh as their labels do
-            known = (batch.classes != PADDING).sum().float()
-            error = error * known * team.size / team.total(known.clone()).clamp(min=1)
-        descent.zero_grad(set_to_none=True)
-        called(name, error.backward, "the backward pass")
+        with together():  # in the backward pass members wait for each other
+            with lower_precision(device, precision):
+                error: Tensor = loss_of(*batch.tensors())
+            if team.size > 1:  # members' means weigh as their labels do
+                known = (batch.classes != PADDING).sum().float()
+                error = error * known * team.size / team.total(known.clone()).clamp(min=1)
+            descent.zero_grad(set_to_none=True)
+            called(name, error.backward, "the backward pass")
         return error.detach()
 
     return gradients
