@@ -25,7 +25,7 @@ from alseg.progress import Progress, Quiet
 from alseg.protocols import Images
 from alseg.store import SETTINGS, RunFolder, name_of
 from alseg.trust import plan_of
-from alseg.values import Classes, Question
+from alseg.values import Classes, PixelLabels, Question
 
 NOBODY_WAITS = "Nobody waits for answers any more; what was answered is kept."
 
@@ -87,6 +87,21 @@ def check_answered(round: OpenRound) -> None:
     if people := lacking.said():
         words += [people, f"If nobody comes, `{closing(round.folder)}` makes do with what is in."]
     raise Waiting(" ".join(words))
+
+
+def check_labelled(round: OpenRound, labels: PixelLabels, oracle: Named) -> None:
+    """UserMistake where no pixel of the pool has a class: the round would train on nothing."""
+    mine = labels.audits(False)
+    if any(label.name is not None for label in mine):
+        return
+    if oracle.piece.sees_truth:
+        mend = "the masks are void there; start another run with --void skip, or with more --first-pixels"
+    else:
+        mend = 'None is "can\'t tell"; see why it answers that, and start another run, perhaps with more --first-pixels'
+    raise UserMistake(
+        f"{oracle.name} named no class at any of the {len(mine)} pixels asked, so that round {round.number} has "
+        f"nothing to train on: {mend}."
+    )
 
 
 def closing(folder: RunFolder) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alseg.answering import OpenRound
-from alseg.attending import attended, check_answered, waiting
+from alseg.attending import attended, check_answered, check_labelled, waiting
 from alseg.experiment import Experiment
 from alseg.interchange.labelset import start_labels
 from alseg.store import RunFolder
@@ -35,6 +35,7 @@ def ask_and_train(experiment: Experiment, folder: RunFolder) -> None:
             break
         work = answered(experiment, folder, round, questions)
         labels, questions = labels.plus(work.answered()), work.placed()
+        check_labelled(work, labels, experiment.oracle)
         model, training = experiment.trained(round) if folder.has_model(round) else experiment.train(round, labels)
         folder.write_labels(labels)
         experiment.picture(round, labels, model)

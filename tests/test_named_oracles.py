@@ -106,6 +106,37 @@ def test_an_oracle_may_answer_another_time_and_earlier_rounds_again(cli, tmp_pat
     assert journal(tmp_path / "run").count('"answered"') == 16
 
 
+UNSURE = "return Answers([a._replace(name={name}) for a in self.answers], True)"
+
+
+def test_an_oracle_that_can_tell_nothing_ends_the_run_before_its_training(told, tmp_path):  # noqa: F811
+    said = told(ORACLE.format(ask="pass", collect=UNSURE.format(name=None)), *ASK, "-o", "trust.audit=3", code=2)
+    assert said == (
+        "The oracle 'mine' of FILE named no class at any of the 8 pixels asked, so that round 0 has nothing to train "
+        'on: None is "can\'t tell"; see why it answers that, and start another run, perhaps with more --first-pixels.'
+    )
+    assert not list((tmp_path / "run").rglob("model*"))
+
+
+def test_an_oracle_that_can_tell_one_pixel_goes_on(cli, tmp_path):
+    one = UNSURE.format(name="'sky' if a.item == 'r00-0000003' else None")
+    (tmp_path / "mine.py").write_text(HEAD + ORACLE.format(ask="pass", collect=one))
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *ASK[:-3], 2, "--oracle", "mine", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert journal(tmp_path / "run").count('"unsure"') == 15
+
+
+def test_masks_that_are_void_wherever_they_are_asked_end_the_run(cli, tmp_path):
+    corner = "Pictures.mask = lambda self, i: (torch.arange(64 * 64).view(64, 64).clamp(max=1) * 255).numpy()"
+    text = DATASET.format(broken=corner)  # a class at (0, 0) alone
+    (tmp_path / "mine.py").write_text(HEAD + text)
+    words = ["run", "--dataset", "mine", "--model", "alseg-tiny", "--rounds", 1, "--void", "ask"]
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *words, "--out", tmp_path / "run")
+    assert outcome.code == 2, outcome.err
+    assert "The oracle 'ground-truth' of alseg named no class at any of the 8 pixels asked" in outcome.err
+    assert "the masks are void there; start another run with --void skip" in outcome.err
+
+
 ATTENDS = """
 class Mine:
     sees_truth = False

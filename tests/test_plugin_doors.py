@@ -354,11 +354,12 @@ class Oracle:
     sees_truth = False
     def __init__(self, **given):
         told["oracle"] = given
+        self.name = given["classes"].names[0]
     def ask(self, questions):
         self.items = [question.item for question in questions]
     def collect(self):
         from alseg import Answer, Answers
-        return Answers([Answer(item, None, "x") for item in self.items], True)
+        return Answers([Answer(item, self.name, "x") for item in self.items], True)
 
 def oracle(images, classes, seed, run):
     return Oracle(images=images, classes=classes, seed=seed, run=run)
