@@ -17,17 +17,16 @@ from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
 from alseg.config import Resolved, RunConfig, chosen, flatten, resolve, stored_config, with_origins
 from alseg.engine.team import join
-from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
+from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
 from alseg.plugins import Registry, load_plugins, plugin_hint
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
-from alseg.several import Choice, names_in
 from alseg.store import SETTINGS, RunFolder, name_of, new_name, refuse_occupied
-from alseg.telling import Life
-from alseg.trackers import trackers_in, trackers_of, with_trackers
+from alseg.telling import tell_late
+from alseg.trackers import check_trackers, stored_trackers, trackers_of, with_trackers
 
 CURVE = Path("figures") / "learning-curve.png"
 PAGE = "report.html"
@@ -112,8 +111,8 @@ def resume(
 
     rounds, budget: new values of these settings, with which a finished run goes on. trackers: what hears of the rest
     instead, names or () for none; those that stay keep their options. tracker_options: new ones, such as
-    {"mlflow.uri": "sqlite:///mlflow.db"}. A finished run whose trackers change, or that was killed before its end was
-    told, is told to them as a whole.
+    {"mlflow.uri": "sqlite:///mlflow.db"}. A finished run is told as a whole to trackers that are new or have other
+    options, to those that failed when they were told its end, and to all where it was killed before that.
     """
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     opened = RunFolder(Path(folder))
@@ -131,65 +130,25 @@ def resume(
     settings = with_trackers(registry, longer, trackers, tracker_options)
     changed = settings if settings != before else None
     if longer != before:
-        _check_trackers(registry, opened, settings)
+        check_trackers(registry, opened, settings)
         _check_extension(registry, opened, len(records), settings, rounds, budget)
     elif records and _is_finished(registry, opened, len(records)):
         if before.get("report") and not is_current(opened.path):
             write_report([opened.path], opened.path)  # the run was killed before its figures were drawn
         team.tell("nothing to do")
-        _told_late(registry, opened, settings, changed, progress)
+        with opened.lock(), _resumable(opened):
+            tell_late(registry, opened, before, settings, progress.say)
         return _result(opened, records)
     with _resumable(opened):
-        _check_trackers(registry, opened, settings)
+        check_trackers(registry, opened, settings)
         resolved = resolve_stored(registry, opened, settings)
         opened.check_labels(len(records))
         check_start(opened.path, before.get("record"))
         experiment = Experiment(registry, resolved, progress, team, attendance, name_of(before.get("record")))
-        joined = registry.joined_by(_stored_trackers(registry, opened, resolved.config.trackers))
+        joined = registry.joined_by(stored_trackers(registry, opened, resolved.config.trackers))
         experiment.check_same_data(opened)
     team.tell("go on", settings)
     return _carried_on(experiment, opened, joined, None if changed is None else with_origins(registry, changed))
-
-
-def _told_late(
-    registry: Registry,
-    folder: RunFolder,
-    settings: Mapping[str, Any],
-    changed: Mapping[str, Any] | None,
-    progress: Progress,
-) -> None:
-    """Tell a complete run where its end was not told before, or where its trackers are others now."""
-    life = Life(registry, folder, progress.say)
-    if changed is None and not life.is_owed_its_end:
-        return
-    _check_trackers(registry, folder, settings)
-    trackers = _stored_trackers(registry, folder, trackers_in(registry, settings))
-    with folder.lock(), registry.joined_by(trackers), _resumable(folder):
-        if changed is not None:
-            folder.write_settings(with_origins(registry, changed))
-        with life.lasting():
-            life.finished(folder.rounds())
-
-
-def _check_trackers(registry: Registry, folder: RunFolder, settings: Mapping[str, Any]) -> None:
-    """UserMistake where a tracker's plugin is not there, with how to do without."""
-    for name in names_in("trackers", settings.get("trackers")):
-        try:
-            registry.find("tracker", name)
-        except UserMistake as error:
-            raise UserMistake(f"{error}{plugin_hint(settings.get('record'))} {_untracked(folder)}.") from error
-
-
-def _untracked(folder: RunFolder) -> str:
-    return f"`alseg resume {shlex.quote(str(folder.path))} --trackers none` goes on without trackers"
-
-
-def _stored_trackers(registry: Registry, folder: RunFolder, choices: Sequence[Choice]) -> dict[str, Any]:
-    """The trackers of a run that goes on; where one cannot be had, how to do without."""
-    try:
-        return trackers_of(registry, choices)
-    except AlsegError as error:
-        raise type(error)(f"{str(error).rstrip('.')}; {_untracked(folder)}.") from error
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:

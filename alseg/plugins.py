@@ -165,8 +165,22 @@ class Registry:
 
         after: told the name of each plugin, distribution:plugin, when it was called.
         """
-        failures = []
+        return list(self.failures(hook, after=after, **arguments).values())
+
+    def failures(
+        self,
+        hook: str,
+        /,
+        *,
+        only: Callable[[str], bool] = lambda name: True,
+        after: Callable[[str], None] = lambda name: None,
+        **arguments: Any,
+    ) -> dict[str, str]:
+        """As `notify`, the sentences by the names of those that raised; only: who is called, by name."""
+        failures = {}
         for name, plugin in self.manager.list_name_plugin():
+            if not only(name):
+                continue
             others = [other for other in self.manager.get_plugins() if other is not plugin]
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
@@ -175,7 +189,7 @@ class Registry:
                 to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
                 who = name if name.startswith("tracker ") else f"plugin {name}"
                 what = f"{type(error).__name__}: {_one_line(self.manager, error)}".rstrip(": ")
-                failures.append(f"The {who} failed in {hook}: {what}{place_of(error)}{to_do}")
+                failures[name] = f"The {who} failed in {hook}: {what}{place_of(error)}{to_do}"
             after(name)
         return failures
 

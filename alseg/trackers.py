@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 from alseg.config import RunConfig, flatten
-from alseg.errors import UserMistake
+from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
-from alseg.plugins import Registry
+from alseg.plugins import Registry, plugin_hint
 from alseg.several import Choice, lists_of, names_in
+from alseg.store import RunFolder
+
+
+def title_of(name: str) -> str:
+    """What a tracker is called in a run and its messages, before its distribution."""
+    return f"tracker {name!r}"
 
 
 def trackers_of(registry: Registry, choices: Sequence[Choice]) -> dict[str, Any]:
@@ -17,7 +24,7 @@ def trackers_of(registry: Registry, choices: Sequence[Choice]) -> dict[str, Any]
     built = {}
     for choice in choices:
         piece = registry.find("tracker", choice.name)
-        built[f"tracker {choice.name!r} of {piece.plugin.distribution}"] = piece.build(choice.options)
+        built[f"{title_of(choice.name)} of {piece.plugin.distribution}"] = piece.build(choice.options)
     with registry.joined_by(built):
         return built
 
@@ -58,6 +65,27 @@ def with_trackers(
     chosen = _trackers(registry, names, kept | given)
     listed = {"trackers": list(names)} if names else {}
     return without_trackers(settings) | listed | {choice.name: choice.written() for choice in chosen}
+
+
+def check_trackers(registry: Registry, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+    """UserMistake where a tracker's plugin is not there, with how to do without."""
+    for name in names_in("trackers", settings.get("trackers")):
+        try:
+            registry.find("tracker", name)
+        except UserMistake as error:
+            raise UserMistake(f"{error}{plugin_hint(settings.get('record'))} {_untracked(folder)}.") from error
+
+
+def stored_trackers(registry: Registry, folder: RunFolder, choices: Sequence[Choice]) -> dict[str, Any]:
+    """The trackers of a run that goes on, in order; where one cannot be had, how to do without."""
+    try:
+        return trackers_of(registry, choices)
+    except AlsegError as error:
+        raise type(error)(f"{str(error).rstrip('.')}; {_untracked(folder)}.") from error
+
+
+def _untracked(folder: RunFolder) -> str:
+    return f"`alseg resume {shlex.quote(str(folder.path))} --trackers none` goes on without trackers"
 
 
 def _trackers(registry: Registry, names: Sequence[str], flat: Mapping[str, Any]) -> tuple[Choice, ...]:

@@ -58,7 +58,7 @@ class Lines:
             order.unlink()
             if what[0] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if what[0] == "stop" else RuntimeError("no server")
 
 def NAME(file: str, word: str = ""):
     return Lines(file, word)
@@ -195,6 +195,57 @@ def test_a_run_that_was_stopped_before_its_end_was_told(cli, lines, tmp_path):
     assert cli(*words).code == 130
     assert heard(file)[1:] == ["round 0", "finished 1", "stopped interrupted: The run was interrupted."]
     told_once(cli, plugin, file, run)
+
+
+WATCHES = """
+from pathlib import Path
+from alseg import hookimpl
+
+@hookimpl
+def run_finished(folder, records):
+    with Path(folder).with_name("watched.txt").open("a") as file:
+        file.write(f"finished {len(records)}\\n")
+"""
+
+
+def test_only_a_tracker_that_failed_at_the_end_is_told_it_again(cli, lines, tmp_path):
+    (first, one), (second, two), run, other = lines("first"), lines("second"), tmp_path / "run", tmp_path / "other"
+    (watch := tmp_path / "watch.py").write_text(WATCHES)
+    order, plugins = two.with_suffix(".order"), ["--plugin", first, "--plugin", second, "--plugin", watch]
+    trackers = ["--trackers", "first,second", "-o", f"first.file={one}", "-o", f"second.file={two}"]
+    order.write_text("fail finished")
+    outcome = cli(*plugins, *WORDS, "--rounds", 1, *trackers, "--out", run)
+    assert outcome.code == 0
+    assert "The tracker 'second' of" in outcome.err
+    assert "failed in run_finished: RuntimeError: no server" in outcome.err
+    assert outcome.err.splitlines()[-1] == f"`alseg resume {run}` tells the tracker 'second' of the end again."
+    assert heard(one) == heard(two) == ["started run 1", "round 0", "finished 1"]
+    order.write_text("fail finished")
+    assert cli(*plugins, "resume", run).code == 0
+    assert heard(two) == ["started run 1", "finished 1"]
+    # wherever its plugin lies now
+    other.mkdir()
+    plugins[3] = second.rename(other / second.name)
+    for told in (["started run 1", "finished 1"], []):
+        assert cli(*plugins, "resume", run).code == 0
+        assert heard(two) == told
+    assert heard(one) == [], "it heard the end already"
+    assert heard(tmp_path / "watched.txt") == ["finished 1"], "and so did the plugin"
+    assert not (run / OWED).exists()
+
+
+def test_a_tracker_that_was_owed_the_end_may_be_left_out(cli, lines, tmp_path):
+    (first, one), (second, two), run = lines("first"), lines("second"), tmp_path / "run"
+    plugins = ["--plugin", first, "--plugin", second]
+    for file in (one, two):
+        file.with_suffix(".order").write_text("fail finished")
+    trackers = ["--trackers", "first,second", "-o", f"first.file={one}", "-o", f"second.file={two}"]
+    assert cli(*plugins, *WORDS, "--rounds", 1, *trackers, "--out", run).code == 0
+    assert (heard(one), heard(two)) == (["started run 1", "round 0", "finished 1"],) * 2
+    assert cli(*plugins, "resume", run, "--trackers", "first").code == 0
+    assert (heard(one), heard(two)) == (["started run 1", "finished 1"], [])
+    assert cli(*plugins, "resume", run, "--trackers", "first,second", "-o", f"second.file={two}").code == 0
+    assert (heard(one), heard(two)) == ([], ["started run 1", "finished 1"]), "the one that is new"
 
 
 def told_once(cli, plugin: Path, file: Path, run: Path) -> None:
