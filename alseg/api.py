@@ -16,7 +16,7 @@ import alseg
 from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
 from alseg.config import Resolved, RunConfig, chosen, flatten, resolve, stored_config, with_origins
-from alseg.engine.team import join
+from alseg.engine.team import Team, join
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.interchange.start import check_start, start_of
@@ -93,7 +93,8 @@ def run(
             if path is not None or not (place / SETTINGS).exists():
                 raise  # else another run took the free name at the same moment
     team.tell(str(folder.path), name)
-    return _carried_on(experiment, folder, registry.joined_by(trackers))
+    with folder.lock():
+        return _carried_on(experiment, folder, registry.joined_by(trackers))
 
 
 def resume(
@@ -124,31 +125,49 @@ def resume(
             resolved = resolve_stored(registry, opened, order[1])
             Experiment(registry, resolved, Quiet(), team, run=name_of(record)).follow()
         return _result(opened, [])
-    records, before = opened.rounds(), opened.settings()
+    with opened.lock():  # before anything is read: what another process writes meanwhile would be lost
+        longer = {name: value for name, value in (("rounds", rounds), ("budget", budget)) if value is not None}
+        others = trackers, tracker_options
+        return _gone_on(registry, opened, longer, others, attendance=attendance, progress=progress, team=team)
+
+
+def _gone_on(
+    registry: Registry,
+    folder: RunFolder,
+    longer: dict[str, Any],
+    others: tuple[Sequence[str] | str | None, Mapping[str, Any] | None],
+    *,
+    attendance: Attendance | None,
+    progress: Progress,
+    team: Team,
+) -> RunResult:
+    """Do what is left of a run, whose lock is held.
+
+    longer: other rounds or budget, by name. others: trackers and their options.
+    """
+    records, before = folder.rounds(), folder.settings()
     registry = registry.recalling(before.get("record"))
-    longer = before | {k: v for k, v in (("rounds", rounds), ("budget", budget)) if v is not None}
-    settings = with_trackers(registry, longer, trackers, tracker_options)
-    changed = settings if settings != before else None
-    if longer != before:
-        check_trackers(registry, opened, settings)
-        _check_extension(registry, opened, len(records), settings, rounds, budget)
-    elif records and _is_finished(registry, opened, len(records)):
-        if before.get("report") and not is_current(opened.path):
-            write_report([opened.path], opened.path)  # the run was killed before its figures were drawn
+    settings = with_trackers(registry, before | longer, *others)
+    if before | longer != before:
+        check_trackers(registry, folder, settings)
+        _check_extension(registry, folder, len(records), settings, longer.get("rounds"), longer.get("budget"))
+    elif records and _is_finished(registry, folder, len(records)):
+        if before.get("report") and not is_current(folder.path):
+            write_report([folder.path], folder.path)  # the run was killed before its figures were drawn
         team.tell("nothing to do")
-        with opened.lock(), _resumable(opened):
-            tell_late(registry, opened, before, settings, progress.say)
-        return _result(opened, records)
-    with _resumable(opened):
-        check_trackers(registry, opened, settings)
-        resolved = resolve_stored(registry, opened, settings)
-        opened.check_labels(len(records))
-        check_start(opened.path, before.get("record"))
+        with _resumable(folder):
+            tell_late(registry, folder, before, settings, progress.say)
+        return _result(folder, records)
+    with _resumable(folder):
+        check_trackers(registry, folder, settings)
+        resolved = resolve_stored(registry, folder, settings)
+        folder.check_labels(len(records))
+        check_start(folder.path, before.get("record"))
         experiment = Experiment(registry, resolved, progress, team, attendance, name_of(before.get("record")))
-        joined = registry.joined_by(stored_trackers(registry, opened, resolved.config.trackers))
-        experiment.check_same_data(opened)
+        joined = registry.joined_by(stored_trackers(registry, folder, resolved.config.trackers))
+        experiment.check_same_data(folder)
     team.tell("go on", settings)
-    return _carried_on(experiment, opened, joined, None if changed is None else with_origins(registry, changed))
+    return _carried_on(experiment, folder, joined, None if settings == before else with_origins(registry, settings))
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
@@ -224,8 +243,8 @@ def _carried_on(
     trackers: AbstractContextManager[None],
     settings: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Do what is left to do; `settings` take the place of the stored ones before."""
-    with folder.lock(), trackers, _resumable(folder, experiment.by_person):
+    """Do what is left to do of a run, whose lock is held; `settings` take the place of the stored ones before."""
+    with trackers, _resumable(folder, experiment.by_person):
         if settings is not None:
             folder.write_settings(settings)
         try:

@@ -197,6 +197,44 @@ def test_a_run_that_was_stopped_before_its_end_was_told(cli, lines, tmp_path):
     told_once(cli, plugin, file, run)
 
 
+MEDDLES = """
+from pathlib import Path
+from alseg import UserMistake, hookimpl, resume
+
+class Quiet:
+    @hookimpl
+    def run_started(self, folder):
+        pass
+
+def meddles(order: str, word: str = ""):
+    if Path(order).exists():
+        run = Path(order).read_text()
+        Path(order).unlink()
+        try:  # as another process might at this moment
+            resume(run, rounds=3, trackers=())
+        except UserMistake as error:
+            Path(order).write_text(str(error))
+    return Quiet()
+
+@hookimpl
+def register_trackers(register):
+    register("meddles", meddles)
+"""
+
+
+def test_settings_are_read_and_written_by_one_process_at_a_time(cli, tmp_path):
+    (plugin := tmp_path / "meddles.py").write_text(MEDDLES)
+    run, order = tmp_path / "run", tmp_path / "order"
+    words = ["--trackers", "meddles", "-o", f"meddles.order={order}"]
+    assert cli("--plugin", plugin, *WORDS, "--rounds", 1, *words, "--out", run).code == 0
+    order.write_text(str(run))
+    assert cli("--plugin", plugin, "resume", run, "--rounds", 2, "-o", "meddles.word=a").code == 0
+    assert f"The run {run} is being written by process " in order.read_text()
+    stored = tomllib.loads((run / "run.toml").read_text())
+    assert (stored["rounds"], stored["meddles"]["word"]) == (2, "a")
+    assert len((run / "rounds.jsonl").read_text().splitlines()) == 2
+
+
 WATCHES = """
 from pathlib import Path
 from alseg import hookimpl

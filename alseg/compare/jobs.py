@@ -169,10 +169,10 @@ def _ask_only(job: Job, folder: Path, registry: Registry, progress: Progress) ->
 
 def _extend(run: RunFolder, wanted: Mapping[str, Any], registry: Registry) -> None:
     """Give a run the number of rounds, the budget, the models to keep and the trackers that are wanted now."""
-    stored = run.settings()
-    free = (*EXTENDED, "keep_models", "trackers", *stored.get("trackers", ()))
-    if any(stored.get(name) != wanted.get(name) for name in free):
-        with run.lock():
+    with run.lock():
+        stored = run.settings()
+        free = (*EXTENDED, "keep_models", "trackers", *stored.get("trackers", ()))
+        if any(stored.get(name) != wanted.get(name) for name in free):
             record = stored.get("record", {})
             run.write_settings(with_origins(registry.recalling(record), {**wanted, "record": record}))
 
