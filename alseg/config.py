@@ -203,10 +203,11 @@ def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[
 
 
 def _known_options(registry: Registry, kind: str, name: str) -> Sequence[str]:
+    piece = registry.find(kind, name)
     try:
-        return list(registry.find(kind, name).options())
-    except TypeError:
-        return []  # a broken piece; that is said when it is built
+        return list(piece.options())
+    except AlsegError:
+        return []  # a broken piece; that is said where its options are taken
 
 
 def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[str, ...]) -> RunConfig:

@@ -113,7 +113,7 @@ def convert(key: str, value: Any, kind: Any) -> Any:
 def _convert(value: Any, kind: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _in_range(_convert(value, arguments[0]), [a for a in arguments[1:] if isinstance(a, Between)])
+        return in_range(_convert(value, arguments[0]), [a for a in arguments[1:] if isinstance(a, Between)])
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments)
     if origin is Literal:
@@ -123,7 +123,7 @@ def _convert(value: Any, kind: Any) -> Any:
         raise ValueError
     if origin is tuple:
         return _convert_tuple(value, arguments)
-    convert_scalar = _SCALARS.get(kind)
+    convert_scalar = SCALARS.get(kind)
     return value if convert_scalar is None else convert_scalar(value)
 
 
@@ -152,7 +152,8 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(_convert(part, kind) for part, kind in zip(value, arguments, strict=True))
 
 
-def _in_range(value: Any, ranges: list[Between]) -> Any:
+def in_range(value: Any, ranges: list[Between]) -> Any:
+    """A number or a tuple of numbers that lies in all ranges; ValueError where it does not."""
     for limits in ranges:
         for number in value if isinstance(value, tuple) else (value,):
             if number is not None and not limits.low <= number <= limits.high:
@@ -226,7 +227,7 @@ def fitted(size: Size | Longer | str | None, image: tuple[int, int]) -> tuple[in
     return image
 
 
-_SCALARS: dict[Any, Callable[[Any], Any]] = {
+SCALARS: dict[Any, Callable[[Any], Any]] = {
     int: _int,
     float: _float,
     bool: _bool_or_error,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from alseg.declaring import fault_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 from alseg.options import MISSING, Option, convert, options_of, parameters_of
@@ -107,7 +108,7 @@ class Piece:
         """The options of the factory, by name, and those of the pieces that it wraps.
 
         Where several parts have an option of one name, each is called part.option. Raises UserMistake where the parts
-        are of one name too.
+        are of one name too, BrokenPiece where a factory declares what can be no option.
         """
         found: dict[str, Option] = {}
         for part, names in zip(self.parts(), self._option_names(), strict=True):
@@ -128,9 +129,14 @@ class Piece:
         return [{name: f"{part}.{name}" if count[name] > 1 else name for name in options} for part, options in own]
 
     def _own_options(self) -> dict[str, Option]:
-        options = options_of(self.factory, GIVEN[self.kind] + WRAPPED[self.kind])
-        if "name" in options:
-            raise TypeError("an option must not be called 'name', which is the piece's own")
+        wraps = WRAPPED[self.kind]
+        try:
+            options = options_of(self.factory, GIVEN[self.kind] + wraps)
+            fault = fault_of(self.factory, options, wraps, tuple(GIVEN))
+        except Exception as error:  # of a type or a default that is somebody's own
+            raise BrokenPiece(self, str(error).rstrip(".")) from error
+        if fault:
+            raise BrokenPiece(self, fault)
         return options
 
     def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
@@ -139,12 +145,7 @@ class Piece:
         prefix: what their settings begin with; None: the kind.
         """
         prefix = prefix or self.kind
-        try:
-            options = self.options()
-        except TypeError as error:
-            raise AlsegError(
-                f"The {self.kind} {self.name!r} of {self.plugin.distribution} is broken: {error}."
-            ) from error
+        options = self.options()
         for name in values:
             if name not in options:
                 several = [f"{prefix}.{known}" for known in options if known.endswith(f".{name}")]
@@ -189,6 +190,14 @@ class Piece:
         if made is None:
             raise AlsegError(f"{self.described()} gave nothing: its factory returns None.")
         return made
+
+
+class BrokenPiece(AlsegError):
+    """A piece whose factory declares what can be no option; `reason` says what, without the piece's name."""
+
+    def __init__(self, piece: Piece, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{piece.described()} (plugin {piece.plugin.name}) is broken: {reason}.")
 
 
 def settings_of(recipe: Piece, options: Mapping[str, Any]) -> Mapping[str, Any]:

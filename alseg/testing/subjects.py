@@ -10,7 +10,7 @@ from typing import Any
 from alseg.calling import described
 from alseg.errors import AlsegError, UserMistake
 from alseg.options import MISSING, parameters_of
-from alseg.pieces import GIVEN, WRAPPED, Piece, Plugin
+from alseg.pieces import GIVEN, WRAPPED, BrokenPiece, Piece, Plugin
 from alseg.plugins import Registry, load_plugins
 from alseg.testing.contract import Broken, ContractError, Failure, Unusable, said, with_article
 
@@ -68,8 +68,9 @@ def subject_of(
         raise UserMistake(f"The {kind} {piece.name!r} modifies another: give around=, a factory or a name.")
     try:
         takes = piece.options()
-    except (AlsegError, TypeError) as error:
-        message = f"{_of(piece, error)}: change the parameters of its factory"
+    except AlsegError as error:
+        found = f"its factory is refused: {error.reason}" if isinstance(error, BrokenPiece) else _of(piece, error)
+        message = f"{found}: change the parameters of its factory"
         raise ContractError(kind, piece.name, (Failure("builds", message),)) from error
     for option in given:
         if option in GIVEN[kind] and option not in takes:
