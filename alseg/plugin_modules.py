@@ -113,11 +113,19 @@ def file_of(entry_point: importlib.metadata.EntryPoint) -> Path | None:
 
 
 def check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
-    """AlsegError where a registered plugin implements a hook that there is not."""
+    """AlsegError where a registered plugin implements a hook that there is not, or one that cannot register."""
     known = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "round_"))]
     for caller in manager.get_hookcallers(module) or []:
-        if not caller.has_spec():
-            raise AlsegError(f"there is no hook {caller.name!r}{nearest(caller.name, known)}")
+        hook, specified = caller.name, caller.spec
+        if specified is None:
+            raise AlsegError(f"there is no hook {hook!r}{nearest(hook, known)}")
+        mine = [each.argnames for each in caller.get_hookimpls() if each.plugin is module]
+        lacks = [name for name in specified.argnames if not any(name in taken for taken in mine)]
+        if hook.startswith("register_") and lacks:
+            raise AlsegError(
+                f"its hook {hook} lacks the parameter {lacks[0]!r}, by which it adds to alseg: write "
+                f"def {hook}({lacks[0]})"
+            )
 
 
 def hook_problem(manager: pluggy.PluginManager, error: pluggy.PluginValidationError) -> str:

@@ -20,6 +20,7 @@ from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 from alseg.pieces import GIVEN, Piece, Plugin, install_hint
 from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, module_of, trace_hooks
+from alseg.registering import check_registered
 
 FIRST_PARTY = "alseg"
 FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
@@ -281,8 +282,7 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
         found: list[Piece] = []
 
         def register(name: str, factory: Callable[..., Any], kind: str = kind, found: Any = found) -> None:
-            if not isinstance(name, str) or not name or not callable(factory):
-                raise TypeError(f"register takes a name and a factory, not {name!r} and {factory!r}")
+            check_registered(kind, name, factory)
             if any(piece.name == name for piece in found):
                 raise ValueError(f"the {kind} {name!r} is registered twice")
             found.append(Piece(kind, name, factory, plugin))

@@ -12,16 +12,10 @@ from alseg.errors import AlsegError, UserMistake
 from alseg.options import MISSING, parameters_of
 from alseg.pieces import GIVEN, WRAPPED, BrokenPiece, Piece, Plugin
 from alseg.plugins import Registry, load_plugins
+from alseg.registering import is_made
 from alseg.testing.contract import Broken, ContractError, Failure, Unusable, said, with_article
 
 What = str | Callable[..., Any]  # a registered name, or a factory
-# kind -> methods by which a piece is told from a factory
-METHODS = {
-    "dataset": ("classes", "images"),
-    "model": ("encode", "decode"),
-    "oracle": ("ask", "collect"),
-    "term": ("loss",),
-}
 
 
 @dataclass(frozen=True)
@@ -88,9 +82,9 @@ def _piece(kind: str, what: What, registry: Registry, called: str, name: str | N
     """The piece of a name or a factory, without regard to its options."""
     if isinstance(what, str):
         return registry.find(kind, what)
-    if not callable(what) or _is_made(kind, what):
+    if not callable(what) or is_made(kind, what):
         of = with_article(kind)
-        it = f"{of} itself" if kind == "recipe" or _is_made(kind, what) else described(what)
+        it = f"{of} itself" if kind == "recipe" or is_made(kind, what) else described(what)
         raise UserMistake(
             f"{called} takes a factory, which builds {of} anew at each call (it is given {_may_take(kind)} beside its "
             f"options), or its registered name, not {it}: give a factory, `{_call(called, 'lambda: it')}`."
@@ -108,15 +102,6 @@ def _around(piece: Piece, inner: Piece, what: What) -> Piece:
             f"{parts}: leave it out."
         )
     return replace(piece, inner=inner)
-
-
-def _is_made(kind: str, what: Any) -> bool:
-    """Whether something is a piece already and no factory, where its methods tell; a function may be either."""
-    if isinstance(what, type):
-        return False
-    if kind == "tracker":
-        return any(hasattr(getattr(type(what), name, None), "alseg_impl") for name in dir(type(what)))
-    return kind in METHODS and all(hasattr(what, name) for name in METHODS[kind])
 
 
 def _may_take(kind: str) -> str:
