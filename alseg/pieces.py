@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from alseg.declaring import fault_of
@@ -30,6 +31,13 @@ GIVEN: dict[str, tuple[str, ...]] = {
 }
 # A factory with one of these parameters is a modifier: it takes another piece of its kind, or what builds one anew.
 WRAPPED: dict[str, tuple[str, str]] = {kind: (kind, f"new_{kind}") for kind in GIVEN}
+PACKAGE_FILE = "__init__.py"
+FILE_MODULE = "alseg_plugin_file_"  # what the modules of single files are called, before the file's name
+
+
+def name_of_file(path: Path) -> str:
+    """What a plugin that is a single file is called; a package's file bears the folder's name."""
+    return path.parent.name if path.name == PACKAGE_FILE else path.stem
 
 
 @dataclass
@@ -222,6 +230,8 @@ def _keys(table: Mapping[Any, Any]) -> Iterator[Any]:
 def install_hint(error: ImportError, distribution: str) -> str:
     """How to install what an import lacked: by the extra or requirement of the distribution that names it."""
     library = _normal((error.name or "").partition(".")[0])
+    if distribution.endswith(".py") and (beside := _beside(error, Path(distribution))) is not None:
+        return beside
     if not library:
         return ""
     if library == "alseg":
@@ -241,6 +251,26 @@ def install_hint(error: ImportError, distribution: str) -> str:
     if found:  # of several extras that have it the smallest
         return f"; pip install '{min(found, key=found.__getitem__)}'"
     return f"; is it to be had by pip install {library}?"
+
+
+def _beside(error: ImportError, file: Path) -> str | None:
+    """What to do where a single file lacks what lies beside it, or its own package; None where it is neither."""
+    folder, name = file.parent, (error.name or "").partition(".")[0]
+    package = folder / PACKAGE_FILE
+    if not name and "relative import" in str(error):
+        return f"; the file is imported alone: give the package, --plugin {package}, whose modules find one another"
+    if name.startswith(FILE_MODULE):
+        return f"; it is looked for in {folder}"
+    own = file.name == PACKAGE_FILE and name == folder.name
+    if not own and not any((folder / place).exists() for place in (f"{name}.py", f"{name}/{PACKAGE_FILE}")):
+        return None
+    relative = "from . import ..." if own else f"from . import {name}"
+    if file.name == PACKAGE_FILE:
+        return f"; it is {'the package itself' if own else 'in the package'}: write `{relative}`"
+    return (
+        f"; it lies beside the file, which is imported alone: make a package of them, --plugin {package}, where "
+        f"`{relative}` finds it"
+    )
 
 
 def _normal(name: str) -> str:

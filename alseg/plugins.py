@@ -18,7 +18,7 @@ from alseg import hookspecs
 from alseg.calling import place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
-from alseg.pieces import GIVEN, Piece, Plugin, install_hint
+from alseg.pieces import GIVEN, Piece, Plugin, install_hint, name_of_file
 from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, module_of, trace_hooks
 from alseg.registering import check_registered
 
@@ -212,7 +212,7 @@ def load_plugins(
     in_folders = _files_in_folders(registry) if third_party else []
     for path in dict.fromkeys([*given, *in_folders]):
         registry.files.append(path)
-        _add(registry, Plugin(path.stem, str(path), "-"), partial(module_of, path), partial(Path, path))
+        _add(registry, Plugin(name_of_file(path), str(path), "-"), partial(module_of, path), partial(Path, path))
     return registry
 
 
@@ -297,7 +297,7 @@ def _alone(kind: str, modifier: str) -> UserMistake:
 
 def _is_moved(plugin: Plugin, origin: str) -> bool:
     """Whether a single file has the name of the one that a run took a piece of: its folder may be another now."""
-    return origin.endswith(".py") and Path(origin).stem == plugin.name
+    return origin.endswith(".py") and name_of_file(Path(origin)) == plugin.name
 
 
 def plugin_hint(record: Any) -> str:
