@@ -18,7 +18,7 @@ from alseg.options import Between, Longer, Size, convert
 from alseg.pieces import Piece, settings_of
 from alseg.plugins import Registry
 from alseg.settings import Augmentation, Count, PassSettings, TrainSettings, TrustSettings
-from alseg.several import LISTS, Choice, lists_of, options_under, written
+from alseg.several import LISTS, Choice, lists_of, names_in, options_under, others, written
 
 PER_IMAGE = ("first_pixels", "pixels_per_round", "budget")
 PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
@@ -190,7 +190,10 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
 
 
 def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings laid over one another; where a layer names another piece, only options that it has are kept."""
+    """Settings laid over one another; where a layer names another piece, only options that it has are kept.
+
+    So are those of a list's pieces that the layer's own list leaves out.
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
         for kind in NAMED:
@@ -198,6 +201,11 @@ def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[
             if name is not None and merged.get(kind, name) != name:
                 known = {kind, *(f"{kind}.{option}" for option in _known_options(registry, kind, str(name)))}
                 merged = {k: v for k, v in merged.items() if k.partition(".")[0] != kind or k in known}
+        for setting in LISTS:
+            if setting in layer:
+                left = {*names_in(setting, merged.get(setting))} - {*names_in(setting, layer[setting])}
+                heads = tuple(f"{name.replace('-', '_')}." for name in left)
+                merged = {k: v for k, v in merged.items() if not k.startswith(heads)}
         merged |= layer
     return merged
 
@@ -265,10 +273,8 @@ def recipe(registry: Registry, name: str, options: Mapping[str, Any] | None = No
     """The settings of a registered recipe, flat; AlsegError for what no run takes, but for options of pieces."""
     piece = registry.find("recipe", name)
     flat = flatten(settings_of(piece, options or {}))
-    listed = {other.name.replace("-", "_") for kind in LISTS.values() for other in registry.of(kind)}
-    plain = {key: value for key, value in flat.items() if key.partition(".")[0] not in {*LISTS, *listed}}
     try:
-        _typed(RunConfig, plain, {kind: Choice("", {}) for kind in NAMED})
+        _typed(RunConfig, others(registry, flat), {kind: Choice("", {}) for kind in NAMED})
         for kind in flat.keys() & {*PIECES}:
             registry.find(kind, str(flat[kind]))
     except UserMistake as error:
