@@ -238,6 +238,12 @@ def chosen(config: RunConfig) -> Iterator[tuple[str, str]]:
     yield from ((kind, choice.name) for setting, kind in LISTS.items() for choice in getattr(config, setting))
 
 
+def named_by(config: RunConfig, user: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Kind and name of those pieces that a user's own settings, flat, name; the others are a recipe's choice."""
+    of = {kind: setting for setting, kind in LISTS.items()}
+    return [(kind, name) for kind, name in chosen(config) if user.get(of.get(kind, kind)) is not None]
+
+
 def with_origins(registry: Registry, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings, nested, whose record says of which distributions its pieces under bare names are."""
     plain, record = dict(settings), dict(settings["record"])

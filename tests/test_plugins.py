@@ -289,6 +289,9 @@ def test_a_run_does_not_go_on_with_alsegs_own_in_anothers_place(plugin, cli, tmp
     assert bare.code == 0
     assert f"The acquirer 'margin' is alseg's own; that of {path} is had as theirs:margin." in bare.err
     assert "pieces" not in tomllib.loads((tmp_path / "own/run.toml").read_text())["record"]
+    untold = cli("--plugin", path, *RUN, "--rounds", 1, "--out", tmp_path / "untold")
+    assert tomllib.loads((tmp_path / "untold/run.toml").read_text())["acquirer"]["name"] == "margin"
+    assert "alseg's own" not in untold.err, "the recipe's choice, and nobody's word"
     settings = tomllib.loads((tmp_path / "theirs/run.toml").read_text())
     assert settings["acquirer"]["name"] == "theirs:margin"
     # as if alseg had none of this name when the run began
