@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -92,9 +93,8 @@ class Registry:
             return found[0]
         if found:
             claims = " and ".join(sorted({piece.plugin.distribution for piece in found}))
-            raise UserMistake(
-                f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.prefix}:{name} to choose."
-            )
+            several = " or ".join(f"{prefix}:{name}" for prefix in _prefixes(found))
+            raise UserMistake(f"The {kind} {name!r} is registered by {claims}: write {several} to choose.")
         message = f"There is no {kind} {name!r}{self._nearest(kind, name)}."
         for plugin in self.plugins:
             if plugin.status == "failed":
@@ -182,7 +182,7 @@ class Registry:
 
 
 def load_plugins(
-    files: Iterable[Path] = (),
+    files: Path | str | Iterable[Path | str] = (),
     third_party: bool = True,
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
     trace: Callable[[str], None] | None = None,
@@ -205,7 +205,7 @@ def load_plugins(
             continue
         seen.add((entry_point.name, distribution))
         _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load, partial(file_of, entry_point))
-    given = [Path(file).absolute() for file in files]
+    given = [Path(file).absolute() for file in ([files] if isinstance(files, Path | str) else files)]
     for path in given:
         if not path.is_file():
             raise UserMistake(f"There is no plugin file {path}.")
@@ -293,6 +293,12 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
 
 def _alone(kind: str, modifier: str) -> UserMistake:
     return UserMistake(f"The {kind} {modifier!r} modifies another: write {modifier}:NAME.")
+
+
+def _prefixes(found: Sequence[Piece]) -> list[str]:
+    """What tells pieces of one name apart; files of one name by their whole paths."""
+    count = Counter(piece.plugin.prefix for piece in found)
+    return [piece.plugin.prefix if count[piece.plugin.prefix] == 1 else piece.plugin.distribution for piece in found]
 
 
 def _is_moved(plugin: Plugin, origin: str) -> bool:
