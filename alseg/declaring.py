@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from alseg.options import MISSING, SCALARS, Between, Option, describe, in_range
+from alseg.options import MISSING, SCALARS, Between, Option, describe, lies_in
 
 TYPES = "int, float, bool, str, Path, Literal[...], tuple[int, ...] and unions of them"
 
@@ -104,9 +104,6 @@ def holds(value: Any, kind: Any) -> bool:
 
 def _in_ranges(value: Any, limits: Sequence[Any]) -> bool:
     try:
-        in_range(
-            tuple(value) if isinstance(value, list) else value, [each for each in limits if isinstance(each, Between)]
-        )
-    except (ValueError, TypeError):
+        return lies_in(value, [each for each in limits if isinstance(each, Between)])
+    except TypeError:  # what has no order
         return False
-    return True

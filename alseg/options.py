@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -113,7 +113,7 @@ def convert(key: str, value: Any, kind: Any) -> Any:
 def _convert(value: Any, kind: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return in_range(_convert(value, arguments[0]), [a for a in arguments[1:] if isinstance(a, Between)])
+        return _in_range(_convert(value, arguments[0]), [a for a in arguments[1:] if isinstance(a, Between)])
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments)
     if origin is Literal:
@@ -152,13 +152,16 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(_convert(part, kind) for part, kind in zip(value, arguments, strict=True))
 
 
-def in_range(value: Any, ranges: list[Between]) -> Any:
-    """A number or a tuple of numbers that lies in all ranges; ValueError where it does not."""
-    for limits in ranges:
-        for number in value if isinstance(value, tuple) else (value,):
-            if number is not None and not limits.low <= number <= limits.high:
-                raise ValueError
+def _in_range(value: Any, ranges: list[Between]) -> Any:
+    if not lies_in(value, ranges):
+        raise ValueError
     return value
+
+
+def lies_in(value: Any, ranges: Iterable[Between]) -> bool:
+    """Whether a number, or each of several, lies in all ranges; None does."""
+    numbers = [number for number in (value if isinstance(value, tuple | list) else (value,)) if number is not None]
+    return all(limits.low <= number <= limits.high for limits in ranges for number in numbers)
 
 
 def _int(value: Any) -> int:

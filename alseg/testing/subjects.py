@@ -97,6 +97,12 @@ def _around(piece: Piece, inner: Piece, what: What) -> Piece:
         raise UserMistake(f"around= is for factories; by its name {what!r} modifies as in '{what}:{inner.name}'.")
     if not piece.is_modifier:
         parts = " or ".join(repr(part) for part in WRAPPED[piece.kind])
+        for parameter in parameters_of(piece.factory):
+            if parameter.removeprefix("new_") in GIVEN and parameter not in GIVEN[piece.kind]:
+                raise UserMistake(
+                    f"{piece.name!r} takes {parameter!r}, and a modifier takes a piece of its own kind alone: one of "
+                    f"{piece.kind}s has the parameter {parts}."
+                )
         raise UserMistake(
             f"around= is for a factory that modifies another {piece.kind}, and {piece.name!r} has no parameter "
             f"{parts}: leave it out."
