@@ -71,9 +71,10 @@ def _is_called_as_a_piece(names: tuple[str, ...], what: Any) -> bool:
     except (TypeError, ValueError):
         return False
     required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    if any(parameter.annotation in OF_OPTIONS for parameter in required):
+    modifies = any(parameter.name.removeprefix("new_") in CALLED for parameter in required)
+    if modifies or any(parameter.annotation in OF_OPTIONS for parameter in required):
         return False
-    if inspect.isroutine(what) or isinstance(what, partial):
+    if inspect.isroutine(what) or isinstance(what, partial) or hasattr(what, "__wrapped__"):
         return tuple(parameter.name for parameter in required) == names
     return len(required) == len(names)
 

@@ -8,7 +8,7 @@ from test_plugins import RUN, failed
 
 from alseg.plugins import load_plugins
 
-HEAD = "from functools import partial\nfrom alseg import hookimpl\n\n"
+HEAD = "from functools import cache, partial\nfrom alseg import hookimpl\n\n"
 PIECES = """\
 class Mine:
     def __call__(self, batch):
@@ -26,6 +26,13 @@ class Watcher:
 
 def utility(batch):
     return batch.prediction.entropy()
+
+def twice(factor):
+    return utility
+
+class Twice:
+    def __call__(self, acquirer):
+        return acquirer
 
 def choose(batch, utility, n, k=3):
     return None
@@ -60,7 +67,9 @@ def test_a_piece_in_place_of_its_factory_is_told_so(plugin, kind, what):
     assert error.endswith(ITSELF[kind, what])
 
 
-@pytest.mark.parametrize("what", ["Mine", "lambda: utility", "partial(Mine)", "lambda batch=3: utility", "len"])
+@pytest.mark.parametrize(
+    "what", ["Mine", "lambda: utility", "partial(Mine)", "lambda batch=3: utility", "len", "cache(twice)", "Twice()"]
+)
 def test_what_builds_a_piece_is_none(plugin, what):
     assert failed(load_plugins([plugin("acquirer", "mine", what)])) == {}
 
