@@ -15,7 +15,7 @@ from typing import Any
 import alseg
 from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
-from alseg.config import Resolved, RunConfig, chosen, flatten, resolve, stored_config, with_origins
+from alseg.config import Resolved, RunConfig, flatten, named_by, resolve, stored_config, with_origins
 from alseg.engine.team import Team, join
 from alseg.errors import Interrupted, UserMistake, Waiting
 from alseg.experiment import Experiment
@@ -74,7 +74,7 @@ def run(
     trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
     record = {"run": name, "alseg": alseg.__version__, **versions(), **experiment.facts()}
-    for rival in registry.left_aside(chosen(resolved.config)):
+    for rival in registry.left_aside(named_by(resolved.config, {**(toml or {}), **flatten(settings or {})})):
         of, written = rival.plugin.distribution, registry.written(rival)
         progress.say(f"The {rival.kind} {rival.name!r} is alseg's own; that of {of} is had as {written}.")
     if registry.files:

@@ -18,7 +18,7 @@ from alseg.options import Between, Longer, Size, convert
 from alseg.pieces import Piece, settings_of
 from alseg.plugins import Registry
 from alseg.settings import Augmentation, Count, PassSettings, TrainSettings, TrustSettings
-from alseg.several import LISTS, Choice, lists_of, options_under, written
+from alseg.several import LISTS, Choice, lists_of, names_in, options_under, others, written
 
 PER_IMAGE = ("first_pixels", "pixels_per_round", "budget")
 PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
@@ -190,7 +190,10 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
 
 
 def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings laid over one another; where a layer names another piece, only options that it has are kept."""
+    """Settings laid over one another; where a layer names another piece, only options that it has are kept.
+
+    So are those of a list's pieces that the layer's own list leaves out.
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
         for kind in NAMED:
@@ -198,15 +201,21 @@ def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[
             if name is not None and merged.get(kind, name) != name:
                 known = {kind, *(f"{kind}.{option}" for option in _known_options(registry, kind, str(name)))}
                 merged = {k: v for k, v in merged.items() if k.partition(".")[0] != kind or k in known}
+        for setting in LISTS:
+            if setting in layer:
+                left = {*names_in(setting, merged.get(setting))} - {*names_in(setting, layer[setting])}
+                heads = tuple(f"{name.replace('-', '_')}." for name in left)
+                merged = {k: v for k, v in merged.items() if not k.startswith(heads)}
         merged |= layer
     return merged
 
 
 def _known_options(registry: Registry, kind: str, name: str) -> Sequence[str]:
+    piece = registry.find(kind, name)
     try:
-        return list(registry.find(kind, name).options())
-    except TypeError:
-        return []  # a broken piece; that is said when it is built
+        return list(piece.options())
+    except AlsegError:
+        return []  # a broken piece; that is said where its options are taken
 
 
 def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[str, ...]) -> RunConfig:
@@ -227,6 +236,12 @@ def chosen(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Kind and name of every piece that a run takes."""
     yield from ((kind, getattr(config, kind).name) for kind in NAMED)
     yield from ((kind, choice.name) for setting, kind in LISTS.items() for choice in getattr(config, setting))
+
+
+def named_by(config: RunConfig, user: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Kind and name of those pieces that a user's own settings, flat, name; the others are a recipe's choice."""
+    of = {kind: setting for setting, kind in LISTS.items()}
+    return [(kind, name) for kind, name in chosen(config) if user.get(of.get(kind, kind)) is not None]
 
 
 def with_origins(registry: Registry, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,10 +279,8 @@ def recipe(registry: Registry, name: str, options: Mapping[str, Any] | None = No
     """The settings of a registered recipe, flat; AlsegError for what no run takes, but for options of pieces."""
     piece = registry.find("recipe", name)
     flat = flatten(settings_of(piece, options or {}))
-    listed = {other.name.replace("-", "_") for kind in LISTS.values() for other in registry.of(kind)}
-    plain = {key: value for key, value in flat.items() if key.partition(".")[0] not in {*LISTS, *listed}}
     try:
-        _typed(RunConfig, plain, {kind: Choice("", {}) for kind in NAMED})
+        _typed(RunConfig, others(registry, flat), {kind: Choice("", {}) for kind in NAMED})
         for kind in flat.keys() & {*PIECES}:
             registry.find(kind, str(flat[kind]))
     except UserMistake as error:

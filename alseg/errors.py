@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+PROTOCOLS = "alseg's documentation, docs/reference/protocols.md"  # what each kind of piece must have
+
 # What whoever gave the path can put right; a full disk or a broken one is not among it.
 MISTAKES = {
     errno.ENAMETOOLONG,

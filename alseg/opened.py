@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alseg.calling import called, described
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import PROTOCOLS, AlsegError, UserMistake
 from alseg.pieces import Piece
 from alseg.protocols import Dataset, Images
 from alseg.values import Classes
@@ -26,7 +26,7 @@ class NamedDataset:
         self._dataset, self._name = dataset, name
         lacks = called(name, lambda: [part for part in ("classes", "splits", "images") if not hasattr(dataset, part)])
         if lacks:
-            raise AlsegError(f"{name} has no {' and no '.join(lacks)}: see alseg/protocols.py for what a dataset has.")
+            raise AlsegError(f"{name} has no {' and no '.join(lacks)}: see Dataset in {PROTOCOLS}.")
         self.classes: Classes = dataset.classes
         if not isinstance(self.classes, Classes):
             raise AlsegError(f"{name} gave {described(self.classes)} as its classes; it must give alseg.Classes.")
@@ -42,7 +42,7 @@ class NamedDataset:
         if lacks:
             raise AlsegError(
                 f"{self._name} gave {described(images)} in {where}, which has no {' and no '.join(lacks)}: see Images "
-                "in alseg/protocols.py."
+                f"in {PROTOCOLS}."
             )
         return NamedImages(images, self._name)
 

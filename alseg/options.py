@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -123,7 +123,7 @@ def _convert(value: Any, kind: Any) -> Any:
         raise ValueError
     if origin is tuple:
         return _convert_tuple(value, arguments)
-    convert_scalar = _SCALARS.get(kind)
+    convert_scalar = SCALARS.get(kind)
     return value if convert_scalar is None else convert_scalar(value)
 
 
@@ -153,11 +153,15 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _in_range(value: Any, ranges: list[Between]) -> Any:
-    for limits in ranges:
-        for number in value if isinstance(value, tuple) else (value,):
-            if number is not None and not limits.low <= number <= limits.high:
-                raise ValueError
+    if not lies_in(value, ranges):
+        raise ValueError
     return value
+
+
+def lies_in(value: Any, ranges: Iterable[Between]) -> bool:
+    """Whether a number, or each of several, lies in all ranges; None does."""
+    numbers = [number for number in (value if isinstance(value, tuple | list) else (value,)) if number is not None]
+    return all(limits.low <= number <= limits.high for limits in ranges for number in numbers)
 
 
 def _int(value: Any) -> int:
@@ -226,7 +230,7 @@ def fitted(size: Size | Longer | str | None, image: tuple[int, int]) -> tuple[in
     return image
 
 
-_SCALARS: dict[Any, Callable[[Any], Any]] = {
+SCALARS: dict[Any, Callable[[Any], Any]] = {
     int: _int,
     float: _float,
     bool: _bool_or_error,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alseg.answering import NotOpen, OpenRound
 from alseg.calling import called, described
-from alseg.errors import AlsegError
+from alseg.errors import PROTOCOLS, AlsegError
 from alseg.values import Answer, Answers
 
 
@@ -31,9 +31,7 @@ def check_oracle(oracle: Named) -> None:
     methods = ("sees_truth",) if attends(oracle.piece) else ("ask", "collect", "sees_truth")
     lacks = called(oracle.name, lambda: [part for part in methods if not hasattr(oracle.piece, part)])
     if lacks:
-        raise AlsegError(
-            f"{oracle.name} has no {' and no '.join(lacks)}: see alseg/protocols.py for what an oracle has."
-        )
+        raise AlsegError(f"{oracle.name} has no {' and no '.join(lacks)}: see Oracle in {PROTOCOLS}.")
 
 
 def let_attend(round: OpenRound, attendant: Named) -> None:

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from alseg.declaring import fault_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 from alseg.options import MISSING, Option, convert, options_of, parameters_of
@@ -29,6 +31,13 @@ GIVEN: dict[str, tuple[str, ...]] = {
 }
 # A factory with one of these parameters is a modifier: it takes another piece of its kind, or what builds one anew.
 WRAPPED: dict[str, tuple[str, str]] = {kind: (kind, f"new_{kind}") for kind in GIVEN}
+PACKAGE_FILE = "__init__.py"
+FILE_MODULE = "alseg_plugin_file_"  # what the modules of single files are called, before the file's name
+
+
+def name_of_file(path: Path) -> str:
+    """What a plugin that is a single file is called; a package's file bears the folder's name."""
+    return path.parent.name if path.name == PACKAGE_FILE else path.stem
 
 
 @dataclass
@@ -107,7 +116,7 @@ class Piece:
         """The options of the factory, by name, and those of the pieces that it wraps.
 
         Where several parts have an option of one name, each is called part.option. Raises UserMistake where the parts
-        are of one name too.
+        are of one name too, BrokenPiece where a factory declares what can be no option.
         """
         found: dict[str, Option] = {}
         for part, names in zip(self.parts(), self._option_names(), strict=True):
@@ -128,9 +137,14 @@ class Piece:
         return [{name: f"{part}.{name}" if count[name] > 1 else name for name in options} for part, options in own]
 
     def _own_options(self) -> dict[str, Option]:
-        options = options_of(self.factory, GIVEN[self.kind] + WRAPPED[self.kind])
-        if "name" in options:
-            raise TypeError("an option must not be called 'name', which is the piece's own")
+        wraps = WRAPPED[self.kind]
+        try:
+            options = options_of(self.factory, GIVEN[self.kind] + wraps)
+            fault = fault_of(self.factory, options, wraps, tuple(GIVEN))
+        except Exception as error:  # of a type or a default that is somebody's own
+            raise BrokenPiece(self, str(error).rstrip(".")) from error
+        if fault:
+            raise BrokenPiece(self, fault)
         return options
 
     def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
@@ -139,12 +153,7 @@ class Piece:
         prefix: what their settings begin with; None: the kind.
         """
         prefix = prefix or self.kind
-        try:
-            options = self.options()
-        except TypeError as error:
-            raise AlsegError(
-                f"The {self.kind} {self.name!r} of {self.plugin.distribution} is broken: {error}."
-            ) from error
+        options = self.options()
         for name in values:
             if name not in options:
                 several = [f"{prefix}.{known}" for known in options if known.endswith(f".{name}")]
@@ -191,6 +200,14 @@ class Piece:
         return made
 
 
+class BrokenPiece(AlsegError):
+    """A piece whose factory declares what can be no option; `reason` says what, without the piece's name."""
+
+    def __init__(self, piece: Piece, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{piece.described()} (plugin {piece.plugin.name}) is broken: {reason}.")
+
+
 def settings_of(recipe: Piece, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a recipe says; AlsegError where that is no mapping from the names of settings to values."""
     made = recipe.build(recipe.resolve(options))
@@ -213,6 +230,8 @@ def _keys(table: Mapping[Any, Any]) -> Iterator[Any]:
 def install_hint(error: ImportError, distribution: str) -> str:
     """How to install what an import lacked: by the extra or requirement of the distribution that names it."""
     library = _normal((error.name or "").partition(".")[0])
+    if distribution.endswith(".py") and (beside := _beside(error, Path(distribution))) is not None:
+        return beside
     if not library:
         return ""
     if library == "alseg":
@@ -232,6 +251,26 @@ def install_hint(error: ImportError, distribution: str) -> str:
     if found:  # of several extras that have it the smallest
         return f"; pip install '{min(found, key=found.__getitem__)}'"
     return f"; is it to be had by pip install {library}?"
+
+
+def _beside(error: ImportError, file: Path) -> str | None:
+    """What to do where a single file lacks what lies beside it, or its own package; None where it is neither."""
+    folder, name = file.parent, (error.name or "").partition(".")[0]
+    package = folder / PACKAGE_FILE
+    if not name and "relative import" in str(error):
+        return f"; the file is imported alone: give the package, --plugin {package}, whose modules find one another"
+    if name.startswith(FILE_MODULE):
+        return f"; it is looked for in {folder}"
+    own = file.name == PACKAGE_FILE and name == folder.name
+    if not own and not any((folder / place).exists() for place in (f"{name}.py", f"{name}/{PACKAGE_FILE}")):
+        return None
+    relative = "from . import ..." if own else f"from . import {name}"
+    if file.name == PACKAGE_FILE:
+        return f"; it is {'the package itself' if own else 'in the package'}: write `{relative}`"
+    return (
+        f"; it lies beside the file, which is imported alone: make a package of them, --plugin {package}, where "
+        f"`{relative}` finds it"
+    )
 
 
 def _normal(name: str) -> str:

@@ -19,7 +19,7 @@ import pluggy
 from alseg import hookspecs
 from alseg.errors import AlsegError
 from alseg.names import nearest
-from alseg.pieces import Plugin
+from alseg.pieces import FILE_MODULE, PACKAGE_FILE, Plugin, name_of_file
 
 # What plugins and alseg agree on: protocols, values and hooks. It rises when a plugin that keeps to them could break.
 API_VERSION = 1
@@ -29,9 +29,10 @@ SLOW = 0.5  # seconds of import that are worth a word
 
 
 def module_of(path: Path) -> ModuleType:
-    """A single file, imported under a name that no file elsewhere has."""
-    name = f"alseg_plugin_file_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
-    specification = importlib.util.spec_from_file_location(name, path)
+    """A single file, imported under a name that no file elsewhere has; a package by its __init__.py."""
+    name = f"{FILE_MODULE}{name_of_file(path)}_{zlib.crc32(str(path).encode()):08x}"
+    inside = [str(path.parent)] if path.name == PACKAGE_FILE else None  # where `from . import` looks
+    specification = importlib.util.spec_from_file_location(name, path, submodule_search_locations=inside)
     if specification is None or specification.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(specification)
@@ -39,7 +40,8 @@ def module_of(path: Path) -> ModuleType:
     try:
         specification.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        for part in [part for part in sys.modules if f"{part}.".startswith(f"{name}.")]:
+            del sys.modules[part]
         raise
     return module
 
@@ -113,11 +115,19 @@ def file_of(entry_point: importlib.metadata.EntryPoint) -> Path | None:
 
 
 def check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
-    """AlsegError where a registered plugin implements a hook that there is not."""
+    """AlsegError where a registered plugin implements a hook that there is not, or one that cannot register."""
     known = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "round_"))]
     for caller in manager.get_hookcallers(module) or []:
-        if not caller.has_spec():
-            raise AlsegError(f"there is no hook {caller.name!r}{nearest(caller.name, known)}")
+        hook, specified = caller.name, caller.spec
+        if specified is None:
+            raise AlsegError(f"there is no hook {hook!r}{nearest(hook, known)}")
+        mine = [each.argnames for each in caller.get_hookimpls() if each.plugin is module]
+        lacks = [name for name in specified.argnames if not any(name in taken for taken in mine)]
+        if hook.startswith("register_") and lacks:
+            raise AlsegError(
+                f"its hook {hook} lacks the parameter {lacks[0]!r}, by which it adds to alseg: write "
+                f"def {hook}({lacks[0]})"
+            )
 
 
 def hook_problem(manager: pluggy.PluginManager, error: pluggy.PluginValidationError) -> str:

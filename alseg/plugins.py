@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,8 +19,9 @@ from alseg import hookspecs
 from alseg.calling import place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
-from alseg.pieces import GIVEN, Piece, Plugin, install_hint
+from alseg.pieces import GIVEN, Piece, Plugin, install_hint, name_of_file
 from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, module_of, trace_hooks
+from alseg.registering import check_registered
 
 FIRST_PARTY = "alseg"
 FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
@@ -91,9 +93,8 @@ class Registry:
             return found[0]
         if found:
             claims = " and ".join(sorted({piece.plugin.distribution for piece in found}))
-            raise UserMistake(
-                f"The {kind} {name!r} is registered by {claims}: write {found[0].plugin.prefix}:{name} to choose."
-            )
+            several = " or ".join(f"{prefix}:{name}" for prefix in _prefixes(found))
+            raise UserMistake(f"The {kind} {name!r} is registered by {claims}: write {several} to choose.")
         message = f"There is no {kind} {name!r}{self._nearest(kind, name)}."
         for plugin in self.plugins:
             if plugin.status == "failed":
@@ -195,7 +196,7 @@ class Registry:
 
 
 def load_plugins(
-    files: Iterable[Path] = (),
+    files: Path | str | Iterable[Path | str] = (),
     third_party: bool = True,
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
     trace: Callable[[str], None] | None = None,
@@ -218,14 +219,14 @@ def load_plugins(
             continue
         seen.add((entry_point.name, distribution))
         _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load, partial(file_of, entry_point))
-    given = [Path(file).absolute() for file in files]
+    given = [Path(file).absolute() for file in ([files] if isinstance(files, Path | str) else files)]
     for path in given:
         if not path.is_file():
             raise UserMistake(f"There is no plugin file {path}.")
     in_folders = _files_in_folders(registry) if third_party else []
     for path in dict.fromkeys([*given, *in_folders]):
         registry.files.append(path)
-        _add(registry, Plugin(path.stem, str(path), "-"), partial(module_of, path), partial(Path, path))
+        _add(registry, Plugin(name_of_file(path), str(path), "-"), partial(module_of, path), partial(Path, path))
     return registry
 
 
@@ -295,8 +296,7 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
         found: list[Piece] = []
 
         def register(name: str, factory: Callable[..., Any], kind: str = kind, found: Any = found) -> None:
-            if not isinstance(name, str) or not name or not callable(factory):
-                raise TypeError(f"register takes a name and a factory, not {name!r} and {factory!r}")
+            check_registered(kind, name, factory)
             if any(piece.name == name for piece in found):
                 raise ValueError(f"the {kind} {name!r} is registered twice")
             found.append(Piece(kind, name, factory, plugin))
@@ -309,9 +309,15 @@ def _alone(kind: str, modifier: str) -> UserMistake:
     return UserMistake(f"The {kind} {modifier!r} modifies another: write {modifier}:NAME.")
 
 
+def _prefixes(found: Sequence[Piece]) -> list[str]:
+    """What tells pieces of one name apart; files of one name by their whole paths."""
+    count = Counter(piece.plugin.prefix for piece in found)
+    return [piece.plugin.prefix if count[piece.plugin.prefix] == 1 else piece.plugin.distribution for piece in found]
+
+
 def _is_moved(plugin: Plugin, origin: str) -> bool:
     """Whether a single file has the name of the one that a run took a piece of: its folder may be another now."""
-    return origin.endswith(".py") and Path(origin).stem == plugin.name
+    return origin.endswith(".py") and name_of_file(Path(origin)) == plugin.name
 
 
 def plugin_hint(record: Any) -> str:

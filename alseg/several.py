@@ -41,6 +41,23 @@ def names_in(setting: str, value: Any) -> tuple[str, ...]:
     return convert(setting, value, tuple[str, ...] | None) or ()
 
 
+def heads_of(registry: Registry, kind: str) -> dict[str, str]:
+    """What the options of a kind's pieces begin with, NAME and DISTRIBUTION:NAME or FILE:NAME, and the name meant."""
+    names = {}
+    for piece in registry.of(kind):
+        for prefix in ("", f"{piece.plugin.prefix}:", f"{piece.plugin.distribution}:"):
+            names[f"{prefix}{piece.name}".replace("-", "_")] = f"{prefix}{piece.name}"
+    return names
+
+
+def others(registry: Registry, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without these lists, and without options of pieces that may be in one."""
+    heads = {head for kind in LISTS.values() for head in heads_of(registry, kind)}
+    heads |= {name.replace("-", "_") for setting in LISTS for name in names_in(setting, flat.get(setting))}
+    begins = tuple(f"{head}." for head in heads)
+    return {key: value for key, value in flat.items() if key not in LISTS and not key.startswith(begins)}
+
+
 def lists_of(
     registry: Registry, flat: Mapping[str, Any], taken: Iterable[str], check: tuple[str, ...]
 ) -> tuple[dict[str, tuple[Choice, ...]], dict[str, Any]]:
@@ -63,9 +80,9 @@ def lists_of(
             chosen.append(Choice(name, piece.resolve(options, name) if kind in check else options))
         lists[setting] = tuple(chosen)
     for setting, kind in LISTS.items():
-        for piece in registry.of(kind):
-            if options_under(piece.name.replace("-", "_"), rest):
-                raise _not_taken(setting, kind, piece.name, [choice.name for choice in lists[setting]])
+        for head, name in heads_of(registry, kind).items():
+            if options_under(head, rest):
+                raise _not_taken(setting, kind, name, [choice.name for choice in lists[setting]])
     return lists, rest
 
 

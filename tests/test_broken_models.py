@@ -175,7 +175,12 @@ class SameMembers(nn.Module):
 
 
 MODELS = [
-    ("builds", lambda classes: NoParts(), "it has no decode, parameter_groups", "alseg/protocols.py"),
+    (
+        "builds",
+        lambda classes: NoParts(),
+        "it has no decode, parameter_groups",
+        "see Model in alseg's documentation",
+    ),
     ("builds", lambda classes: lambda images: images, "no nn.Module", "derive it from nn.Module"),
     ("shapes", Half, "decode gave torch.float16; expected torch.float32", "end with .float()"),
     ("shapes", OneMap, "expected float32 [2, 4, h, w]", "one map of logits for each class"),

@@ -86,7 +86,7 @@ class WithLambda(Data):
 
 
 DATASETS = [
-    ("builds", lambda: object(), "it has no classes, splits, recipe, images", "alseg/protocols.py"),
+    ("builds", lambda: object(), "it has no classes, splits, recipe, images", "see Dataset in alseg's documentation"),
     ("classes", lambda: Data(classes=("a", "b")), "classes is tuple", "give an alseg.Classes(names, void)"),
     ("classes", lambda: Data(classes=Classes(("a", "a"), 255)), "each with a name of its own", ""),
     ("classes", lambda: Data(classes=Classes(("a", "b"), 1)), "void is 1, which is the class b", ""),
@@ -213,7 +213,7 @@ class HalfAttends(Oracle):
 
 
 ORACLES = [
-    ("builds", NoCollect, "it has no collect", "alseg/protocols.py"),
+    ("builds", NoCollect, "it has no collect", "see Oracle in alseg's documentation"),
     ("sees-truth", PerhapsTruth, "sees_truth is 'yes'", "say True where it reads stored masks"),
     ("nothing-asked", NeverComplete, "0 answers, complete=False", "be complete as long as nothing is open"),
     ("ask", ReturnsAnswers, "ask gave Answers", "return nothing"),

@@ -265,7 +265,7 @@ DATASETS = {
         "failed in image(0): No such file or directory: /nowhere/x.png (FILE, line ",
         2,
     ),
-    "del Mine.images": ("has no images: see alseg/protocols.py", 1),
+    "del Mine.images": ("has no images: see Dataset in alseg's documentation", 1),
 }
 
 

@@ -240,7 +240,7 @@ def two_files(plugin, tmp_path):
 def test_a_name_claimed_by_two_others_fails_only_when_used(two_files, cli):
     registry = load_plugins(two_files)
     assert failed(registry) == {}
-    with pytest.raises(UserMistake, match=r"'checkers'.* write my_piece:checkers to choose"):
+    with pytest.raises(UserMistake, match=r"'checkers'.* write my_piece:checkers or their_piece:checkers to choose"):
         registry.find("acquirer", "checkers")
     for name, size in (("my_piece:checkers", 4), ("their_piece:checkers", 8), (f"{two_files[1]}:checkers", 8)):
         assert registry.find("acquirer", name).options()["size"].default == size
@@ -289,6 +289,9 @@ def test_a_run_does_not_go_on_with_alsegs_own_in_anothers_place(plugin, cli, tmp
     assert bare.code == 0
     assert f"The acquirer 'margin' is alseg's own; that of {path} is had as theirs:margin." in bare.err
     assert "pieces" not in tomllib.loads((tmp_path / "own/run.toml").read_text())["record"]
+    untold = cli("--plugin", path, *RUN, "--rounds", 1, "--out", tmp_path / "untold")
+    assert tomllib.loads((tmp_path / "untold/run.toml").read_text())["acquirer"]["name"] == "margin"
+    assert "alseg's own" not in untold.err, "the recipe's choice, and nobody's word"
     settings = tomllib.loads((tmp_path / "theirs/run.toml").read_text())
     assert settings["acquirer"]["name"] == "theirs:margin"
     # as if alseg had none of this name when the run began
@@ -323,6 +326,9 @@ def test_two_files_of_one_name(cli, plugin, tmp_path):
     assert failed(registry) == {}
     for path in (first, second):
         assert registry.find("acquirer", f"{path}:checkers").plugin.distribution == str(path)
+    with pytest.raises(UserMistake, match=f"write {first}:checkers or {second}:checkers to choose"):
+        registry.find("acquirer", "checkers")
+    assert load_plugins(str(first)).files == load_plugins(first).files == [first], "one file needs no list"
 
 
 RULES = {

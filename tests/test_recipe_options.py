@@ -10,6 +10,7 @@ from conftest import one_sentence
 
 from alseg.compare.study import Grid, cells
 from alseg.config import flatten, parse_assignments, resolve
+from alseg.errors import UserMistake
 from alseg.plugins import load_plugins
 
 RECIPE = """\
@@ -97,3 +98,71 @@ def test_the_pixels_of_a_round_have_two_decimals(cli, plugin, tmp_path):
     assert outcome.code == 0, outcome.err
     assert "Round 0: 1.67 pixels an image" in outcome.err
     assert " 1.67 " in outcome.out
+
+
+TRACKER = """\
+from pathlib import Path
+from alseg import hookimpl
+
+class Told:
+    def __init__(self, word):
+        self.word = word
+
+    @hookimpl
+    def round_finished(self, folder, record):
+        with (Path(folder) / "told.txt").open("a") as file:
+            file.write(f"{self.word} {record['round']} ")
+
+@hookimpl
+def register_trackers(register):
+    def tensorboard(word: str = "round", times: int = 1):
+        return Told(word * times)
+
+    register("tensorboard", tensorboard)
+    register("other", tensorboard)
+
+@hookimpl
+def register_recipes(register):
+    base = {
+        "dataset": "shapes", "dataset.train_images": 3, "dataset.val_images": 2,
+        "first_pixels": 2, "pixels_per_round": 1, "budget": 3, "device": "cpu", "report": False,
+        "model": {"encoder": "test_resnet.r160_in1k", "weights": "none", "channels": 8}, "size": "64x64",
+        "train": {"epochs": 1, "batch_size": 4},
+    }
+    register("told", lambda: base | {"trackers": ["my-trackers:tensorboard"], "my-trackers:tensorboard": {"word": "w"}})
+    register("by-file", lambda: base | {"trackers": f"{__file__}:tensorboard", f"{__file__}:tensorboard.word": "f"})
+    register("wrong", lambda: base | {"my-trackers:tensorboard.word": "w"})
+"""
+
+
+@pytest.fixture
+def trackers(tmp_path):
+    """A file whose tracker has the name of one of alseg's own, and recipes that take it."""
+    path = tmp_path / "my-trackers.py"
+    path.write_text(TRACKER)
+    return path
+
+
+def test_a_recipe_sets_options_of_a_piece_that_needs_its_files_name(cli, trackers, tmp_path):
+    run = tmp_path / "run"
+    words = ("--plugin", trackers, "run", "--recipe", "told", "--rounds", 1, "--out", run)
+    outcome = cli(*words, "-o", "my-trackers:tensorboard.times=2")
+    assert outcome.code == 0, outcome.err
+    stored = tomllib.loads((run / "run.toml").read_text())
+    assert stored["my-trackers:tensorboard"] == {"word": "w", "times": 2}
+    assert cli("--plugin", trackers, "resume", run, "--rounds", 2).code == 0
+    assert (run / "told.txt").read_text() == "ww 0 ww 1 "
+
+
+def test_options_of_a_recipes_list_go_with_its_names(trackers):
+    registry = load_plugins([trackers])
+    (choice,) = resolve(registry, {}, {"recipe": "by-file"}).config.trackers
+    assert (choice.name, choice.options) == (f"{trackers}:tensorboard", {"word": "f", "times": 1})
+    # whoever takes others, or none, takes none of the options either
+    assert resolve(registry, {}, {"recipe": "told", "trackers": "none"}).config.trackers == ()
+    (choice,) = resolve(registry, {}, {"recipe": "told", "trackers": "other"}).config.trackers
+    assert choice.options == {"word": "round", "times": 1}
+    (choice,) = resolve(registry, {}, {"recipe": "told", "trackers": "my-trackers:tensorboard"}).config.trackers
+    assert choice.options["word"] == "w"
+    with pytest.raises(UserMistake, match=r"options of the tracker 'my-trackers:tensorboard', which is not taken"):
+        resolve(registry, {}, {"recipe": "wrong"})

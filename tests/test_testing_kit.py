@@ -27,6 +27,7 @@ from alseg.testing import (
     ContractError,
     check_acquirer,
     check_dataset,
+    check_executor,
     check_model,
     check_oracle,
     check_piece,
@@ -215,9 +216,46 @@ WRONG = {
     "no registry": (lambda: check_acquirer("margin", registry=[PLUGIN]), "takes what alseg.load_plugins(...) gives"),
     "no number": (
         lambda: check_acquirer(rivals, classes="4"),
-        "classes of check_acquirer takes a whole number, not '4'",
+        "classes of check_acquirer takes a whole number, at least 2, not '4'",
     ),
-    "no size": (lambda: check_model(tiny_model, size=64), "takes height and width, such as (64, 64), not 64"),
+    "no class": (
+        lambda: check_acquirer(rivals, classes=0),
+        "classes of check_acquirer takes a whole number, at least 2, not 0",
+    ),
+    "one class": (
+        lambda: check_selector("topk", classes=1),
+        "classes of check_selector takes a whole number, at least 2",
+    ),
+    "no pixel": (lambda: check_model(tiny_model, size=(64, 0)), "such as (64, 64), at least 1, not (64, 0)"),
+    "no image": (lambda: check_dataset(tiny_dataset, most=0), "most of check_dataset takes a whole number, at least 1"),
+    "no patience": (
+        lambda: check_oracle("ground-truth", patience=float("nan")),
+        "patience of check_oracle takes a number of seconds, at least 0, not nan",
+    ),
+    "a folder in use": (lambda: check_executor(lambda: None, place=ROOT), "takes an empty folder, which"),
+    "a flat dataset": (
+        lambda: tiny_dataset(height=0),
+        "height of tiny_dataset takes a whole number from 16 to 1024, not 0",
+    ),
+    "a model of nothing": (lambda: tiny_model(0), "classes of tiny_model takes a whole number at least 1, not 0"),
+    "another's kind": (
+        lambda: check_acquirer(lambda selector: selector, name="odd", around="entropy"),
+        "'odd' takes 'selector', and a modifier takes a piece of its own kind alone: one of acquirers has the "
+        "parameter 'acquirer' or 'new_acquirer'",
+    ),
+    "words for probabilities": (lambda: pool_batch("high"), "pool_batch cannot take these probabilities to 'cpu'"),
+    "no device": (lambda: pool_batch(device="gpu"), "pool_batch cannot take these probabilities to 'gpu'"),
+    "no probability": (lambda: pool_batch(np.ones((0, 1, 3, 3))), "probabilities [B, C, H, W]"),
+    "one key twice": (lambda: pool_batch(keys=["a", "a"]), "keys that tell its images apart, not a, a"),
+    "plugins twice": (
+        lambda: tiny_run("run", plugins="mine.py", registry=REGISTRY),
+        "tiny_run takes plugins= or registry=",
+    ),
+    "no plugin": (lambda: tiny_run("run", plugins="nothing.py"), "There is no plugin file"),
+    "no size": (
+        lambda: check_model(tiny_model, size=64),
+        "takes height and width, such as (64, 64), at least 1, not 64",
+    ),
 }
 
 
@@ -471,3 +509,10 @@ def test_the_guides_examples_keep_their_contracts(name, tmp_path, monkeypatch):
         more = {"uncertainty": False} if piece.kind == "acquirer" else {}
         check_piece(piece.kind, piece.factory, registry=registry, **around, **more)
     assert own or name == "watch.py" or "register_commands" in EXAMPLES[name]
+
+
+@pytest.mark.parametrize("given", [str, Path, lambda path: [str(path)]])
+def test_a_tiny_run_takes_one_plugin_file_as_it_is(given, tmp_path):
+    (tmp_path / "flat.py").write_text(PLUGIN_FILE)
+    run = tiny_run(tmp_path / "run", plugins=given(tmp_path / "flat.py"), acquirer="flat", rounds=1)
+    assert tomllib.loads((run / "run.toml").read_text())["acquirer"]["name"] == "flat"

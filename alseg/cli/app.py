@@ -61,7 +61,9 @@ def build_app(registry: Registry) -> typer.Typer:
         version: bool = typer.Option(
             False, "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
         ),
-        plugin: list[Path] = typer.Option([], "--plugin", help="A single .py file as a plugin. May be repeated."),
+        plugin: list[Path] = typer.Option(
+            [], "--plugin", help="A .py file, or a package's __init__.py, as a plugin. May be repeated."
+        ),
         no_third_party: bool = typer.Option(False, "--no-third-party", help="Leave other people's plugins out."),
         trace_hooks: bool = typer.Option(False, "--trace-hooks", help="Show each call of a plugin's hook on stderr."),
     ) -> None:

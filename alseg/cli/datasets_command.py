@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from alseg.errors import AlsegError
 from alseg.pieces import Piece
 from alseg.plugins import Registry
 
@@ -65,8 +66,8 @@ def _row(piece: Piece) -> dict[str, Any]:
     summary, _, rest = (inspect.getdoc(getattr(piece.factory, "func", piece.factory)) or "").partition("\n")
     try:
         options, error = [option.describe() for option in piece.options().values()], None
-    except Exception as problem:  # another's factory; `alseg plugins` shows it as failed too
-        options, error = [], f"{type(problem).__name__}: {problem}"
+    except AlsegError as problem:  # another's factory; `alseg plugins` shows it as failed too
+        options, error = [], str(problem).rstrip(".")
     return {
         "name": piece.name,
         "distribution": piece.plugin.distribution,

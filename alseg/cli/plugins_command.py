@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from alseg.errors import AlsegError, UserMistake
 from alseg.pieces import GIVEN, Piece, Plugin
 from alseg.plugins import Registry
 from alseg.scaffold import KINDS, REGISTERED, write_package
@@ -67,7 +68,6 @@ def show(
     named = [each for each in registry.plugins if name.replace("-", "_") == each.name.replace("-", "_")]
     bare = [plugin for plugin in named if plugin.status != "ok" or not (found or kind)]
     if not found and not bare:
-        from alseg.errors import UserMistake
         from alseg.names import nearest
 
         names = [piece.name for piece in registry.pieces if kind is None or piece.kind == kind]
@@ -108,15 +108,11 @@ def new(
 def _refuse_taken(registry: Registry, name: str, kind: str) -> None:
     for piece in registry.pieces:
         if (piece.kind, piece.name) == (REGISTERED.get(kind, kind), name):
-            from alseg.errors import UserMistake
-
             raise UserMistake(f"{piece.described()} is there already: take another name.")
 
 
 def _known(kind: str | None) -> str | None:
     if kind is not None and kind not in GIVEN:
-        from alseg.errors import UserMistake
-
         raise UserMistake(f"There is no kind {kind!r}; there are {', '.join(GIVEN)}.")
     return kind
 
@@ -139,8 +135,6 @@ def _pieces_called(registry: Registry, name: str, kind: str | None) -> list[Piec
     found = [piece for piece in registry.pieces if piece.name == name and kind in (None, piece.kind)]
     if found or ":" not in name:
         return found
-    from alseg.errors import UserMistake
-
     for each in GIVEN if kind is None else (kind,):
         try:
             found.append(registry.find(each, name))
@@ -153,8 +147,8 @@ def _described(registry: Registry, piece: Piece) -> dict[str, Any]:
     status, error, options = "ok", None, []
     try:
         options = [option.describe() for option in piece.options().values()]
-    except Exception as problem:
-        status, error = "failed", f"{type(problem).__name__}: {problem}"
+    except AlsegError as problem:
+        status, error = "failed", str(problem).rstrip(".")
     modifier = piece.is_modifier and piece.inner is None
     row = _row(piece.name, piece.kind, piece.plugin, status, error, options, modifier)
     return row | {"written": registry.written(piece), "says": piece.explanation()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from alseg.calling import described
 from alseg.engine.checks import checked_acquirer
 from alseg.engine.device import seeded
 from alseg.errors import AlsegError
+from alseg.options import Between
 from alseg.plugins import Registry
 from alseg.protocols import Acquirer
 from alseg.testing import batches
@@ -55,7 +56,7 @@ def check_acquirer(
     options: Mapping[str, Any] | None = None,
     *,
     uncertainty: bool = True,
-    classes: int = 4,
+    classes: Annotated[int, Between(2)] = 4,
     name: str | None = None,
     around: What | None = None,
     registry: Registry | None = None,

@@ -7,12 +7,14 @@ import types
 from collections.abc import Callable, Mapping
 from functools import wraps
 from numbers import Integral, Real
-from typing import Any, ParamSpec, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alseg.errors import UserMistake
+from alseg.options import Between, convert, lies_in, options_of
 from alseg.testing.contract import Report
 
 P = ParamSpec("P")
+T = TypeVar("T")
 # what stands for a piece is looked at where it is found, checks that are left out where all are known
 ELSEWHERE = ("around", "model", "skip")
 TAKES = {
@@ -42,11 +44,26 @@ def explains_wrong_calls(check: Callable[P, Report]) -> Callable[P, Report]:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise UserMistake(_told(check, signature, args, kwargs)) from error
-        hints = get_type_hints(check)
+        hints = get_type_hints(check, include_extras=True)
         for name, value in given.items():
             if name not in (subject, *ELSEWHERE) and not fits(value, hints[name]):
-                raise UserMistake(f"The argument {name} of {_name(check)} takes {TAKES[name]}, not {value!r}.")
+                limits = "".join(f", {each}" for each in ranges_of(hints[name]))
+                raise UserMistake(f"The argument {name} of {_name(check)} takes {TAKES[name]}{limits}, not {value!r}.")
         return check(*args, **kwargs)
+
+    return call
+
+
+def refuses_unfit(make: Callable[P, T]) -> Callable[P, T]:
+    """A function whose arguments are made to fit their types; UserMistake for one that does not."""
+    signature, options = inspect.signature(make), options_of(make)
+
+    @wraps(make)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        given = signature.bind(*args, **kwargs)
+        for name, value in given.arguments.items():
+            given.arguments[name] = convert(f"{name} of {make.__name__}", value, options[name].type)
+        return make(*given.args, **given.kwargs)
 
     return call
 
@@ -73,9 +90,16 @@ def _told(
     return f"{_name(check)} is given an argument twice: it is called {called}."
 
 
+def ranges_of(hint: Any) -> list[Between]:
+    """The ranges of a type, in which its numbers lie."""
+    return [each for each in get_args(hint)[1:] if isinstance(each, Between)] if get_origin(hint) is Annotated else []
+
+
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type as it is written: unions, tuples of a length, mappings, numbers."""
+    """Whether a value is of a type as it is written: ranges, unions, tuples of a length, mappings, numbers."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return fits(value, arguments[0]) and lies_in(value, ranges_of(hint))
     if origin in (Union, types.UnionType):
         return any(fits(value, each) for each in arguments)
     if origin is tuple:

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from alseg.calling import described
 from alseg.data import check_classes
 from alseg.dataset_check import check_dataset as read_all
 from alseg.engine.images import digest
-from alseg.errors import UserMistake
+from alseg.errors import PROTOCOLS, UserMistake
 from alseg.names import nearest
+from alseg.options import Between
 from alseg.plugins import Registry
 from alseg.protocols import Dataset, Images
 from alseg.testing.calls import explains_wrong_calls
@@ -59,7 +60,7 @@ def check_dataset(
     dataset: What,
     options: Mapping[str, Any] | None = None,
     *,
-    most: int = 20,
+    most: Annotated[int, Between(1)] = 20,
     name: str | None = None,
     around: What | None = None,
     registry: Registry | None = None,
@@ -78,7 +79,7 @@ def _builds(of: OfDataset) -> None:
     """The factory gives an object with classes, splits, recipe and images(split)."""
     made = of.dataset()
     lacks = [name for name in ("classes", "splits", "recipe", "images") if not hasattr(made, name)]
-    require(isinstance(made, Dataset), f"it has no {', '.join(lacks)}", "add what alseg/protocols.py says of Dataset")
+    require(isinstance(made, Dataset), f"it has no {', '.join(lacks)}", f"see Dataset in {PROTOCOLS}")
 
 
 @CONTRACT.check("classes", basic=True)
@@ -104,7 +105,7 @@ def _splits(of: OfDataset) -> None:
     for split in splits:
         images = of.dataset().images(split)
         lacks = [part for part in ("key", "image", "mask", "__len__") if not hasattr(images, part)]
-        require(not lacks, f"images({split!r}) has no {', '.join(lacks)}", "see Images in alseg/protocols.py")
+        require(not lacks, f"images({split!r}) has no {', '.join(lacks)}", f"see Images in {PROTOCOLS}")
         require(len(images), f"the split {split!r} is empty", "leave out of splits what holds no image")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from alseg.calling import described
 from alseg.compare.jobs import Job, log_of
 from alseg.config import resolve
+from alseg.errors import UserMistake
 from alseg.plugins import Registry
 from alseg.store import RunFolder
 from alseg.testing.calls import explains_wrong_calls
@@ -98,6 +99,8 @@ def check_executor(
 
     It is given four small jobs, of which one fails. place: an empty folder that it can reach; None: a temporary one.
     """
+    if place is not None and not (place.is_dir() and next(place.iterdir(), None) is None):
+        raise UserMistake(f"The argument place of check_executor takes an empty folder, which {place} is not.")
     subject = subject_of("executor", executor, options, name=name, around=around, registry=registry)
     with tempfile.TemporaryDirectory() as temporary:
         return CONTRACT.judge(OfExecutor(subject, place or Path(temporary)), subject.name, skip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from alseg import noise
 from alseg.calling import described
 from alseg.engine.device import mode, seeded
+from alseg.errors import PROTOCOLS
 from alseg.grid import sample
+from alseg.options import Between
 from alseg.plugins import Registry
 from alseg.protocols import Model
 from alseg.testing.calls import explains_wrong_calls
@@ -59,8 +61,8 @@ def check_model(
     model: What,
     options: Mapping[str, Any] | None = None,
     *,
-    classes: int = 4,
-    size: tuple[int, int] = (64, 64),
+    classes: Annotated[int, Between(2)] = 4,
+    size: Annotated[tuple[int, int], Between(1)] = (64, 64),
     name: str | None = None,
     around: What | None = None,
     registry: Registry | None = None,
@@ -106,7 +108,7 @@ def _builds(of: OfModel) -> None:
         isinstance(made, nn.Module), f"the factory gave {described(made)}, no nn.Module", "derive it from nn.Module"
     )
     lacks = [method for method in METHODS if not callable(getattr(made, method, None))]
-    require(isinstance(made, Model), f"it has no {', '.join(lacks)}", "add what alseg/protocols.py says of Model")
+    require(isinstance(made, Model), f"it has no {', '.join(lacks)}", f"see Model in {PROTOCOLS}")
 
 
 @CONTRACT.check("shapes", basic=True)

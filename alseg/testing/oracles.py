@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from alseg.calling import described
+from alseg.errors import PROTOCOLS
+from alseg.options import Between
 from alseg.plugins import Registry
 from alseg.protocols import Oracle
 from alseg.testing.calls import explains_wrong_calls
@@ -91,7 +93,7 @@ def check_oracle(
     options: Mapping[str, Any] | None = None,
     *,
     reply: Reply | None = None,
-    patience: float = 10.0,
+    patience: Annotated[float, Between(0)] = 10.0,
     name: str | None = None,
     around: What | None = None,
     registry: Registry | None = None,
@@ -112,7 +114,7 @@ def _builds(of: OfOracle) -> None:
     """The factory gives an object with ask, collect and sees_truth."""
     made = of.new()
     lacks = [name for name in ("ask", "collect", "sees_truth") if not hasattr(made, name)]
-    require(isinstance(made, Oracle), f"it has no {', '.join(lacks)}", "add what alseg/protocols.py says of Oracle")
+    require(isinstance(made, Oracle), f"it has no {', '.join(lacks)}", f"see Oracle in {PROTOCOLS}")
 
 
 @CONTRACT.check("sees-truth")

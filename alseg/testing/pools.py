@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alseg import noise
+from alseg.calling import in_words
 from alseg.engine.predict import ModelPrediction
 from alseg.errors import UserMistake
 from alseg.values import PixelLabels, PoolBatch
@@ -35,12 +36,19 @@ def pool_batch(
     higher where the entropy is. An image's numbers depend on its key and its own probabilities alone.
     Raises UserMistake where the probabilities of a pixel are none.
     """
-    p = torch.as_tensor(_plain() if probabilities is None else probabilities, device=device).to(torch.float32)
-    if p.dim() != 4 or bool((p < 0).any()) or not torch.allclose(p.sum(1), p.new_ones(())):
+    try:
+        p = torch.as_tensor(_plain() if probabilities is None else probabilities, device=device).to(torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a device that there is not
+        raise UserMistake(
+            f"pool_batch cannot take these probabilities to {str(device)!r}: {in_words(error)}."
+        ) from error
+    if p.dim() != 4 or 0 in p.shape or bool((p < 0).any()) or not torch.allclose(p.sum(1), p.new_ones(())):
         raise UserMistake(f"pool_batch takes probabilities [B, C, H, W] whose sum over C is 1, not {list(p.shape)}.")
     keys = tuple(keys) if keys is not None else tuple(_letters(len(p)))
     size = (p.shape[2], p.shape[3])
     free = torch.ones(len(p), *size, dtype=torch.bool) if candidates is None else torch.as_tensor(candidates)
+    if len({*keys}) != len(keys):
+        raise UserMistake(f"pool_batch takes keys that tell its images apart, not {', '.join(map(str, keys))}.")
     if len(keys) != len(p) or free.shape != (len(p), *size):
         raise UserMistake(f"pool_batch has {len(p)} images of {size[0]}x{size[1]}: keys and candidates must be theirs.")
 

@@ -78,7 +78,8 @@ def _settings(of: OfRecipe) -> None:
         own = {f"recipe.{option}": value for option, value in of.subject.options.items()}
         resolve(beside, {}, {**of.besides, **own, "recipe": of.subject.name, "dataset": NAME})
     except AlsegError as error:
-        raise Broken(str(error).rstrip("."), "see docs/settings.md, or `alseg plugins` for the pieces") from error
+        mend = "see alseg's documentation, docs/settings.md, or `alseg plugins` for the pieces"
+        raise Broken(str(error).rstrip("."), mend) from error
 
 
 @CONTRACT.check("same")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from alseg.calling import described
 from alseg.engine.checks import checked_selector
 from alseg.engine.device import seeded
 from alseg.errors import AlsegError
+from alseg.options import Between
 from alseg.plugins import Registry
 from alseg.protocols import Selector
 from alseg.testing import batches
@@ -78,7 +79,7 @@ def check_selector(
     selector: What,
     options: Mapping[str, Any] | None = None,
     *,
-    classes: int = 4,
+    classes: Annotated[int, Between(2)] = 4,
     name: str | None = None,
     around: What | None = None,
     registry: Registry | None = None,

@@ -10,18 +10,12 @@ from typing import Any
 from alseg.calling import described
 from alseg.errors import AlsegError, UserMistake
 from alseg.options import MISSING, parameters_of
-from alseg.pieces import GIVEN, WRAPPED, Piece, Plugin
+from alseg.pieces import GIVEN, WRAPPED, BrokenPiece, Piece, Plugin
 from alseg.plugins import Registry, load_plugins
+from alseg.registering import is_made
 from alseg.testing.contract import Broken, ContractError, Failure, Unusable, said, with_article
 
 What = str | Callable[..., Any]  # a registered name, or a factory
-# kind -> methods by which a piece is told from a factory
-METHODS = {
-    "dataset": ("classes", "images"),
-    "model": ("encode", "decode"),
-    "oracle": ("ask", "collect"),
-    "term": ("loss",),
-}
 
 
 @dataclass(frozen=True)
@@ -68,8 +62,9 @@ def subject_of(
         raise UserMistake(f"The {kind} {piece.name!r} modifies another: give around=, a factory or a name.")
     try:
         takes = piece.options()
-    except (AlsegError, TypeError) as error:
-        message = f"{_of(piece, error)}: change the parameters of its factory"
+    except AlsegError as error:
+        found = f"its factory is refused: {error.reason}" if isinstance(error, BrokenPiece) else _of(piece, error)
+        message = f"{found}: change the parameters of its factory"
         raise ContractError(kind, piece.name, (Failure("builds", message),)) from error
     for option in given:
         if option in GIVEN[kind] and option not in takes:
@@ -87,9 +82,9 @@ def _piece(kind: str, what: What, registry: Registry, called: str, name: str | N
     """The piece of a name or a factory, without regard to its options."""
     if isinstance(what, str):
         return registry.find(kind, what)
-    if not callable(what) or _is_made(kind, what):
+    if not callable(what) or is_made(kind, what):
         of = with_article(kind)
-        it = f"{of} itself" if kind == "recipe" or _is_made(kind, what) else described(what)
+        it = f"{of} itself" if kind == "recipe" or is_made(kind, what) else described(what)
         raise UserMistake(
             f"{called} takes a factory, which builds {of} anew at each call (it is given {_may_take(kind)} beside its "
             f"options), or its registered name, not {it}: give a factory, `{_call(called, 'lambda: it')}`."
@@ -102,20 +97,17 @@ def _around(piece: Piece, inner: Piece, what: What) -> Piece:
         raise UserMistake(f"around= is for factories; by its name {what!r} modifies as in '{what}:{inner.name}'.")
     if not piece.is_modifier:
         parts = " or ".join(repr(part) for part in WRAPPED[piece.kind])
+        for parameter in parameters_of(piece.factory):
+            if parameter.removeprefix("new_") in GIVEN and parameter not in GIVEN[piece.kind]:
+                raise UserMistake(
+                    f"{piece.name!r} takes {parameter!r}, and a modifier takes a piece of its own kind alone: one of "
+                    f"{piece.kind}s has the parameter {parts}."
+                )
         raise UserMistake(
             f"around= is for a factory that modifies another {piece.kind}, and {piece.name!r} has no parameter "
             f"{parts}: leave it out."
         )
     return replace(piece, inner=inner)
-
-
-def _is_made(kind: str, what: Any) -> bool:
-    """Whether something is a piece already and no factory, where its methods tell; a function may be either."""
-    if isinstance(what, type):
-        return False
-    if kind == "tracker":
-        return any(hasattr(getattr(type(what), name, None), "alseg_impl") for name in dir(type(what)))
-    return kind in METHODS and all(hasattr(what, name) for name in METHODS[kind])
 
 
 def _may_take(kind: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import alseg
 from alseg.options import Between
+from alseg.testing.calls import refuses_unfit
 
 if TYPE_CHECKING:
     from alseg.hookspecs import Register
@@ -20,6 +21,7 @@ NAME = "alseg-tiny"  # what all are registered as
 PLUGIN = Path(__file__)
 
 
+@refuses_unfit
 def tiny_dataset(
     train_images: Annotated[int, Between(1, 1000)] = 4,
     val_images: Annotated[int, Between(0, 1000)] = 2,
@@ -47,7 +49,8 @@ def write_tiny_dataset(folder: Path | str, **options: Any) -> Path:
     return write(tiny_dataset(**options), Path(folder))
 
 
-def tiny_model(classes: int = 3, channels: Annotated[int, Between(1, 1024)] = 8) -> TinyModel:
+@refuses_unfit
+def tiny_model(classes: Annotated[int, Between(1)] = 3, channels: Annotated[int, Between(1, 1024)] = 8) -> TinyModel:
     """A `Model` of three convolutions with everything a model may have: decode_at, embedding, dropout."""
     from alseg.testing.tiny_models import TinyModel
 
