@@ -18,6 +18,7 @@ from alseg.engine.batches import Batch, BatchSource
 from alseg.engine.device import choose_precision, lower_precision
 from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.images import DecodedImages
+from alseg.engine.norms import fused, fused_norms
 from alseg.engine.steps import CUDAGraph, Recorded
 from alseg.engine.train import FEW_POINTS, optimizer, point_loss
 from alseg.options import Size
@@ -100,8 +101,10 @@ def trainer(
     descent = optimizer(ours, settings)
     at_points = settings.decode == "points" or (settings.decode == "auto" and material.pixels <= FEW_POINTS)
 
+    norms = fused_norms(ours, device, settings.fused_norms, say)
+
     def gradients(batch: Batch) -> Tensor:
-        with lower_precision(device, precision):
+        with lower_precision(device, precision), fused(norms):
             error = point_loss(ours, batch, at_points)
         descent.zero_grad(set_to_none=True)
         error.backward()

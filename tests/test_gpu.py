@@ -48,3 +48,65 @@ def test_a_step_is_recorded_and_gives_the_plain_gradients():
     found = steps(recorded, gradients, series)
     assert not said
     assert found == pytest.approx(steps(plain, plain_gradients(plain), series), rel=1e-4)
+
+
+def test_fused_norms_are_torch_s():
+    from test_norms import check_all
+
+    check_all("cuda")
+
+
+def test_norms_are_fused_in_a_training():
+    from alseg.engine.norms import fused_norms
+
+    said: list[str] = []
+    assert fused_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(4)), torch.device("cuda"), True, said.append)
+    assert not said
+
+
+def test_dilated_depthwise_convolutions_are_plain_ones():
+    from alseg_pixelpick.convolutions import DilatedDepthwise
+
+    torch.manual_seed(0)
+    ours = DilatedDepthwise(48, 48, 3, padding=2, dilation=2, groups=48, bias=False).cuda()
+    results = []
+    for precision in (torch.float64, torch.float32, torch.bfloat16):
+        x = torch.randn(2, 48, 23, 30, generator=torch.Generator().manual_seed(1)).cuda().to(precision)
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        ours.weight.grad = None
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
+            if precision == torch.float64:
+                out = torch.nn.functional.conv2d(x, ours.weight.double(), padding=2, dilation=2, groups=48)
+            else:
+                out = ours(x)
+        out.square().sum().backward()
+        results.append([part.double() for part in (out, x.grad, ours.weight.grad)])
+    for found, within in zip(results[1:], (1e-3, 3e-2), strict=True):
+        for exact, part in zip(results[0], found, strict=True):
+            assert (part - exact).norm() < within * exact.norm()
+
+
+def test_batches_made_beside_the_training_are_whole(cli, camvid, tmp_path):
+    """What the augmentation's stream hands out is what one stream would give, however slow its user is."""
+    from alseg.engine.batches import BatchSource
+    from alseg.engine.images import DecodedImages
+    from alseg.settings import Augmentation
+    from benchmarks.material import CLASSES, generated, labels_of
+
+    images = DecodedImages(generated(tmp_path, 24, (96, 128)), CLASSES, 2**30)
+    labels = labels_of(images, 5)
+    made = []
+    for slow in (True, False):
+        source = BatchSource(
+            images, labels, CLASSES, Augmentation(), size=(96, 128), batch_size=4, seed=0, round=0, device="cuda"
+        )
+        sums = []
+        for epoch in range(4):
+            for batch in source.epoch(epoch):
+                if slow:
+                    torch.cuda._sleep(20_000_000)  # cycles before the batch is read
+                sums.append(batch.images.double().sum((1, 2, 3)))
+                if not slow:
+                    torch.cuda.synchronize()
+        made.append(torch.cat(sums))
+    assert torch.equal(*made)

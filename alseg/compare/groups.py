@@ -28,7 +28,7 @@ IDLE = {
     "recipe",
     "rounds",
     "budget",
-} | {*("train.workers", "train.cuda_graph", "query.batch_size", "evaluate.batch_size")}
+} | {*("train.workers", "train.cuda_graph", "train.fused_norms", "query.batch_size", "evaluate.batch_size")}
 ASKING = {"first_pixels", "pixels_per_round", "pool_pixels_per_round", "cap", "start_from", "oracle", "query.size"}
 ALL_PIXELS = "all pixels"
 VERSIONS = ("alseg", "torch", "torchvision", "timm", "numpy", "python")

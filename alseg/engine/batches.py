@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +24,7 @@ from alseg.values import Classes, PixelLabels
 
 STILL = 2**30  # bytes of crops without chance that are kept where images do not stay on the device
 PADDING = -100  # the class of a point that is none
+AHEAD = 8  # batches that a GPU may be behind those that are handed out
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class BatchSource:
     `labels` None is full supervision by the images' masks. Images without a trainable label are left out.
     A remainder of one image is dropped, since batch norms need two; a pool of one image is shown twice in
     its batch. Each of a team gets its share of a batch, two images at least. `room`: how many bytes of images
-    may stay on the device; None: as `room_on` says.
+    may stay on the device; None: as `room_on` says. On a GPU batches are made on a stream of their own, beside the
+    work on those before.
     """
 
     def __init__(
@@ -77,6 +82,9 @@ class BatchSource:
         self._room = room_on(self._device) if room is None else room
         self._still: dict[int, tuple[Tensor, augment.Geometry]] = {}  # crops that chance has no part in
         self._still_room = self._room or STILL
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))  # which makes `_fill`
         self._plan = batch_plan(len(self.taught), batch_size, 2 * team.size)
 
     @property
@@ -112,12 +120,38 @@ class BatchSource:
         groups = [[self.taught[order[place]] for place in places] for places in self._plan]
         numbers = [i for group in groups for i in self._team.share(group)]
         decoded = in_threads(self._read, numbers, self._workers, ahead=8)
+        used: deque[torch.cuda.Event] = deque()
         for group in groups:
             # the second showing of an image in its batch is drawn on its own
             keys = [self._images.key(i) + "+" * group[:place].count(i) for place, i in enumerate(group)]
             draws = augment.draws_of(self._seed, self._round, epoch, self._team.share(keys))
             mine = self._team.share(group)
-            yield self._batch(mine, draws, [next(decoded) for _ in mine])
+            with self._apart():
+                batch = self._batch(mine, draws, [next(decoded) for _ in mine])
+            yield self._handed_out(batch)
+            self._keep_pace(used)
+
+    def _apart(self) -> contextlib.AbstractContextManager[Any]:
+        """Where batches are made."""
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def _handed_out(self, batch: Batch) -> Batch:
+        """The batch, for which the stream that will use it waits."""
+        if self._stream is not None:
+            now = torch.cuda.current_stream(self._device)
+            now.wait_stream(self._stream)
+            for part in batch.tensors():
+                if part is not None:
+                    part.record_stream(now)
+        return batch
+
+    def _keep_pace(self, used: deque[torch.cuda.Event]) -> None:
+        """Wait where the GPU is far behind, since batches that wait for it take memory. used: ends of earlier ones."""
+        if self._stream is None:
+            return
+        used.append(torch.cuda.current_stream(self._device).record_event())
+        if len(used) > AHEAD:
+            used.popleft().synchronize()
 
     def _read(self, i: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         image = None if i in self._resident or i in self._still else self._images.image(i)

@@ -35,14 +35,14 @@ def seen_taps(weight: Tensor, rate: int, size: torch.Size) -> tuple[Tensor, tupl
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """A dilated depthwise convolution, on a CPU as a plain one of the interleaved sub-grids that it sees apart.
+    """A dilated depthwise convolution, in training as a plain one of the interleaved sub-grids that it sees apart.
 
-    oneDNN has fast kernels for the gradient of plain depthwise convolutions only.
+    oneDNN has fast kernels for the gradient of plain depthwise convolutions only; so has cuDNN in channels-last memory.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] -> [B, c, h, w]."""
-        if x.device.type != "cpu" or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return super().forward(x)
         return _Interleaved.apply(x, self.weight, self.dilation[0])
 
@@ -53,6 +53,8 @@ class _Interleaved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
         parts = _split(x, rate)
+        if torch.is_autocast_enabled(x.device.type):
+            weight = weight.to(parts.dtype)  # as the convolution itself would have it, and its gradient too
         ctx.save_for_backward(parts, weight)
         ctx.rate, ctx.size = rate, x.shape[-2:]
         out = F.conv2d(parts, weight, padding=weight.shape[-1] // 2, groups=len(weight))

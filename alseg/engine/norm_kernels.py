@@ -1,0 +1,210 @@
+# ruff: noqa: N803 (Triton's constants are written large)
+# mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
+"""Triton kernels of a batch norm in training with the activation after it, on [rows, channels] in memory.
+
+Forward and backward pass each: sums of parts of the rows, their sum, and one pass over the tensor. No atomics: the
+same input gives the same bits. `norms` is what calls them, and torch's own operators are their twin.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PLAIN, RELU, RELU6 = range(3)
+TILE = 4096  # elements that a program looks at together
+PARTS = 256  # of the rows at most
+
+
+@triton.jit
+def _moments(x, means, squares, rows, channels, chunk, BR: tl.constexpr, BC: tl.constexpr):
+    """Of each part of the rows: the mean, and the sum of squared distances from it (Chan et al., 1983)."""
+    part, column = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC)
+    start = part * chunk
+    stop = tl.minimum(start + chunk, rows)
+    mean, square = tl.zeros([BC], tl.float32), tl.zeros([BC], tl.float32)
+    seen = 0.0
+    for row in range(start, stop, BR):
+        line = row + tl.arange(0, BR)
+        inside = (line < stop)[:, None] & (column < channels)[None, :]
+        value = tl.load(x + line[:, None] * channels + column[None, :], inside, 0.0).to(tl.float32)
+        count = tl.minimum(stop - row, BR).to(tl.float32)
+        here = tl.sum(value, 0) / count
+        apart = tl.where(inside, value - here[None, :], 0.0)
+        gap = here - mean
+        square += tl.sum(apart * apart, 0) + gap * gap * (seen * count / (seen + count))
+        mean += gap * (count / (seen + count))
+        seen += count
+    tl.store(means + part * channels + column, mean, column < channels)
+    tl.store(squares + part * channels + column, square, column < channels)
+
+
+@triton.jit
+def _statistics(
+    means, squares, running_mean, running_var, tracked, mean, rate, rows, channels, chunk, parts, momentum, eps,
+    ALL: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """Mean and 1 / deviation of each channel from the parts'; the running ones are moved, the batch is counted."""
+    part, column = tl.arange(0, ALL), tl.program_id(0) * BC + tl.arange(0, BC)
+    inside = (part < parts)[:, None] & (column < channels)[None, :]
+    place = part[:, None] * channels + column[None, :]
+    count = tl.where(part < parts, tl.minimum(rows - part * chunk, chunk), 0).to(tl.float32)[:, None]
+    some = tl.load(means + place, inside, 0.0)
+    centre = tl.sum(some * count, 0) / rows
+    apart = tl.where(inside, some - centre[None, :], 0.0)
+    square = tl.sum(tl.load(squares + place, inside, 0.0) + apart * apart * count, 0)
+    here = column < channels
+    tl.store(mean + column, centre, here)
+    tl.store(rate + column, 1.0 / tl.sqrt(square / rows + eps), here)
+    before = tl.load(running_mean + column, here, 0.0)
+    tl.store(running_mean + column, before + momentum * (centre - before), here)
+    before = tl.load(running_var + column, here, 0.0)
+    unbiased = square / tl.maximum(rows - 1, 1)
+    tl.store(running_var + column, before + momentum * (unbiased - before), here)
+    if tl.program_id(0) == 0:
+        tl.store(tracked, tl.load(tracked) + 1)
+
+
+@triton.jit
+def _normalised(value, mean, rate, weight, bias, KIND: tl.constexpr):
+    """What the norm gives before its activation, rounded as torch's is."""
+    return ((value.to(tl.float32) - mean) * (rate * weight) + bias).to(KIND).to(tl.float32)
+
+
+@triton.jit
+def _apply(x, y, mean, rate, weight, bias, rows, channels, ACT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr):
+    """The normalised and activated values."""
+    line, column = tl.program_id(0) * BR + tl.arange(0, BR), tl.program_id(1) * BC + tl.arange(0, BC)
+    here = column < channels
+    inside = (line < rows)[:, None] & here[None, :]
+    place = line[:, None] * channels + column[None, :]
+    value = tl.load(x + place, inside, 0.0)
+    centre, by = tl.load(mean + column, here, 0.0)[None, :], tl.load(rate + column, here, 0.0)[None, :]
+    scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
+    out = _normalised(value, centre, by, scale, shift, value.dtype)
+    if ACT > 0:
+        out = tl.where(out < 0.0, 0.0, out)  # which lets NaN pass
+    if ACT == 2:
+        out = tl.where(out > 6.0, 6.0, out)
+    tl.store(y + place, out, inside)
+
+
+@triton.jit
+def _passed(gradient, out, ACT: tl.constexpr):
+    """The gradient before the activation."""
+    if ACT > 0:
+        gradient = tl.where(out > 0.0, gradient, 0.0)
+    if ACT == 2:
+        gradient = tl.where(out < 6.0, gradient, 0.0)
+    return gradient
+
+
+@triton.jit
+def _products(
+    x, dy, mean, rate, weight, bias, sums, products, rows, channels, chunk,
+    ACT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """Of each part of the rows: the gradients' sum, and that of their products with the normalised values."""
+    part, column = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC)
+    here = column < channels
+    centre, by = tl.load(mean + column, here, 0.0)[None, :], tl.load(rate + column, here, 0.0)[None, :]
+    scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
+    start = part * chunk
+    stop = tl.minimum(start + chunk, rows)
+    total, product = tl.zeros([BC], tl.float32), tl.zeros([BC], tl.float32)
+    for row in range(start, stop, BR):
+        line = row + tl.arange(0, BR)
+        inside = (line < stop)[:, None] & here[None, :]
+        place = line[:, None] * channels + column[None, :]
+        value, gradient = tl.load(x + place, inside, 0.0), tl.load(dy + place, inside, 0.0).to(tl.float32)
+        gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), ACT)
+        total += tl.sum(gradient, 0)
+        product += tl.sum(gradient * (value.to(tl.float32) - centre) * by, 0)
+    tl.store(sums + part * channels + column, total, here)
+    tl.store(products + part * channels + column, product, here)
+
+
+@triton.jit
+def _summed(sums, products, dbias, dweight, channels, parts, ALL: tl.constexpr, BC: tl.constexpr):
+    """The gradients of weight and bias, from the parts'."""
+    part, column = tl.arange(0, ALL), tl.program_id(0) * BC + tl.arange(0, BC)
+    inside = (part < parts)[:, None] & (column < channels)[None, :]
+    place = part[:, None] * channels + column[None, :]
+    tl.store(dbias + column, tl.sum(tl.load(sums + place, inside, 0.0), 0), column < channels)
+    tl.store(dweight + column, tl.sum(tl.load(products + place, inside, 0.0), 0), column < channels)
+
+
+@triton.jit
+def _back(
+    x, dy, dx, mean, rate, weight, bias, dweight, dbias, rows, channels,
+    ACT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the input."""
+    line, column = tl.program_id(0) * BR + tl.arange(0, BR), tl.program_id(1) * BC + tl.arange(0, BC)
+    here = column < channels
+    inside = (line < rows)[:, None] & here[None, :]
+    place = line[:, None] * channels + column[None, :]
+    centre, by = tl.load(mean + column, here, 0.0)[None, :], tl.load(rate + column, here, 0.0)[None, :]
+    scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
+    total, product = tl.load(dbias + column, here, 0.0)[None, :], tl.load(dweight + column, here, 0.0)[None, :]
+    value, gradient = tl.load(x + place, inside, 0.0), tl.load(dy + place, inside, 0.0).to(tl.float32)
+    gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), ACT)
+    unit = (value.to(tl.float32) - centre) * by
+    tl.store(dx + place, (gradient - (total + unit * product) / rows) * (scale * by), inside)
+
+
+def _plan(x: Tensor) -> tuple[int, int, int, int, int, int]:
+    """Rows and channels of a channels-last tensor, rows and columns of a tile, rows of a part, parts."""
+    channels = x.shape[1]
+    rows = x.numel() // channels
+    columns = min(64, triton.next_power_of_2(channels))
+    tall = TILE // columns
+    wanted = max(1, min(PARTS, 512 // triton.cdiv(channels, columns)))
+    chunk = triton.cdiv(triton.cdiv(rows, wanted), tall) * tall
+    return rows, channels, tall, columns, chunk, triton.cdiv(rows, chunk)
+
+
+def forward(x: Tensor, norm: Any, act: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The norm's and activation's output, and each channel's mean and 1 / deviation; running statistics move.
+
+    x: [B, C, H, W] in channels-last memory. norm: a batch norm with weight, bias, running statistics and momentum.
+    """
+    rows, channels, tall, columns, chunk, parts = _plan(x)
+    means, squares = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
+    mean, rate = x.new_empty(2, channels, dtype=torch.float32).unbind()
+    y = torch.empty_like(x)
+    across = triton.cdiv(channels, columns)
+    _moments[(parts, across)](x, means, squares, rows, channels, chunk, tall, columns)
+    few = min(16, columns)
+    _statistics[(triton.cdiv(channels, few),)](
+        *(means, squares, norm.running_mean, norm.running_var, norm.num_batches_tracked, mean, rate),
+        *(rows, channels, chunk, parts, norm.momentum, norm.eps, triton.next_power_of_2(parts), few),
+    )
+    grid = (triton.cdiv(rows, tall), across)
+    _apply[grid](x, y, mean, rate, norm.weight, norm.bias, rows, channels, act, tall, columns)
+    return y, mean, rate
+
+
+def backward(
+    x: Tensor, dy: Tensor, mean: Tensor, rate: Tensor, weight: Tensor, bias: Tensor, act: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of input, weight and bias; x and dy in channels-last memory."""
+    rows, channels, tall, columns, chunk, parts = _plan(x)
+    sums, products = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
+    dweight, dbias = torch.empty_like(weight), torch.empty_like(bias)
+    dx = torch.empty_like(x)
+    across = triton.cdiv(channels, columns)
+    _products[(parts, across)](
+        x, dy, mean, rate, weight, bias, sums, products, rows, channels, chunk, act, tall, columns
+    )
+    few = min(16, columns)
+    _summed[(triton.cdiv(channels, few),)](
+        sums, products, dbias, dweight, channels, parts, triton.next_power_of_2(parts), few
+    )
+    grid = (triton.cdiv(rows, tall), across)
+    _back[grid](x, dy, dx, mean, rate, weight, bias, dweight, dbias, rows, channels, act, tall, columns)
+    return dx, dweight, dbias

@@ -1,0 +1,102 @@
+"""Batch norms that are fused with their activation, beside torch's own."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from alseg.engine.norms import ACTIVATIONS, PLAIN, RELU6, fused, fused_norms, fusible, normed
+
+# Triton's interpreter runs the kernels on a CPU; it is chosen before Triton is imported.
+INTERPRETED = os.environ | {"TRITON_INTERPRET": "1"}
+
+
+def norm_of(channels: int, kind: type[nn.Module]) -> nn.BatchNorm2d:
+    """A norm with an activation and parameters of no special value."""
+    made = BatchNormAct2d(channels, act_layer=kind, apply_act=kind is not nn.Identity, momentum=0.03, eps=1e-3)
+    torch.manual_seed(channels)
+    for tensor in (made.weight.data, made.running_mean):
+        tensor.copy_(torch.randn(channels))
+    made.bias.data.copy_(torch.randn(channels) + 2)
+    return made
+
+
+def differences(
+    kind: type[nn.Module], shape: tuple[int, int, int, int], dtype: torch.dtype, device: str
+) -> dict[str, float]:
+    """How far what the kernels give is from what torch gives in float64, by the largest of each."""
+    torch.manual_seed(0)
+    x = (3 * torch.randn(shape) + 5).to(dtype).to(memory_format=torch.channels_last).to(device)
+    gradient = torch.randn(shape).to(dtype).to(memory_format=torch.channels_last).to(device)
+    ours = norm_of(shape[1], kind).to(device)
+    exact = copy.deepcopy(ours).double()
+    results = []
+    for norm, given in ((ours, x), (exact, x.double())):
+        given = given.clone(memory_format=torch.preserve_format).requires_grad_()
+        with fused(fusible(norm) if norm is ours else {}):
+            assert ("forward" in vars(norm)) == (norm is ours)
+            out = norm(given)
+        out.backward(gradient.to(given.dtype))
+        results.append((out, given.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var))
+    assert ours.num_batches_tracked == exact.num_batches_tracked == 1
+    assert "forward" not in vars(ours)
+    names = ("out", "input", "weight", "bias", "running_mean", "running_var")
+    return {
+        name: float((a.double() - b).abs().max() / b.abs().max().clamp(min=1e-12))
+        for name, a, b in zip(names, *results, strict=True)
+    }
+
+
+SHAPES = [(2, 5, 7, 3), (3, 16, 9, 8), (4, 130, 6, 6), (2, 3, 90, 100)]
+
+
+def check_all(device: str) -> None:
+    """Every activation and some shapes, in both precisions."""
+    for kind in ACTIVATIONS:
+        for shape in SHAPES:
+            found = differences(kind, shape, torch.float32, device)
+            assert max(found.values()) < 2e-4, (kind, shape, found)
+            # where rounding moves a value over the activation's edge its gradient comes or goes, in torch's own too
+            found = differences(kind, shape, torch.bfloat16, device)
+            assert max(found[name] for name in ("out", "running_mean", "running_var")) < 1e-2, (kind, shape, found)
+            assert max(found.values()) < (2e-2 if kind is nn.Identity else 1.0), (kind, shape, found)
+
+
+def test_the_kernels_give_what_torch_gives():
+    code = "from test_norms import *; check_all('cpu'); print('the kernels ran')"
+    environment = INTERPRETED | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the kernels ran" in done.stdout
+
+
+def test_only_norms_that_the_kernels_know_are_fused():
+    silu, instance = BatchNormAct2d(4, act_layer=nn.SiLU), nn.InstanceNorm2d(4, affine=True)
+    without = nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4, track_running_stats=False)
+    plain, six = nn.BatchNorm2d(4), BatchNormAct2d(4, act_layer=nn.ReLU6)
+    assert fusible(nn.Sequential(silu, instance, *without, plain, six)) == {plain: PLAIN, six: RELU6}
+
+
+@pytest.mark.parametrize("how", ["evaluation", "no gradient", "no momentum", "contiguous"])
+def test_what_the_kernels_do_not_fit_is_torch_s(how):
+    norm = nn.BatchNorm2d(4, momentum=None if how == "no momentum" else 0.1).train(how != "evaluation")
+    x = torch.randn(2, 4, 5, 5)
+    x = x if how == "contiguous" else x.to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(norm)
+    with torch.set_grad_enabled(how != "no gradient"):
+        assert torch.equal(normed(norm, PLAIN, x), twin(x))
+    assert torch.equal(norm.running_var, twin.running_var)
+
+
+def test_nothing_is_fused_on_a_cpu():
+    said: list[str] = []
+    assert fused_norms(nn.Sequential(nn.BatchNorm2d(4)), torch.device("cpu"), True, said.append) == {}
+    assert not said
