@@ -170,6 +170,14 @@ def test_a_selector_that_lets_pick_is_named(told):  # noqa: F811
 
 
 DATASET = """
+import io, os
+from PIL import Image
+
+def half():
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(whole, "png")
+    return io.BytesIO(whole.getvalue()[:2000])
+
 class Pictures:
     def __init__(self, images):
         self._images = images
@@ -189,12 +197,11 @@ class Pictures:
 class Mine:
     recipe = "alseg-tiny"
 
-    def __init__(self):
-        self._data = TinyDataset({{"train": 4, "val": 2}}, (64, 64))
-        self.classes, self.splits = self._data.classes, self._data.splits
+    data = TinyDataset({{"train": 4, "val": 2}}, (64, 64))
+    classes, splits = data.classes, data.splits
 
     def images(self, split):
-        return Pictures(self._data.images(split))
+        return Pictures(self.data.images(split))
 
 {broken}
 
@@ -226,6 +233,43 @@ DATASETS = {
     ),
     "Pictures.image = lambda self, i: open('/nowhere/x.png')": (
         "failed in image(0): No such file or directory: /nowhere/x.png (FILE, line ",
+        2,
+    ),
+    "Pictures.image = lambda self, i: os.read(-1, 1)": (
+        "failed in image(0): Bad file descriptor (FILE, line 41); it is of the image train-0.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: Image.open(io.BytesIO(b'x'))": (
+        "failed in mask(0): UnidentifiedImageError: cannot identify image file",
+        2,
+    ),
+    "Pictures.file = lambda self, i: f'/photos/{i}.png'; Pictures.image = lambda self, i: Image.open(half()).load()": (
+        "failed in image(0): OSError: image file is truncated (FILE, line 41); it is of the image /photos/0.png.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: self._images.mask(i)[:47]": (
+        "is wrong: the mask of train-0 is 47x64, its image 64x64: they must be of one size.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: self._images.mask(i) * 0 + 7": (
+        "is wrong: the mask of train-0 holds 7 at (y 0, x 0): classes go from 0 to 2 and void is 255.",
+        2,
+    ),
+    "Pictures.key = lambda self, i: 'one'": (
+        "is wrong: two images are called one: each needs a name of its own.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: self._images.mask(i) if i else None": (
+        "is wrong: the image val-0 of split 'val' has no mask while others have",
+        2,
+    ),
+    "Pictures.__len__ = lambda self: 0": ("has no images in its split 'train'.", 2),
+    "Mine.classes = Classes(('a', 'a'), 255)": ("must name its classes, each with a name of its own.", 2),
+    "Mine.splits = 'train'": ('gave \'train\' as its splits; it must give names, such as ("train", "val").', 1),
+    "Mine.splits = ('val',)": ("has no images to train on.", 2),
+    "Mine.recipe = None": ("gave None as its recipe; it must give a registered recipe's name.", 1),
+    "Mine.__init__ = lambda self: open('/nowhere/list.txt')": (
+        "failed to start: No such file or directory: /nowhere/list.txt (FILE, line 41).",
         2,
     ),
     "del Mine.images": ("has no images: see alseg/protocols.py", 1),
