@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 from broken_runs import HEAD, RUN, TINY, journal, line_of, told  # noqa: F401
 
@@ -88,6 +91,33 @@ def test_a_run_goes_on_from_what_was_kept(told, cli, tmp_path):  # noqa: F811
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        ("raise ValueError('away')", "failed in ask: ValueError: away"),
+        ("import errno; raise OSError(errno.ENOSPC, 'No space left', 'x.db')", "No space left: x.db. Whatever was"),
+    ],
+)
+def test_how_a_run_goes_on_is_said_by_the_name_it_was_given(cli, tmp_path, monkeypatch, ask, said):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(HEAD + ORACLE.format(ask=ask, collect=ALL))
+    first = cli(*TINY, "--plugin", "mine.py", *ASK, "--out", "my run").err.splitlines()
+    assert said in first[-2]
+    assert first[-1] == "alseg: `alseg resume 'my run'` goes on from the last phase."
+    Path("mine.py").write_text(HEAD + ORACLE.format(ask="pass", collect=ALL))
+    _, *words = shlex.split(first[-1].split("`")[1])
+    assert cli(*TINY, "--plugin", "mine.py", *words).code == 0
+
+
+def test_a_damaged_run_is_not_said_to_go_on(told, cli, tmp_path):  # noqa: F811
+    told(ORACLE.format(ask="raise ValueError", collect=ALL), *ASK)
+    questions = tmp_path / "run/rounds/00/questions.jsonl"
+    questions.write_bytes(questions.read_bytes()[:-9])
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", "resume", tmp_path / "run")
+    assert outcome.code == 1
+    assert "questions.jsonl is no JSON" in outcome.err and "goes on" not in outcome.err
+
+
 def test_an_oracle_may_answer_another_time_and_earlier_rounds_again(cli, tmp_path):
     later = "return Answers(self.answers[: 5 if len(self.answers) == 8 else 99], len(self.answers) != 8)"
     (tmp_path / "mine.py").write_text(HEAD + ORACLE.format(ask="pass", collect=later))
@@ -147,7 +177,7 @@ def test_an_errors_own_words_for_users_go_through(cli, tmp_path):
     text = ORACLE.format(ask="from alseg import UserMistake; raise UserMistake('Give a key.')", collect=ALL)
     (tmp_path / "mine.py").write_text(HEAD + text)
     outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *ASK, "--out", tmp_path / "run")
-    assert (outcome.code, outcome.err.splitlines()[-1]) == (2, "alseg: Give a key.")
+    assert (outcome.code, outcome.err.splitlines()[-2]) == (2, "alseg: Give a key.")
 
 
 PICKS = """
