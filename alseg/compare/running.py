@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
         overview = Overview(jobs, out / "logs", live)
         try:
             if jobs:
-                called(piece.described(), lambda: execute(jobs, out / "logs", overview))
+                _executed(piece.described(), lambda: execute(jobs, out / "logs", overview))
                 overview.refuse_forgotten(piece.described())
         except KeyboardInterrupt as stop:
             raise Interrupted(
@@ -98,6 +98,25 @@ def compare_runs(
         return Compared(page, rows_of(place), {})
     page, note = _page(registry, found, place, str(study.get("baseline", "")), "", **more)
     return Compared(page, rows_of(place), {}, note)
+
+
+def _executed(name: str, call: Callable[[], None]) -> None:
+    """Let an executor do its work; an error of its own code names it and says how to go on."""
+    own: list[AlsegError] = []
+
+    def spoken() -> None:
+        try:
+            call()
+        except AlsegError as error:  # its own words, for whoever can mend it
+            own.append(error)
+            raise
+
+    try:
+        called(name, spoken)
+    except AlsegError as error:
+        if own:
+            raise
+        raise type(error)(f"{error} The same command goes on.") from error.__cause__
 
 
 def _written(
