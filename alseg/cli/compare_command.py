@@ -212,23 +212,24 @@ def _live(as_json: bool) -> Iterator[Any]:
 def _show(result: Compared, as_json: bool) -> None:
     """The table of strategies and budgets and where the page is; then what failed."""
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"comparison": str(result.page), "summary": result.rows, "failed": result.failed, "note": result.note}
-            )
-        )
+        facts = {"comparison": str(result.page), "summary": result.rows, "failed": result.failed, "note": result.note}
+        typer.echo(json.dumps({**facts, "waiting": result.waiting}))
     else:
         _table(result.rows)
         if result.note:
             typer.echo(result.note)
         typer.echo(f"comparison: {result.page}")
-    if result.failed:
-        from alseg.errors import AlsegError
+    if result.failed or result.waiting:
+        from alseg.compare.running import said_of_waiting
+        from alseg.errors import AlsegError, Waiting
 
+        if not result.failed:
+            raise Waiting(said_of_waiting(result.waiting))
         name, error = next(iter(result.failed.items()))
+        waits = f" {len(result.waiting)} wait for answers." if result.waiting else ""
         raise AlsegError(
-            f"{len(result.failed)} of the runs failed, the first of them {name}: {error.rstrip('.')}. The same command "
-            "tries them again."
+            f"{len(result.failed)} of the runs failed, the first of them {name}: {error.rstrip('.')}.{waits} The same "
+            "command tries them again."
         )
 
 

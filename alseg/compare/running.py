@@ -10,42 +10,47 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from alseg.calling import called
-from alseg.compare.jobs import is_done, plan
+from alseg.compare.jobs import has_rounds, is_done, plan
 from alseg.compare.live import Overview
 from alseg.compare.page import Published, write_comparison
 from alseg.compare.published import published_figures
 from alseg.compare.request import Request
 from alseg.compare.study import BASELINE, Cell, cells
 from alseg.config import recipe
-from alseg.errors import AlsegError, Interrupted, UserMistake
+from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.plugins import Registry, load_plugins
 from alseg.store import SETTINGS, RunFolder, write_toml
 
 STUDY = "comparison.toml"
+MOST_NAMED = 6  # runs that wait
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The page, the rows of summary.csv, the runs that failed with what they said, and what is to be known of it."""
+    """The page, the rows of summary.csv, the runs that failed with what they said, and what is to be known of it.
+
+    waiting: the runs that wait for answers, with what they said.
+    """
 
     page: Path
     rows: list[dict[str, str]]
     failed: Mapping[str, str]
     note: str = ""
+    waiting: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare_grid(request: Request, out: Path | str, *, registry: Registry | None = None, live: Any = None) -> Compared:
     """Complete the runs of a grid under `out`, and write there what they say.
 
     live: a rich Live view, or None for plain lines on stderr. Raises UserMistake for settings that no run can
-    have, Interrupted on Ctrl-C.
+    have, Interrupted on Ctrl-C, Waiting where no run has a round yet and answers are waited for.
     """
     registry, out = registry or load_plugins(), Path(out)
     wanted = cells(registry, request.grid, request.toml, request.flags)
@@ -70,8 +75,18 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
                 f"`alseg compare {shlex.quote(str(out))}` shows what is there."
             ) from stop
         failed = {**broken, **overview.errors}
+        if overview.waiting and not failed and not any(has_rounds(out / "runs" / cell.name, 1) for cell in wanted):
+            raise Waiting(said_of_waiting(overview.waiting))
         page, note = _written(registry, request, wanted, out, failed, published)
-    return Compared(page, rows_of(out), failed, note)
+    return Compared(page, rows_of(out), failed, note, overview.waiting)
+
+
+def said_of_waiting(waiting: Mapping[str, str]) -> str:
+    """Which runs wait for answers, and how to go on."""
+    names, more = list(waiting)[:MOST_NAMED], len(waiting) - MOST_NAMED
+    listed = "; ".join(names) + (f"; and {more} more" if more > 0 else "")
+    count = f"{len(waiting)} runs wait" if len(waiting) > 1 else "A run waits"
+    return f"{count} for answers: {listed}. The same command goes on when they are in."
 
 
 def compare_runs(
