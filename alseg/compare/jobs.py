@@ -16,7 +16,7 @@ from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
 from alseg.store import SETTINGS, RunFolder, appearing, new_name, write_toml, write_whole
 from alseg.telling import OWED
-from alseg.trackers import without_trackers
+from alseg.trackers import only_trackers, without_trackers
 
 __all__ = ["Executor", "Job", "Watch", "carry_out", "log_of"]
 WAITS = "Answers are missing: "  # what the sentence of a job begins with that did not fail, but waits for its oracle
@@ -116,6 +116,13 @@ def is_done(folder: Path, cell: Cell, ask_only: bool = False) -> bool:
 def has_rounds(folder: Path, rounds: int) -> bool:
     """Whether a folder holds a run that has finished so many rounds."""
     return (folder / SETTINGS).exists() and len(RunFolder(folder).rounds()) >= rounds
+
+
+def untold(cells: Sequence[Cell], jobs: Sequence[Job], out: Path) -> list[Path]:
+    """The runs that are complete and left alone, and whose trackers are others than those that are wanted now."""
+    done = [cell for cell in cells if cell.name not in {job.name for job in jobs}]
+    wanted = ((out / "runs" / cell.name, only_trackers(cell.settings)) for cell in done)
+    return [path for path, now in wanted if now and only_trackers(RunFolder(path).settings()) != now]
 
 
 def _is_owed_its_end(folder: Path, cell: Cell) -> bool:

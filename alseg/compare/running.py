@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alseg.calling import called
-from alseg.compare.jobs import has_rounds, is_done, plan
+from alseg.compare.jobs import has_rounds, is_done, plan, untold
 from alseg.compare.live import Overview
 from alseg.compare.page import Published, write_comparison
 from alseg.compare.published import published_figures
@@ -26,6 +26,7 @@ from alseg.compare.study import BASELINE, Cell, cells
 from alseg.config import recipe
 from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.plugins import Registry, load_plugins
+from alseg.several import names_in
 from alseg.store import SETTINGS, RunFolder, write_toml
 
 STUDY = "comparison.toml"
@@ -78,7 +79,28 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
         if overview.waiting and not failed and not any(has_rounds(out / "runs" / cell.name, 1) for cell in wanted):
             raise Waiting(said_of_waiting(overview.waiting))
         page, note = _written(registry, request, wanted, out, failed, published)
+        note = f"{note} {_left_alone(untold(sound, jobs, out), request)}".strip()
     return Compared(page, rows_of(out), failed, note, overview.waiting)
+
+
+def _left_alone(runs: Sequence[Path], request: Request) -> str:
+    """What is said where complete runs do not hear of other trackers; empty where there are none."""
+    if not runs:
+        return ""
+    given = {**request.toml, **request.flags}
+    names = names_in("trackers", given.get("trackers"))
+    heads = [name.replace("-", "_") for name in names]
+    options = [f"{key}={value}" for key, value in given.items() if key.partition(".")[0] in heads]
+    words = [
+        "alseg",
+        "resume",
+        str(runs[0]),
+        "--trackers",
+        ",".join(names),
+        *(w for each in options for w in ("-o", each)),
+    ]
+    count = f"{len(runs)} runs were" if len(runs) > 1 else "One run was"
+    return f"{count} complete and left alone; their new trackers hear of the first by `{shlex.join(words)}`."
 
 
 def said_of_waiting(waiting: Mapping[str, str]) -> str:
