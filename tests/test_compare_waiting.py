@@ -31,6 +31,7 @@ class Later:
         return Answers([Answer(q.item, "sky", "ann") for q in there], len(there) == len(self.asked))
 
 def later(run, file: Path = Path("said")):
+    print("hello")
     return Later(run, file)
 
 def here(jobs, logs, watch):

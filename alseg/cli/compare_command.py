@@ -127,6 +127,7 @@ def compare(
     Chance is always among them. Runs that share a first round train it once; what is finished is not done
     again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
     """
+    from alseg.cli.display import result_alone
     from alseg.compare.request import understood
     from alseg.compare.running import compare_grid, compare_runs
     from alseg.config import parse_assignments
@@ -163,7 +164,7 @@ def compare(
         for line in commands_of(registry, request, place):
             typer.echo(line)
         return
-    with _live(as_json) as live:
+    with _live(as_json) as live, result_alone(as_json):
         result = compare_grid(request, place, registry=registry, live=live)
     _show(result, as_json)
 
