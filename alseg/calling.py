@@ -56,7 +56,10 @@ def in_words(error: BaseException) -> str:
     """An error's type and its own words, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    words = " ".join(str(error).split()).rstrip(".")
+    try:
+        words = " ".join(str(error).split()).rstrip(".")
+    except Exception:  # of a class whose own code is broken too
+        words = ""
     if len(words) > LONGEST:
         words = f"{words[:LONGEST].rstrip()}..."
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

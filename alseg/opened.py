@@ -41,6 +41,8 @@ class NamedDataset:
         self.classes: Classes = dataset.classes
         if not isinstance(self.classes, Classes):
             raise AlsegError(f"{name} gave {described(self.classes)} as its classes; it must give alseg.Classes.")
+        if problem := _problem(self.classes):
+            raise AlsegError(f"{name} gave {problem}.")
         splits = dataset.splits
         if isinstance(splits, str) or not isinstance(splits, Sequence) or not all(isinstance(s, str) for s in splits):
             raise AlsegError(f'{name} gave {splits!r:.80} as its splits; it must give names, such as ("train", "val").')
@@ -49,6 +51,8 @@ class NamedDataset:
         if not isinstance(self.recipe, str):
             raise AlsegError(f"{name} gave {self.recipe!r:.80} as its recipe; it must give a registered recipe's name.")
         self.published: Mapping[str, int] = called(name, lambda: getattr(dataset, "published", {}), "published")
+        if not isinstance(self.published, Mapping):
+            raise AlsegError(f'{name} gave {self.published!r:.80} as published; it must be such as {{"train": 367}}.')
 
     def images(self, split: str) -> Images:
         """The images of a split."""
@@ -122,6 +126,56 @@ class NamedImages:
                 raise
             place = self.file(i) if hasattr(self, "file") else self.key(i)
             raise UserMistake(f"{str(error).rstrip('.')}; it is of the image {place}.") from nameless[0]
+
+
+def _problem(classes: Classes) -> str | None:
+    """What in its classes is of another type than it must be."""
+    names, void, colours = classes.names, classes.void, classes.colours
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) and name for name in names):
+        return f'{names!r:.80} as the names of its classes; they must be strings, such as ("road", "sky")'
+    if isinstance(void, bool) or not isinstance(void, int | np.integer):
+        return f"{void!r:.80} as the void value of its classes; it must be a whole number, such as 255"
+    for colour in colours:
+        if (
+            not isinstance(colour, tuple | list | np.ndarray)
+            or len(colour) != 3
+            or not all(_is_byte(part) for part in colour)
+        ):
+            return f"{colour!r:.80} as the colour of a class; it must be three numbers from 0 to 255"
+    return None
+
+
+def _is_byte(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and 0 <= int(value) <= 255
+
+
+class ReadOnly:
+    """`Images` that whoever reads them cannot change for others, who read the same arrays."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def key(self, i: int) -> str:
+        """A stable name."""
+        return self._images.key(i)
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return _locked(self._images.image(i))
+
+    def mask(self, i: int) -> np.ndarray | None:
+        """Class values [H, W], or None."""
+        mask = self._images.mask(i)
+        return None if mask is None else _locked(mask)
+
+
+def _locked(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _array(value: Any) -> np.ndarray | None:

@@ -13,8 +13,8 @@ class Mine:
     sees_truth = False
     said = 0
 
-    def __init__(self):
-        self.answers = []
+    def __init__(self, images):
+        self.images, self.answers = images, []
 
     def ask(self, questions):
         {ask}
@@ -25,7 +25,7 @@ class Mine:
 
 @hookimpl
 def register_oracles(register):
-    register("mine", lambda: Mine())
+    register("mine", lambda images: Mine(images))
 """
 ALL = "return Answers(self.answers, True)"
 ASK = [*RUN, "--oracle", "mine"]
@@ -63,6 +63,25 @@ BROKEN = {
         "answered r00-0000002 with 'sky' and with 'disc'",
         7,
     ),
+    "writes": (
+        "self.images.image(0)[:] = 0",
+        ALL,
+        "failed in ask: ValueError: assignment destination is read-only (FILE, line {ask})",
+        0,
+    ),
+    "writes masks": ("self.images.mask(0)[:] = 0", ALL, "failed in ask: ValueError: assignment destination is", 0),
+    "takes the questions away": (
+        "questions.clear()",
+        ALL,
+        "says that all is answered, and 8 of 8 questions have no answer",
+        0,
+    ),
+    "perhaps all": (
+        "pass",
+        "return Answers(self.answers, torch.ones(8))",
+        "failed in collect: RuntimeError: Boolean value of Tensor with more than one value is ambiguous",
+        8,
+    ),
     "nobody": ("pass", "return Answers([self.answers[0]._replace(who=None)], True)", "says that None answered r00", 0),
     "no time": ("pass", "return Answers([self.answers[0]._replace(seconds='2 s')], True)", "took '2 s' seconds; it", 0),
     "not all": (
@@ -82,6 +101,12 @@ def test_an_oracle_is_named_and_its_answers_are_kept(told, tmp_path, case):  # n
     assert said.startswith("The oracle 'mine' of FILE "), said
     assert words.replace("{ask}", str(line_of(text, ask))) in said
     assert journal(tmp_path / "run").count('"answered"') == kept
+
+
+def test_an_oracle_that_does_not_say_whether_it_sees_masks_is_named(told, tmp_path):  # noqa: F811
+    text = ORACLE.format(ask="pass", collect=ALL).replace("sees_truth = False", "sees_truth = 'no'")
+    assert "The oracle 'mine' of FILE has 'no' as sees_truth; it must be True or False." in told(text, *ASK)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_goes_on_from_what_was_kept(told, cli, tmp_path):  # noqa: F811
@@ -295,6 +320,16 @@ DATASETS = {
     ),
     "Pictures.__len__ = lambda self: 0": ("has no images in its split 'train'.", 2),
     "Mine.classes = Classes(('a', 'a'), 255)": ("must name its classes, each with a name of its own.", 2),
+    "Mine.classes = Classes((0, 1), 255)": (
+        'gave (0, 1) as the names of its classes; they must be strings, such as ("road", "sky").',
+        1,
+    ),
+    "Mine.classes = Classes('sky', 255)": ("gave 'sky' as the names of its classes; they must be strings", 1),
+    "Mine.classes = Classes(('a', 'b'), None)": ("gave None as the void value of its classes; it must be a whole", 1),
+    "Mine.classes = Classes(('a', 'b'), 255, ('red', 'blue'))": ("gave 'red' as the colour of a class; it must be", 1),
+    "Mine.published = 5": ('gave 5 as published; it must be such as {"train": 367}.', 1),
+    "Mine.recipe = 'camvit'": ("is wrong: there is no recipe 'camvit'; did you mean camvid.", 2),
+    "Pictures.image = lambda self, i: [0][:1] * 2**62": ("is wrong: the image train-0 is larger than the memory", 2),
     "Mine.splits = 'train'": ('gave \'train\' as its splits; it must give names, such as ("train", "val").', 1),
     "Mine.splits = ('val',)": ("has no images to train on.", 2),
     "Mine.recipe = None": ("gave None as its recipe; it must give a registered recipe's name.", 1),
@@ -320,3 +355,33 @@ def test_a_dataset_is_named_by_its_check_too(cli, tmp_path):
     outcome = cli(*words)
     assert outcome.code == 1
     assert f"The dataset 'mine' of {tmp_path / 'mine.py'} failed in mask(0): KeyError" in outcome.err
+
+
+ACQUIRER = """
+class Wordless(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+def mine():
+    def utility(batch):
+        raise {raises}
+    return utility
+
+@hookimpl
+def register_acquirers(register):
+    register("mine", mine)
+"""
+
+
+def test_an_error_whose_own_words_fail_is_told_by_its_type(told):  # noqa: F811
+    said = told(ACQUIRER.format(raises="Wordless"), *RUN, "--acquirer", "mine")
+    assert said == "The acquirer 'mine' of FILE failed: Wordless (FILE, line 14)."
+
+
+def test_memory_that_runs_out_before_the_run_is_said_as_in_it(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(HEAD + ACQUIRER.format(raises="MemoryError"))
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *RUN, "--acquirer", "mine", "--out", tmp_path / "run")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert (
+        outcome.err == "alseg: There is not enough memory for choosing pixels in batches of 1: give a smaller size.\n"
+    )

@@ -107,7 +107,10 @@ class DecodedImages:
         return (self._kept.get(i) or self._read(i))[1]
 
     def _first_read(self, i: int) -> tuple[np.ndarray, np.ndarray | None, tuple[str, str | None]]:
-        image, mask = self._read(i)
+        try:
+            image, mask = self._read(i)
+        except MemoryError as error:
+            raise mistaken(self._whose, f"The image {self.keys[i]} is larger than the memory: cut it up.") from error
         return image, mask, (digest(image), None if mask is None else digest(mask))
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
