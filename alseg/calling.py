@@ -56,13 +56,18 @@ def in_words(error: BaseException) -> str:
     """An error's type and its own words, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    try:
-        words = " ".join(str(error).split()).rstrip(".")
-    except Exception:  # of a class whose own code is broken too
-        words = ""
+    words = " ".join(own_words(error).split()).rstrip(".")
     if len(words) > LONGEST:
         words = f"{words[:LONGEST].rstrip()}..."
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def own_words(error: BaseException) -> str:
+    """What an error says; nothing where its class's own code is broken too."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def place_of(error: BaseException) -> str:

@@ -69,11 +69,11 @@ class Overview:
             self._spent.append(spent)
             line = f"{job.name}: {standing(job)}, {duration(spent)}"
             self._say(line if self._live is not None else f"{line}; {self._count()}")
-        elif wait := self._wait(job, error):
+        elif wait := self._wait(job, str(error)):
             self.waiting[job.name] = wait
             self._say(f"{job.name}: waits: {wait}", "yellow")
         else:
-            self.errors[job.name] = error
+            self.errors[job.name] = str(error)
             self._say(f"{job.name}: failed: {error}", "red")
 
     def _wait(self, job: Job, error: str) -> str:
