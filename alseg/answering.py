@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, Lasting
 from alseg.journal import Event, as_events, fold, places
 from alseg.ledger import NOTHING_TWICE, Lacking, Ledger, Plan, Tally
 from alseg.protocols import Images
@@ -90,7 +90,7 @@ class OpenRound:
         self._ledger = Ledger(questions, plan, asks_class, events)
         for name, answer in self._ledger.answers.items():
             if answer.name is not None and answer.name not in classes.index:
-                raise AlsegError(f"The journal answers {answer.name!r} to {name}, which is no class of the dataset.")
+                raise Lasting(f"The journal answers {answer.name!r} to {name}, which is no class of the dataset.")
         self._sealed = False
         self._advance(len(self._ledger.asks) - len(self._ledger.open))
 

@@ -17,7 +17,7 @@ from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
 from alseg.config import Resolved, RunConfig, flatten, named_by, resolve, stored_config, with_origins
 from alseg.engine.team import Team, join
-from alseg.errors import Interrupted, UserMistake, Waiting
+from alseg.errors import Interrupted, Lasting, UserMistake, Waiting
 from alseg.experiment import Experiment
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
@@ -231,10 +231,26 @@ def _resumable(folder: RunFolder, by_person: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise Interrupted(f"Interrupted; `{command}` goes on from the last phase.") from stop
+        raise Interrupted(f"Interrupted; {_from_the_last_phase(folder)}") from stop
     except Waiting as wait:
         label = f"`alseg annotate {shlex.quote(str(folder.path))}` lets them be given; "
         raise Waiting(f"{wait} {label if by_person else ''}`{command}` goes on when they are in.") from wait
+
+
+@contextlib.contextmanager
+def _going_on(folder: RunFolder) -> Iterator[None]:
+    """What ends a run that has begun carries a note on how it goes on, unless it would end it again."""
+    try:
+        yield
+    except (Interrupted, Waiting, Lasting):
+        raise
+    except Exception as error:
+        error.add_note(_from_the_last_phase(folder))
+        raise
+
+
+def _from_the_last_phase(folder: RunFolder) -> str:
+    return f"`alseg resume {shlex.quote(str(folder.path))}` goes on from the last phase."
 
 
 def _carried_on(
@@ -244,7 +260,7 @@ def _carried_on(
     settings: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Do what is left to do of a run, whose lock is held; `settings` take the place of the stored ones before."""
-    with trackers, _resumable(folder, experiment.by_person):
+    with _going_on(folder), trackers, _resumable(folder, experiment.by_person):
         if settings is not None:
             folder.write_settings(settings)
         try:

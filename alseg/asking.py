@@ -117,7 +117,12 @@ class Asking:
         pool = self._pool(1, PixelLabels(), [0])
         size, device, precision = self._config.query.size, self._device, self._precision
         n, pieces = max(1, self._config.pixels_in(1, len(self._images))), (self._acquirer, self._selector)
-        ask_model(pool, n, model, *pieces, self._classes, size=size, device=device, precision=precision)
+        in_smaller_batches(
+            lambda _: ask_model(pool, n, model, *pieces, self._classes, size=size, device=device, precision=precision),
+            1,
+            "choosing pixels in batches",
+            self._progress.say,
+        )
 
     def views(self, round: int, labels: PixelLabels, model: Model, numbers: Sequence[int]) -> Iterator[View]:
         """What the model of a round thinks of some images."""

@@ -18,7 +18,7 @@ from alseg.engine.images import digest
 from alseg.errors import AlsegError, UserMistake, Waiting
 from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
-from alseg.opened import open_dataset
+from alseg.opened import ReadOnly, open_dataset
 from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
 from alseg.plugins import Registry, plugin_hint
 from alseg.progress import Progress, Quiet
@@ -51,7 +51,7 @@ def built_answerers(
 ) -> tuple[Named, Named]:
     """The run's selector and oracle; AlsegError for an oracle that lacks what every oracle has."""
     selector, oracle = registry.find("selector", config.selector.name), registry.find("oracle", config.oracle.name)
-    given: dict[str, Any] = {"images": images, "classes": classes, "seed": config.seed, "run": run}
+    given: dict[str, Any] = {"images": ReadOnly(images), "classes": classes, "seed": config.seed, "run": run}
     asked = Named(oracle.build(config.oracle.options, **given), oracle.described())
     check_oracle(asked)
     return Named(selector.build(config.selector.options), selector.described()), asked

@@ -19,32 +19,55 @@ LONGEST = 200  # letters of an error's own words
 
 
 def called(
-    name: str, call: Callable[[], T], where: str = "", passes: Callable[[BaseException], bool] = lambda error: False
+    name: str,
+    call: Callable[[], T],
+    where: str = "",
+    passes: Callable[[BaseException], bool] = lambda error: False,
+    reads: bool = False,
 ) -> T:
     """What `call` gives; where it raises, AlsegError, or UserMistake for a file that is not there or not to be had.
 
     name: what the sentence begins with, such as "The oracle 'x' of mine". where: which of its methods. passes: errors
-    that whoever called handles. An AlsegError goes through as it is, and so does a full disk.
+    that whoever called handles. reads: it is there to read somebody's files, and any error of theirs is UserMistake.
+    An AlsegError goes through as it is, and so does a full disk.
     """
     try:
         return call()
     except AlsegError:
         raise
     except (Exception, SystemExit) as error:
-        if passes(error) or (isinstance(error, OSError) and error.errno in FULL):
+        if passes(error) or (isinstance(error, OSError) and error.errno in FULL - ({errno.EIO} if reads else set())):
             raise
-        kind = UserMistake if isinstance(error, OSError) and error.errno in MISTAKES else AlsegError
-        raise kind(f"{name} failed{f' in {where}' if where else ''}: {in_words(error)}{place_of(error)}.") from error
+        raise failure(f"{name} failed{f' in {where}' if where else ''}", error, reads) from error
+
+
+def failure(what: str, error: BaseException, reads: bool = False) -> AlsegError:
+    """What a piece raised as a sentence that begins with `what`; reads: see `called`."""
+    kind = UserMistake if isinstance(error, OSError) and (reads or error.errno in MISTAKES) else AlsegError
+    return kind(f"{what}: {in_words(error)}{place_of(error)}.")
+
+
+def mistaken(name: str, sentence: str) -> UserMistake:
+    """Something is wrong with what a piece gave: `sentence`, after the piece's name where there is one."""
+    return UserMistake(f"{name} is wrong: {sentence[0].lower()}{sentence[1:]}" if name else sentence)
 
 
 def in_words(error: BaseException) -> str:
     """An error's type and its own words, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    words = " ".join(str(error).split()).rstrip(".")
+    words = " ".join(own_words(error).split()).rstrip(".")
     if len(words) > LONGEST:
         words = f"{words[:LONGEST].rstrip()}..."
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def own_words(error: BaseException) -> str:
+    """What an error says; nothing where its class's own code is broken too."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def place_of(error: BaseException) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from alseg.calling import mistaken
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
-from alseg.opened import open_dataset
+from alseg.opened import open_dataset, whose
 from alseg.options import Between, Longer, Size, convert
 from alseg.pieces import Piece, settings_of
 from alseg.plugins import Registry
@@ -166,6 +167,8 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     name = str(asked) if asked is not None else getattr(dataset, "recipe", "default")
     # opening the dataset settled these; its recipe does not rename it
     settled = {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
+    if asked is None:
+        _check_recipe(registry, name, dataset)
     suited = chosen or recipe(registry, name, of_recipe)
     suited = {k: v for k, v in suited.items() if k.partition(".")[0] != "dataset"}
     rest = {k: v for k, v in user.items() if k not in settled}
@@ -187,6 +190,14 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
             raise UserMistake(f"{name} points; labels = all takes every pixel of the masks.")
     _refuse_contradictions(user)
     return Resolved(config, pieces, dataset)
+
+
+def _check_recipe(registry: Registry, name: str, dataset: Any) -> None:
+    """UserMistake that names a dataset whose recipe is not registered."""
+    try:
+        registry.find("recipe", name)
+    except UserMistake as error:
+        raise mistaken(whose(dataset), str(error)) from error
 
 
 def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from alseg.calling import mistaken
 from alseg.config import Resolved, RunConfig
 from alseg.engine.images import DecodedImages
 from alseg.engine.pixelcache import cache_folder
 from alseg.errors import UserMistake
+from alseg.opened import whose
 from alseg.options import fitted
 from alseg.progress import Progress
 from alseg.values import Classes
@@ -52,22 +54,22 @@ class RunImages:
 def open_images(resolved: Resolved, progress: Progress) -> RunImages:
     """The pool, what is evaluated on where it has masks, and the paper's test images; all read and checked."""
     dataset, config = resolved.dataset, resolved.config
-    name, paper = config.dataset.name, config.protocol == "paper"
-    check_classes(dataset.classes)
+    name, paper = whose(dataset) or f"The dataset {config.dataset.name!r}", config.protocol == "paper"
+    check_classes(dataset.classes, whose(dataset))
     if "train" not in dataset.splits:
-        raise UserMistake(f"The dataset {name!r} has no images to train on.")
+        raise UserMistake(f"{name} has no images to train on.")
     if config.split is not None and config.split not in dataset.splits:
         there = ", ".join(dataset.splits)
-        raise UserMistake(f"The dataset {name!r} has no split {config.split!r}; there are {there}.")
+        raise UserMistake(f"{name} has no split {config.split!r}; there are {there}.")
     split = config.split or next((name for name in ("val", "test") if name in dataset.splits), None)
     if paper and "test" not in dataset.splits:
-        raise UserMistake(f"--protocol paper evaluates on the split test, which the dataset {name!r} lacks.")
+        raise UserMistake(f"{name} has no split test, which --protocol paper evaluates on.")
     memory = physical_memory() // 4
     opened: dict[str, DecodedImages] = {}
     for wanted in dict.fromkeys(["train", *([split] if split else []), *(["test"] if paper else [])]):
         images = dataset.images(wanted)
         if len(images) == 0:
-            raise UserMistake(f"The split {wanted!r} of the dataset {name!r} is empty.")
+            raise UserMistake(f"{name} has no images in its split {wanted!r}.")
         with progress.phase(f"reading {wanted} images", len(images)) as step:
             opened[wanted] = DecodedImages(
                 images,
@@ -76,6 +78,7 @@ def open_images(resolved: Resolved, progress: Progress) -> RunImages:
                 config.train.workers,
                 advance=partial(step, 1, ""),
                 cache=cache_folder(config.cache),
+                whose=whose(dataset),
             )
         memory -= opened[wanted].bytes
     if split is not None and not any(opened[split].has_mask):
@@ -83,8 +86,9 @@ def open_images(resolved: Resolved, progress: Progress) -> RunImages:
     found = RunImages(opened, split, paper)
     if found.held_out is not None and not all(found.held_out.has_mask):
         missing = found.held_out.keys[found.held_out.has_mask.index(False)]
-        raise UserMistake(
-            f"The image {missing} of split {split!r} has no mask while others have: add the mask or remove the image."
+        raise mistaken(
+            whose(dataset),
+            f"The image {missing} of split {split!r} has no mask while others have: add the mask or remove the image.",
         )
     if found.test is not None and not all(found.test.has_mask):
         missing = found.test.keys[found.test.has_mask.index(False)]
@@ -109,15 +113,16 @@ def refuse_changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
             raise UserMistake(f"The image {image} of split {split!r} was not there when the run began: {back}.")
 
 
-def check_classes(classes: Classes) -> None:
-    """UserMistake where names are missing or double, or void is one of the classes."""
-    count, names = len(classes), classes.names
+def check_classes(classes: Classes, whose: str = "") -> None:
+    """UserMistake where names are missing or double, or void is one of the classes; whose: the dataset's name."""
+    count, names, name = len(classes), classes.names, whose or "The dataset"
     if not count or len(set(names)) < count:
-        raise UserMistake("The dataset must name its classes, each with a name of its own.")
+        raise UserMistake(f"{name} must name its classes, each with a name of its own.")
     if 0 <= classes.void < count:
-        raise UserMistake(f"The dataset's void is {classes.void}, which is the class {names[classes.void]}.")
+        what = f"{whose}: its void" if whose else "The dataset's void"
+        raise UserMistake(f"{what} is {classes.void}, which is the class {names[classes.void]}.")
     if classes.colours and len(classes.colours) != count:
-        raise UserMistake(f"The dataset has {count} classes and {len(classes.colours)} colours.")
+        raise UserMistake(f"{name} has {count} classes and {len(classes.colours)} colours.")
 
 
 def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classes: int) -> None:

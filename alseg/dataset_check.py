@@ -12,6 +12,7 @@ import numpy as np
 
 from alseg.data import check_classes
 from alseg.engine.images import DecodedImages
+from alseg.opened import whose
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Dataset, Images
 from alseg.values import Classes
@@ -53,7 +54,7 @@ class SplitCheck:
 
 def check_dataset(dataset: Dataset, progress: Progress | None = None, workers: int = 2) -> list[SplitCheck]:
     """Read every image and mask of every split; UserMistake is the first thing that a run would refuse."""
-    check_classes(dataset.classes)
+    check_classes(dataset.classes, whose(dataset))
     return [_check_split(dataset, split, progress or Quiet(), workers) for split in dataset.splits]
 
 
@@ -71,7 +72,9 @@ def sample(checks: Sequence[SplitCheck], count: int) -> list[tuple[str, int]]:
 def _check_split(dataset: Dataset, split: str, progress: Progress, workers: int) -> SplitCheck:
     images = _Counting(dataset.images(split), dataset.classes)
     with progress.phase(f"reading {split} images", len(images)) as step:
-        read = DecodedImages(images, dataset.classes, memory=0, workers=workers, advance=partial(step, 1, ""))
+        read = DecodedImages(
+            images, dataset.classes, memory=0, workers=workers, advance=partial(step, 1, ""), whose=whose(dataset)
+        )
     total = sum(images.counts.values(), np.zeros(len(dataset.classes) + 1, np.int64))
     return SplitCheck(
         name=split,

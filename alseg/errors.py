@@ -32,6 +32,10 @@ class UserMistake(AlsegError):
     exit_code = 2
 
 
+class Lasting(AlsegError):
+    """What ended a run and would end it again: its own files are damaged, or its settings ask too much."""
+
+
 class Interrupted(AlsegError):
     """Somebody pressed Ctrl-C; what was finished is on the disk."""
 
@@ -42,6 +46,11 @@ class Waiting(AlsegError):
     """The run waits for answers that are not in yet."""
 
     exit_code = 3
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """What is to be said after an error: how to go on."""
+    return list(getattr(error, "__notes__", []))
 
 
 def disk_sentence(error: OSError) -> str:

@@ -17,7 +17,7 @@ class ToModel(NamedTuple):
 class ToOracle(NamedTuple):
     """An oracle's factory."""
 
-    images: Images  # the pool
+    images: Images  # the pool, whose arrays cannot be written to
     classes: Classes  # their names and the void value
     seed: int  # the run's
     run: str  # a name that no other run has, the same whenever this one goes on

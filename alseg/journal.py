@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alseg.errors import AlsegError
+from alseg.errors import Lasting
 from alseg.values import Answer
 
 Event = dict[str, Any]
@@ -39,7 +39,7 @@ class Journal:
             except ValueError:
                 sound = False
             if not sound:
-                raise AlsegError(f"Line {number} of {self._path} is no journal event.")
+                raise Lasting(f"Line {number} of {self._path} is no journal event.")
         return [json.loads(line) for line in lines]
 
     def append(self, events: Iterable[Event]) -> None:
@@ -102,7 +102,7 @@ def resolved(votes: Sequence[Answer]) -> Answer:
 
 
 def final_asks(events: Iterable[Event]) -> dict[str, Answer]:
-    """The last answer to each showing of each item that was not taken back; AlsegError where an event is unknown."""
+    """The last answer to each showing of each item that was not taken back; Lasting where an event is unknown."""
     state: dict[str, Answer] = {}
     for event in events:
         kind = event["event"]
@@ -112,7 +112,7 @@ def final_asks(events: Iterable[Event]) -> dict[str, Answer]:
             if event.get("what", "answered") == "answered":
                 state.pop(str(event.get("ask", event["item"])), None)
         elif kind not in ("picked", "skipped", "closed"):
-            raise AlsegError(f"The journal holds an unknown event {kind!r} of item {event['item']}.")
+            raise Lasting(f"The journal holds an unknown event {kind!r} of item {event['item']}.")
     return state
 
 
@@ -163,7 +163,7 @@ def places(events: Iterable[Event]) -> dict[str, tuple[int, int]]:
             try:
                 found[event["item"]] = int(event["y"]), int(event["x"])
             except (KeyError, TypeError, ValueError) as error:
-                raise AlsegError(f"The journal's pick of item {event['item']} has no pixel.") from error
+                raise Lasting(f"The journal's pick of item {event['item']} has no pixel.") from error
         elif event["event"] == "retracted" and event.get("what") == "picked":
             found.pop(event["item"], None)
     return found

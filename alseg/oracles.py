@@ -32,6 +32,9 @@ def check_oracle(oracle: Named) -> None:
     lacks = called(oracle.name, lambda: [part for part in methods if not hasattr(oracle.piece, part)])
     if lacks:
         raise AlsegError(f"{oracle.name} has no {' and no '.join(lacks)}: see Oracle in {PROTOCOLS}.")
+    truth = called(oracle.name, lambda: oracle.piece.sees_truth, "sees_truth")
+    if not isinstance(truth, bool):
+        raise AlsegError(f"{oracle.name} has {truth!r:.80} as sees_truth; it must be True or False.")
 
 
 def let_attend(round: OpenRound, attendant: Named) -> None:
@@ -49,14 +52,15 @@ def let_answer(round: OpenRound, oracle: Named) -> None:
         return
     piece, name = oracle
     try:
-        called(name, lambda: piece.ask(questions), "ask")
+        called(name, lambda: piece.ask([*questions]), "ask")
     except Exception:
         with contextlib.suppress(Exception, SystemExit):  # what it answered before is kept
             _take(round, name, piece.collect())
         raise
     given = called(name, lambda: piece.collect(), "collect")
     _take(round, name, given)
-    if given.complete and (missing := round.unanswered()):
+    complete = called(name, lambda: bool(given.complete), "collect")
+    if complete and (missing := round.unanswered()):
         raise AlsegError(
             f"{name} says that all is answered, and {len(missing)} of {len(questions)} questions have no answer, the "
             f"first of them {missing[0].item}: answer None for what cannot be told, or give complete=False."

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alseg.calling import failure
 from alseg.declaring import fault_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
@@ -194,7 +195,7 @@ class Piece:
             to_do = install_hint(error, self.plugin.distribution)
             raise UserMistake(f"{self.described()} needs a library that is not installed: {error}{to_do}.") from error
         except (Exception, SystemExit) as error:
-            raise AlsegError(f"{self.described()} failed to start: {type(error).__name__}: {error}.") from error
+            raise failure(f"{self.described()} failed to start", error, reads=self.kind == "dataset") from error
         if made is None:
             raise AlsegError(f"{self.described()} gave nothing: its factory returns None.")
         return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import inspect
 import os
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import Any
 import pluggy
 
 from alseg import hookspecs
-from alseg.calling import place_of
+from alseg.calling import own_words, place_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.names import nearest
 from alseg.pieces import GIVEN, Piece, Plugin, install_hint, name_of_file
@@ -280,13 +281,13 @@ def _reason(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException)
     if isinstance(error, (AlsegError, pluggy.PluginValidationError)):
         return reason
     to_do = install_hint(error, plugin.distribution) if isinstance(error, ImportError) else ""
-    return f"{type(error).__name__}: {reason}".rstrip(".: ") + to_do
+    return f"{type(error).__name__}: {reason}".rstrip(".: ") + (to_do or place_of(error))
 
 
 def _one_line(manager: pluggy.PluginManager, error: BaseException) -> str:
     if isinstance(error, pluggy.PluginValidationError):
         return hook_problem(manager, error)
-    text = str(error).strip().splitlines()
+    text = own_words(error).strip().splitlines()
     return " ".join(line.strip() for line in text[:4]).rstrip(".: ")
 
 
@@ -301,7 +302,9 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
                 raise ValueError(f"the {kind} {name!r} is registered twice")
             found.append(Piece(kind, name, factory, plugin))
 
-        manager.subset_hook_caller(f"register_{kind}s", others)(register=register)
+        given = manager.subset_hook_caller(f"register_{kind}s", others)(register=register)
+        if any(inspect.isgenerator(each) for each in given):
+            raise TypeError(f"its hook register_{kind}s yields, so that it never runs: it must call register")
         yield from found
 
 

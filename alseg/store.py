@@ -25,7 +25,7 @@ import numpy as np
 import tomli_w
 from filelock import FileLock, Timeout
 
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import Lasting, UserMistake
 from alseg.journal import Journal
 from alseg.values import Classes, PixelLabel, PixelLabels, Question
 
@@ -150,13 +150,13 @@ class RunFolder:
         try:
             return tomllib.loads((self.path / SETTINGS).read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise AlsegError(f"{self.path / SETTINGS} is damaged: {error}.") from error
+            raise Lasting(f"{self.path / SETTINGS} is damaged: {error}.") from error
 
     def images(self) -> list[dict[str, Any]]:
         """A line on each image that the run began with."""
         path, keys = self.path / IMAGES, ("split", "image", "height", "width", "pixels", "mask")
         if not path.exists():
-            raise AlsegError(f"{self.path} has no {IMAGES}: it is damaged, or of another version of alseg.")
+            raise Lasting(f"{self.path} has no {IMAGES}: it is damaged, or of another version of alseg.")
         return _understood(path, read_lines(path), lambda line: {key: line[key] for key in keys})
 
     def round_folder(self, round: int) -> Path:
@@ -183,13 +183,13 @@ class RunFolder:
         return PixelLabels(tuple(made))
 
     def check_labels(self, rounds: int) -> None:
-        """AlsegError where labels.jsonl lacks a pixel that the first `rounds` rounds asked."""
+        """Lasting where labels.jsonl lacks a pixel that the first `rounds` rounds asked."""
         kept = {label.item for label in self.labels()}
         for round in range(rounds):
             lost = [question.item for question in self.questions(round) or () if question.item not in kept]
             if lost:
                 path = self.path / "labels.jsonl"
-                raise AlsegError(f"{path} lacks {len(lost)} answers of round {round}: put it back from a copy.")
+                raise Lasting(f"{path} lacks {len(lost)} answers of round {round}: put it back from a copy.")
 
     def write_labels(self, labels: PixelLabels) -> None:
         """One label a line, the file whole."""
@@ -205,10 +205,10 @@ class RunFolder:
         records = read_lines(path)
         for number, record in enumerate(records):
             if record.get("round") != number:
-                raise AlsegError(f"Line {number + 1} of {path} is not round {number}.")
+                raise Lasting(f"Line {number + 1} of {path} is not round {number}.")
             lacks = next((key for key in RECORDED if key not in record), None)
             if lacks is not None:
-                raise AlsegError(f"Line {number + 1} of {path} lacks {lacks}: it is damaged, or of another version.")
+                raise Lasting(f"Line {number + 1} of {path} lacks {lacks}: it is damaged, or of another version.")
         return records
 
     def write_round(self, record: Mapping[str, Any]) -> None:
@@ -261,7 +261,7 @@ class RunFolder:
                 model.load_state_dict({name: file.get_tensor(name) for name in names})
                 facts: dict[str, Any] = json.loads((file.metadata() or {})["training"])
         except Exception as error:
-            raise AlsegError(f"The model {path} cannot be read: {str(error).splitlines()[0]}.") from error
+            raise Lasting(f"The model {path} cannot be read: {str(error).splitlines()[0]}.") from error
         return facts
 
 
@@ -295,9 +295,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             value = json.loads(line.decode("utf-8", "surrogatepass"))
         except ValueError as error:
-            raise AlsegError(f"Line {number} of {path} is no JSON.") from error
+            raise Lasting(f"Line {number} of {path} is no JSON.") from error
         if not isinstance(value, dict):
-            raise AlsegError(f"Line {number} of {path} is no JSON object.")
+            raise Lasting(f"Line {number} of {path} is no JSON object.")
         lines.append(value)
     return lines
 
@@ -316,7 +316,7 @@ def _understood(path: Path, lines: list[dict[str, Any]], make: Callable[[dict[st
         try:
             made.append(make(line))
         except (KeyError, TypeError) as error:
-            raise AlsegError(f"Line {number} of {path} cannot be understood: {error}.") from error
+            raise Lasting(f"Line {number} of {path} cannot be understood: {error}.") from error
     return made
 
 

@@ -41,6 +41,12 @@ def without_trackers(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in mine}
 
 
+def only_trackers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of stored settings the trackers and their options; empty where there are none."""
+    names = names_in("trackers", settings.get("trackers"))
+    return {key: settings.get(key) for key in ("trackers", *names)} if names else {}
+
+
 def with_trackers(
     registry: Registry,
     settings: Mapping[str, Any],

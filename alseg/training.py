@@ -12,7 +12,7 @@ from alseg.engine.device import deterministic, out_of_memory
 from alseg.engine.images import DecodedImages
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult, train
-from alseg.errors import AlsegError
+from alseg.errors import Lasting
 from alseg.options import fitted
 from alseg.progress import Progress
 from alseg.protocols import Model
@@ -75,7 +75,7 @@ def train_round(
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            raise AlsegError(
+            raise Lasting(
                 f"There is not enough memory to train at {size[0]}x{size[1]} in batches of {settings.batch_size}: "
                 "start another run with a smaller --size or -o train.batch_size."
             ) from error

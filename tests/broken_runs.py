@@ -25,13 +25,19 @@ from alseg.testing.tiny_models import TinyModel
 
 @pytest.fixture
 def told(cli, tmp_path) -> Callable[..., str]:
-    """Run a plugin's text with words; the one sentence that is said, which ends the command with `code`."""
+    """Run a plugin's text with words; the one sentence that is said, which ends the command with `code`.
+
+    Where the run has begun by then, a line after it says how it goes on.
+    """
 
     def call(text: str, *words: object, code: int = 1) -> str:
         file = tmp_path / "mine.py"
         file.write_text(HEAD + text)
         outcome = cli(*TINY, "--plugin", file, *words, "--out", tmp_path / "run")
-        outcome.err = "\n".join(line for line in outcome.err.splitlines() if not line.lower().startswith("round "))
+        lines = [line for line in outcome.err.splitlines() if not line.lower().startswith("round ")]
+        if (tmp_path / "run" / "run.toml").exists():
+            assert lines.pop() == f"alseg: `alseg resume {tmp_path / 'run'}` goes on from the last phase."
+        outcome.err = "\n".join(lines)
         one_sentence(outcome, f" of {file}", code=code)
         return outcome.err.strip().removeprefix("alseg: ").replace(str(file), "FILE")
 

@@ -224,3 +224,15 @@ def test_samples_are_spread_and_prefer_masks():
     assert few[:2] == [("train", 50), ("train", 51)]
     assert len(set(few)) == 6
     assert sample([checked("train", [True, False])], 6) == [("train", 0), ("train", 1)]
+
+
+def test_what_a_dataset_prints_is_not_among_the_json(cli, tmp_path):
+    plugin = third_party(tmp_path / "plain.py")
+    plugin.write_text(plugin.read_text().replace("self.side = side", "self.side = side; print('opened')"))
+    checked = cli("--plugin", plugin, "datasets", "check", "plain", "--json")
+    assert json.loads(checked.out)["dataset"] == "plain" and "opened" in checked.err
+    (tmp_path / "labels.csv").write_text("image,y,x,class\nsquare-1,2,3,a\n")
+    words = ("import", tmp_path / "labels.csv", "--out", tmp_path / "out.csv", "--dataset", "plain", "--json")
+    imported = cli("--plugin", plugin, *words)
+    assert imported.code == 0, imported.err
+    assert json.loads(imported.out)["labels"] == 1 and "opened" in imported.err

@@ -113,6 +113,7 @@ def test_tensors_of_inference_mode_are_not_counted():
     ("acquirer", "words"),
     [
         (lambda batch: fine(batch).to("meta"), "A gave a tensor on meta; it must stay on cpu"),
+        (lambda batch: fine(batch).to_sparse(), "A gave a sparse tensor; it must give a dense one"),
         (lambda batch: fine(batch) * torch.nan, "A gave NaN for the image a;"),
         (lambda batch: fine(batch)[:, 1:], "A gave torch.float32 [2, 5, 7]; it must give a float tensor [2, 6, 7]"),
         (lambda batch: fine(batch).long(), "A gave torch.int64 [2, 6, 7]; it must give a float tensor [2, 6, 7]"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 from broken_runs import HEAD, RUN, TINY, journal, line_of, told  # noqa: F401
 
@@ -10,8 +13,8 @@ class Mine:
     sees_truth = False
     said = 0
 
-    def __init__(self):
-        self.answers = []
+    def __init__(self, images):
+        self.images, self.answers = images, []
 
     def ask(self, questions):
         {ask}
@@ -22,7 +25,7 @@ class Mine:
 
 @hookimpl
 def register_oracles(register):
-    register("mine", lambda: Mine())
+    register("mine", lambda images: Mine(images))
 """
 ALL = "return Answers(self.answers, True)"
 ASK = [*RUN, "--oracle", "mine"]
@@ -66,6 +69,25 @@ BROKEN = {
         "answered r00-0000002 with 'sky' and with 'disc'",
         7,
     ),
+    "writes": (
+        "self.images.image(0)[:] = 0",
+        ALL,
+        "failed in ask: ValueError: assignment destination is read-only (FILE, line {ask})",
+        0,
+    ),
+    "writes masks": ("self.images.mask(0)[:] = 0", ALL, "failed in ask: ValueError: assignment destination is", 0),
+    "takes the questions away": (
+        "questions.clear()",
+        ALL,
+        "says that all is answered, and 8 of 8 questions have no answer",
+        0,
+    ),
+    "perhaps all": (
+        "pass",
+        "return Answers(self.answers, torch.ones(8))",
+        "failed in collect: RuntimeError: Boolean value of Tensor with more than one value is ambiguous",
+        8,
+    ),
     "nobody": ("pass", "return Answers([self.answers[0]._replace(who=None)], True)", "says that None answered r00", 0),
     "no time": ("pass", "return Answers([self.answers[0]._replace(seconds='2 s')], True)", "took '2 s' seconds; it", 0),
     "not all": (
@@ -87,11 +109,44 @@ def test_an_oracle_is_named_and_its_answers_are_kept(told, tmp_path, case):  # n
     assert journal(tmp_path / "run").count('"answered"') == kept
 
 
+def test_an_oracle_that_does_not_say_whether_it_sees_masks_is_named(told, tmp_path):  # noqa: F811
+    text = ORACLE.format(ask="pass", collect=ALL).replace("sees_truth = False", "sees_truth = 'no'")
+    assert "The oracle 'mine' of FILE has 'no' as sees_truth; it must be True or False." in told(text, *ASK)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_goes_on_from_what_was_kept(told, cli, tmp_path):  # noqa: F811
     told(ORACLE.format(ask="pass", collect="return Answers(self.answers[:6], True)"), *ASK)
     (tmp_path / "mine.py").write_text(HEAD + ORACLE.format(ask="assert len(questions) == 2", collect=ALL))
     outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", "resume", tmp_path / "run")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        ("raise ValueError('away')", "failed in ask: ValueError: away"),
+        ("import errno; raise OSError(errno.ENOSPC, 'No space left', 'x.db')", "No space left: x.db. Whatever was"),
+    ],
+)
+def test_how_a_run_goes_on_is_said_by_the_name_it_was_given(cli, tmp_path, monkeypatch, ask, said):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(HEAD + ORACLE.format(ask=ask, collect=ALL))
+    first = cli(*TINY, "--plugin", "mine.py", *ASK, "--out", "my run").err.splitlines()
+    assert said in first[-2]
+    assert first[-1] == "alseg: `alseg resume 'my run'` goes on from the last phase."
+    Path("mine.py").write_text(HEAD + ORACLE.format(ask="pass", collect=ALL))
+    _, *words = shlex.split(first[-1].split("`")[1])
+    assert cli(*TINY, "--plugin", "mine.py", *words).code == 0
+
+
+def test_a_damaged_run_is_not_said_to_go_on(told, cli, tmp_path):  # noqa: F811
+    told(ORACLE.format(ask="raise ValueError", collect=ALL), *ASK)
+    questions = tmp_path / "run/rounds/00/questions.jsonl"
+    questions.write_bytes(questions.read_bytes()[:-9])
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", "resume", tmp_path / "run")
+    assert outcome.code == 1
+    assert "questions.jsonl is no JSON" in outcome.err and "goes on" not in outcome.err
 
 
 def test_an_oracle_may_answer_another_time_and_earlier_rounds_again(cli, tmp_path):
@@ -184,7 +239,7 @@ def test_an_errors_own_words_for_users_go_through(cli, tmp_path):
     text = ORACLE.format(ask="from alseg import UserMistake; raise UserMistake('Give a key.')", collect=ALL)
     (tmp_path / "mine.py").write_text(HEAD + text)
     outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *ASK, "--out", tmp_path / "run")
-    assert (outcome.code, outcome.err.splitlines()[-1]) == (2, "alseg: Give a key.")
+    assert (outcome.code, outcome.err.splitlines()[-2]) == (2, "alseg: Give a key.")
 
 
 PICKS = """
@@ -207,6 +262,14 @@ def test_a_selector_that_lets_pick_is_named(told):  # noqa: F811
 
 
 DATASET = """
+import io, os
+from PIL import Image
+
+def half():
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(whole, "png")
+    return io.BytesIO(whole.getvalue()[:2000])
+
 class Pictures:
     def __init__(self, images):
         self._images = images
@@ -226,12 +289,11 @@ class Pictures:
 class Mine:
     recipe = "alseg-tiny"
 
-    def __init__(self):
-        self._data = TinyDataset({{"train": 4, "val": 2}}, (64, 64))
-        self.classes, self.splits = self._data.classes, self._data.splits
+    data = TinyDataset({{"train": 4, "val": 2}}, (64, 64))
+    classes, splits = data.classes, data.splits
 
     def images(self, split):
-        return Pictures(self._data.images(split))
+        return Pictures(self.data.images(split))
 
 {broken}
 
@@ -265,6 +327,53 @@ DATASETS = {
         "failed in image(0): No such file or directory: /nowhere/x.png (FILE, line ",
         2,
     ),
+    "Pictures.image = lambda self, i: os.read(-1, 1)": (
+        "failed in image(0): Bad file descriptor (FILE, line 41); it is of the image train-0.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: Image.open(io.BytesIO(b'x'))": (
+        "failed in mask(0): UnidentifiedImageError: cannot identify image file",
+        2,
+    ),
+    "Pictures.file = lambda self, i: f'/photos/{i}.png'; Pictures.image = lambda self, i: Image.open(half()).load()": (
+        "failed in image(0): OSError: image file is truncated (FILE, line 41); it is of the image /photos/0.png.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: self._images.mask(i)[:47]": (
+        "is wrong: the mask of train-0 is 47x64, its image 64x64: they must be of one size.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: self._images.mask(i) * 0 + 7": (
+        "is wrong: the mask of train-0 holds 7 at (y 0, x 0): classes go from 0 to 2 and void is 255.",
+        2,
+    ),
+    "Pictures.key = lambda self, i: 'one'": (
+        "is wrong: two images are called one: each needs a name of its own.",
+        2,
+    ),
+    "Pictures.mask = lambda self, i: self._images.mask(i) if i else None": (
+        "is wrong: the image val-0 of split 'val' has no mask while others have",
+        2,
+    ),
+    "Pictures.__len__ = lambda self: 0": ("has no images in its split 'train'.", 2),
+    "Mine.classes = Classes(('a', 'a'), 255)": ("must name its classes, each with a name of its own.", 2),
+    "Mine.classes = Classes((0, 1), 255)": (
+        'gave (0, 1) as the names of its classes; they must be strings, such as ("road", "sky").',
+        1,
+    ),
+    "Mine.classes = Classes('sky', 255)": ("gave 'sky' as the names of its classes; they must be strings", 1),
+    "Mine.classes = Classes(('a', 'b'), None)": ("gave None as the void value of its classes; it must be a whole", 1),
+    "Mine.classes = Classes(('a', 'b'), 255, ('red', 'blue'))": ("gave 'red' as the colour of a class; it must be", 1),
+    "Mine.published = 5": ('gave 5 as published; it must be such as {"train": 367}.', 1),
+    "Mine.recipe = 'camvit'": ("is wrong: there is no recipe 'camvit'; did you mean camvid.", 2),
+    "Pictures.image = lambda self, i: [0][:1] * 2**62": ("is wrong: the image train-0 is larger than the memory", 2),
+    "Mine.splits = 'train'": ('gave \'train\' as its splits; it must give names, such as ("train", "val").', 1),
+    "Mine.splits = ('val',)": ("has no images to train on.", 2),
+    "Mine.recipe = None": ("gave None as its recipe; it must give a registered recipe's name.", 1),
+    "Mine.__init__ = lambda self: open('/nowhere/list.txt')": (
+        "failed to start: No such file or directory: /nowhere/list.txt (FILE, line 41).",
+        2,
+    ),
     "del Mine.images": ("has no images: see Dataset in alseg's documentation", 1),
 }
 
@@ -283,3 +392,33 @@ def test_a_dataset_is_named_by_its_check_too(cli, tmp_path):
     outcome = cli(*words)
     assert outcome.code == 1
     assert f"The dataset 'mine' of {tmp_path / 'mine.py'} failed in mask(0): KeyError" in outcome.err
+
+
+ACQUIRER = """
+class Wordless(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+def mine():
+    def utility(batch):
+        raise {raises}
+    return utility
+
+@hookimpl
+def register_acquirers(register):
+    register("mine", mine)
+"""
+
+
+def test_an_error_whose_own_words_fail_is_told_by_its_type(told):  # noqa: F811
+    said = told(ACQUIRER.format(raises="Wordless"), *RUN, "--acquirer", "mine")
+    assert said == "The acquirer 'mine' of FILE failed: Wordless (FILE, line 14)."
+
+
+def test_memory_that_runs_out_before_the_run_is_said_as_in_it(cli, tmp_path):
+    (tmp_path / "mine.py").write_text(HEAD + ACQUIRER.format(raises="MemoryError"))
+    outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *RUN, "--acquirer", "mine", "--out", tmp_path / "run")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert (
+        outcome.err == "alseg: There is not enough memory for choosing pixels in batches of 1: give a smaller size.\n"
+    )

@@ -454,3 +454,26 @@ def test_a_file_that_was_asked_for_and_fails_is_refused(cli, plugin, tmp_path, t
     assert words in outcome.err
     assert not (tmp_path / "run").exists()
     assert cli("--plugin", path, "plugins").code == 0, "which shows it with its error"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\n\n1 / 0\n", "ZeroDivisionError: division by zero (FILE, line 3)."),
+        ("class E(Exception):\n    def __str__(self):\n        1 / 0\n\nraise E\n", "E (FILE, line 5)."),
+        (
+            "import nowhere_to_be_had\n",
+            "ModuleNotFoundError: No module named 'nowhere_to_be_had'; is it to be",
+        ),
+        (
+            "from alseg import hookimpl\n\n@hookimpl\ndef register_terms(register):\n    yield register\n",
+            "TypeError: its hook register_terms yields, so that it never runs: it must call register.",
+        ),
+    ],
+)
+def test_why_and_where_a_file_fails_to_load_is_said(cli, tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    outcome = cli("--plugin", path, "run")
+    assert outcome.code == 2
+    assert outcome.err.replace(str(path), "FILE").startswith(f"alseg: The plugin FILE failed to load: {said}")

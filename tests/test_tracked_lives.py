@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -174,6 +175,22 @@ def test_a_library_that_is_missing_can_be_done_without(cli, tmp_path, monkeypatc
     words = ("compare", *OF_RUNS, "--acquirers", "margin", "--rounds", 1, "--out", out)
     one_sentence(cli(*words, "--trackers", "mlflow"), *said)
     assert not out.exists(), "it was found before anything was begun"
+
+
+def test_a_comparison_says_that_complete_runs_do_not_hear_of_other_trackers(cli, lines, tmp_path):
+    (plugin, file), out = lines(), tmp_path / "comparison"
+    grid = ["compare", "--dataset", NAME, "--model", NAME, "--acquirers", "margin", "--rounds", 1]
+    words = ["--plugin", PLUGIN, "--plugin", plugin, *grid, "--out", out]
+    tracked = ["--trackers", "lines", "-o", f"lines.file={file}"]
+    assert "left alone" not in cli(*words).out
+    outcome = cli(*words, *tracked)
+    assert outcome.code == 0, outcome.err
+    (said,) = [line for line in outcome.out.splitlines() if "left alone" in line]
+    assert said.startswith("2 runs were complete and left alone; ")
+    command = shlex.split(said.split("`")[1])[1:]
+    assert cli("--plugin", PLUGIN, "--plugin", plugin, *command).code == 0
+    assert heard(file)[-1] == "finished 1"
+    assert "One run was complete" in cli(*words, *tracked).out, "the other has them now"
 
 
 @pytest.mark.slow

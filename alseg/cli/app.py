@@ -29,7 +29,7 @@ from alseg.cli import (
     run_command,
 )
 from alseg.cli.plugin_commands import add_plugin_commands
-from alseg.errors import MISTAKES, AlsegError, UserMistake, disk_sentence
+from alseg.errors import MISTAKES, AlsegError, UserMistake, disk_sentence, notes_of
 from alseg.plugins import Registry, load_plugins
 
 EPILOG = """Examples:
@@ -124,7 +124,7 @@ def run_cli(words: list[str]) -> int:
             _say(INTERRUPTED)
         return result if isinstance(result, int) else 0
     except AlsegError as error:
-        _say(str(error))
+        _say(str(error), *notes_of(error))
         return error.exit_code
     except KeyboardInterrupt:
         _say(INTERRUPTED)
@@ -138,7 +138,7 @@ def run_cli(words: list[str]) -> int:
     except OSError as error:
         if error.strerror is None:
             return _unexpected(error)
-        _say(disk_sentence(error))
+        _say(disk_sentence(error), *notes_of(error))
         return 2 if error.errno in MISTAKES else 1
     except Exception as error:
         return _unexpected(error)
@@ -188,9 +188,13 @@ def _unexpected(error: Exception) -> int:
     with os.fdopen(handle, "w") as log:
         traceback.print_exception(error, file=log)
     first = (str(error).strip() or "no message").splitlines()[0]
-    _say(f"Something went wrong inside alseg ({type(error).__name__}: {first}); the details are in {name}.")
+    _say(
+        f"Something went wrong inside alseg ({type(error).__name__}: {first}); the details are in {name}.",
+        *notes_of(error),
+    )
     return 1
 
 
-def _say(sentence: str) -> None:
-    typer.echo(f"alseg: {sentence}", err=True)
+def _say(*sentences: str) -> None:
+    for sentence in sentences:
+        typer.echo(f"alseg: {sentence}", err=True)

@@ -127,6 +127,7 @@ def compare(
     Chance is always among them. Runs that share a first round train it once; what is finished is not done
     again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
     """
+    from alseg.cli.display import result_alone
     from alseg.compare.request import understood
     from alseg.compare.running import compare_grid, compare_runs
     from alseg.config import parse_assignments
@@ -163,7 +164,7 @@ def compare(
         for line in commands_of(registry, request, place):
             typer.echo(line)
         return
-    with _live(as_json) as live:
+    with _live(as_json) as live, result_alone(as_json):
         result = compare_grid(request, place, registry=registry, live=live)
     _show(result, as_json)
 
@@ -212,23 +213,24 @@ def _live(as_json: bool) -> Iterator[Any]:
 def _show(result: Compared, as_json: bool) -> None:
     """The table of strategies and budgets and where the page is; then what failed."""
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"comparison": str(result.page), "summary": result.rows, "failed": result.failed, "note": result.note}
-            )
-        )
+        facts = {"comparison": str(result.page), "summary": result.rows, "failed": result.failed, "note": result.note}
+        typer.echo(json.dumps({**facts, "waiting": result.waiting}))
     else:
         _table(result.rows)
         if result.note:
             typer.echo(result.note)
         typer.echo(f"comparison: {result.page}")
-    if result.failed:
-        from alseg.errors import AlsegError
+    if result.failed or result.waiting:
+        from alseg.compare.running import said_of_waiting
+        from alseg.errors import AlsegError, Waiting
 
+        if not result.failed:
+            raise Waiting(said_of_waiting(result.waiting))
         name, error = next(iter(result.failed.items()))
+        waits = f" {len(result.waiting)} wait for answers." if result.waiting else ""
         raise AlsegError(
-            f"{len(result.failed)} of the runs failed, the first of them {name}: {error.rstrip('.')}. The same command "
-            "tries them again."
+            f"{len(result.failed)} of the runs failed, the first of them {name}: {error.rstrip('.')}.{waits} The same "
+            "command tries them again."
         )
 
 

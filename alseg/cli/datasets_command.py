@@ -96,19 +96,19 @@ def check(
 
     Exit code 0: a run can use it. 2: one sentence names the first file or setting that is wrong.
     """
-    from alseg.cli.display import terminal_progress
+    from alseg.cli.display import result_alone, terminal_progress
     from alseg.dataset_check import check_dataset, sample
     from alseg.opened import open_dataset
     from alseg.report.samples import draw_samples
 
     registry: Registry = context.obj
     piece = registry.find("dataset", name)
-    dataset = open_dataset(piece, piece.resolve(_options(data, classes, option)))
     picture = _picture(out, name, data)
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, result_alone(as_json):
+        dataset = open_dataset(piece, piece.resolve(_options(data, classes, option)))
         checks = check_dataset(dataset, progress)
-    chosen = sample(checks, SAMPLES)
-    draw_samples(dataset, chosen, picture, f"{name}: {len(chosen)} samples and their masks")
+        chosen = sample(checks, SAMPLES)
+        draw_samples(dataset, chosen, picture, f"{name}: {len(chosen)} samples and their masks")
     if as_json:
         rows = [split.as_json() for split in checks]
         facts = {"dataset": name, "classes": list(dataset.classes.names), "void": dataset.classes.void}

@@ -72,18 +72,21 @@ def _model(registry: Registry, run: Path, to: Path, round: int | None, size: str
     from typing import get_type_hints
 
     from alseg import exporting
+    from alseg.cli.display import result_alone
     from alseg.options import convert
     from alseg.settings import PassSettings
 
     kinds: dict[str, Any] = get_type_hints(PassSettings, include_extras=True)
     seen_at = None if size is None else convert("--size", size, kinds["size"])
-    path = exporting.export_model(run, to, round=round, size=seen_at, registry=registry)
+    with result_alone(as_json):
+        path = exporting.export_model(run, to, round=round, size=seen_at, registry=registry)
     typer.echo(json.dumps({"model": str(path)}) if as_json else f"model: {path}")
 
 
 def _labels(registry: Registry, run: Path, format: str, out: Path | None, as_json: bool) -> None:
-    from alseg.cli.display import show_transfer
+    from alseg.cli.display import result_alone, show_transfer
     from alseg.interchange.exchange import export_labels
 
-    done = export_labels(run, format, out, registry=registry)
+    with result_alone(as_json):
+        done = export_labels(run, format, out, registry=registry)
     show_transfer(done, as_json)

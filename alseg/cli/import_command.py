@@ -52,12 +52,12 @@ def import_(
     Label images become points: each labelled pixel one, or with --thin fewer. With a dataset, images are found by
     key, path, file name or stem, and every place and class is checked.
     """
-    from alseg.cli.display import show_transfer, terminal_progress
+    from alseg.cli.display import result_alone, show_transfer, terminal_progress
     from alseg.interchange.exchange import import_labels
 
-    opened = _dataset(context.obj, dataset, data, classes, option)
     names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, result_alone(as_json):
+        opened = _dataset(context.obj, dataset, data, classes, option)
         done = import_labels(
             source,
             out,

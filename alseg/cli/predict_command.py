@@ -44,11 +44,11 @@ def predict(
 
     masks/ gets PNGs of class values with the classes' colours as their palette.
     """
-    from alseg.cli.display import terminal_progress
+    from alseg.cli.display import result_alone, terminal_progress
     from alseg.errors import UserMistake
     from alseg.settings import PassSettings
 
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, result_alone(as_json):
         from typing import get_type_hints
 
         from alseg import predicting

@@ -11,14 +11,15 @@ from typing import Any, Protocol
 from alseg.compare.measures import ASKED
 from alseg.compare.study import IN_STUDIES, Cell
 from alseg.config import flatten, with_origins
-from alseg.errors import UserMistake
+from alseg.errors import UserMistake, Waiting
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
 from alseg.store import SETTINGS, RunFolder, appearing, new_name, write_toml, write_whole
 from alseg.telling import OWED
-from alseg.trackers import without_trackers
+from alseg.trackers import only_trackers, without_trackers
 
 __all__ = ["Executor", "Job", "Watch", "carry_out", "log_of"]
+WAITS = "Answers are missing: "  # what the sentence of a job begins with that did not fail, but waits for its oracle
 EXTENDED = ("rounds", "budget")  # what may be more than a run was begun with
 
 
@@ -48,7 +49,10 @@ class Watch(Protocol):
         """The job is being done."""
 
     def finished(self, job: Job, error: str | None) -> None:
-        """The job is done, or failed with a sentence."""
+        """The job is done, or failed with a sentence.
+
+        A sentence that begins with "Answers are missing: ", as `carry_out` gives it, is of a job that waits for them.
+        """
 
     def tick(self) -> None:
         """Called a few times a second while jobs are being done."""
@@ -83,7 +87,7 @@ def plan(
         first = None
         if cell.first and not (folder / SETTINGS).exists():
             first = out / "first-rounds" / cell.first
-            if cell.first not in shared and not _has_rounds(first, 1):
+            if cell.first not in shared and not has_rounds(first, 1):
                 shared[cell.first] = Job(
                     f"first round, {cell.first}", str(first), first_settings(cell.settings), **common
                 )
@@ -102,15 +106,23 @@ def first_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def is_done(folder: Path, cell: Cell, ask_only: bool = False) -> bool:
     """Whether a cell's run is complete; ask_only: whether it has asked after its first round."""
     if ask_only and cell.first:
-        return (folder / ASKED).exists() or _has_rounds(folder, 2)
-    if _has_rounds(folder, cell.rounds):
+        return (folder / ASKED).exists() or has_rounds(folder, 2)
+    if has_rounds(folder, cell.rounds):
         return True
     run = RunFolder(folder) if (folder / SETTINGS).exists() else None
     return run is not None and run.questions(len(run.rounds())) == []  # nothing was left to ask
 
 
-def _has_rounds(folder: Path, rounds: int) -> bool:
+def has_rounds(folder: Path, rounds: int) -> bool:
+    """Whether a folder holds a run that has finished so many rounds."""
     return (folder / SETTINGS).exists() and len(RunFolder(folder).rounds()) >= rounds
+
+
+def untold(cells: Sequence[Cell], jobs: Sequence[Job], out: Path) -> list[Path]:
+    """The runs that are complete and left alone, and whose trackers are others than those that are wanted now."""
+    done = [cell for cell in cells if cell.name not in {job.name for job in jobs}]
+    wanted = ((out / "runs" / cell.name, only_trackers(cell.settings)) for cell in done)
+    return [path for path, now in wanted if now and only_trackers(RunFolder(path).settings()) != now]
 
 
 def _is_owed_its_end(folder: Path, cell: Cell) -> bool:
@@ -137,8 +149,16 @@ def carry_out(job: Job, progress: Progress) -> None:
     """Bring a job's run to its end in this process, from whatever is there of it.
 
     progress: who is told how it goes; `alseg.progress.Quiet()` tells nobody. Raises what a run raises, AlsegError with
-    a sentence where somebody can do something; `alseg.compare.worker.error_of` turns all of it into a sentence.
+    a sentence where somebody can do something, Waiting where answers are not in yet;
+    `alseg.compare.worker.error_of` turns all of it into a sentence.
     """
+    try:
+        _carry_out(job, progress)
+    except Waiting as wait:  # what a run says of how it goes on is not how a comparison does
+        raise Waiting(f"{WAITS}{wait.__cause__ or wait}") from None
+
+
+def _carry_out(job: Job, progress: Progress) -> None:
     from alseg import api
 
     registry = load_plugins([Path(file) for file in job.plugins], job.third_party)
@@ -160,7 +180,7 @@ def _ask_only(job: Job, folder: Path, registry: Registry, progress: Progress) ->
     from alseg import api
     from alseg.compare.asking import ask_once
 
-    if not _has_rounds(folder, 1):
+    if not has_rounds(folder, 1):
         _extend(RunFolder(folder), first_settings(job.settings), registry)
         api.resume(folder, registry=registry, progress=progress)
     _extend(RunFolder(folder), job.settings, registry)

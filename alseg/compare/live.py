@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alseg.cli.display import duration
-from alseg.compare.jobs import Job, log_of
+from alseg.compare.jobs import WAITS, Job, log_of
 from alseg.errors import AlsegError
 from alseg.store import SETTINGS, read_lines
 
@@ -31,11 +31,12 @@ class Overview:
         self._ended: set[str] = set()
         self._start, self._looked = time.monotonic(), 0.0
         self.errors: dict[str, str] = {}  # by the job's name
+        self.waiting: dict[str, str] = {}  # and what those say that wait for answers
 
     @property
     def done(self) -> int:
         """How many jobs have ended, well or not."""
-        return len(self._spent) + len(self.errors)
+        return len(self._spent) + len(self.errors) + len(self.waiting)
 
     def refuse_forgotten(self, executor: str) -> None:
         """AlsegError where an executor has returned without a word on a job, or said done of one never begun."""
@@ -45,7 +46,7 @@ class Overview:
                 f"{executor} returned without a word on {len(forgotten)} of {len(self._jobs)} jobs, the first of them "
                 f"{forgotten[0]}: it must call watch.finished(job, error) for each. The same command goes on."
             )
-        ended = (job for job in self._jobs if job.name not in self.errors)
+        ended = (job for job in self._jobs if job.name not in self.errors and job.name not in self.waiting)
         undone = [job.name for job in ended if not (Path(job.folder) / SETTINGS).exists()]
         if undone:
             raise AlsegError(
@@ -68,9 +69,18 @@ class Overview:
             self._spent.append(spent)
             line = f"{job.name}: {standing(job)}, {duration(spent)}"
             self._say(line if self._live is not None else f"{line}; {self._count()}")
+        elif wait := self._wait(job, str(error)):
+            self.waiting[job.name] = wait
+            self._say(f"{job.name}: waits: {wait}", "yellow")
         else:
-            self.errors[job.name] = error
+            self.errors[job.name] = str(error)
             self._say(f"{job.name}: failed: {error}", "red")
+
+    def _wait(self, job: Job, error: str) -> str:
+        """What a job waits for that has not failed; empty for one that has."""
+        if job.after in self.waiting and job.name not in self._begun:
+            return f"{job.after} waits, with which it begins"
+        return error.removeprefix(WAITS) if error.startswith(WAITS) else ""
 
     def tick(self) -> None:
         """Look at the files and show what they say, now and then."""
@@ -96,6 +106,8 @@ class Overview:
         words = f"{self.done} of {total} jobs"
         if self.errors:
             words += f", {len(self.errors)} failed"
+        if self.waiting:
+            words += f", {len(self.waiting)} wait for answers"
         if self._spent and left:
             words += f", about {duration((time.monotonic() - self._start) / self.done * left)} left"
         return words

@@ -9,43 +9,49 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from alseg.calling import called
-from alseg.compare.jobs import is_done, plan
+from alseg.compare.jobs import has_rounds, is_done, plan, untold
 from alseg.compare.live import Overview
 from alseg.compare.page import Published, write_comparison
 from alseg.compare.published import published_figures
 from alseg.compare.request import Request
 from alseg.compare.study import BASELINE, Cell, cells
 from alseg.config import recipe
-from alseg.errors import AlsegError, Interrupted, UserMistake
+from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.plugins import Registry, load_plugins
+from alseg.several import names_in
 from alseg.store import SETTINGS, RunFolder, write_toml
 
 STUDY = "comparison.toml"
+MOST_NAMED = 6  # runs that wait
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The page, the rows of summary.csv, the runs that failed with what they said, and what is to be known of it."""
+    """The page, the rows of summary.csv, the runs that failed with what they said, and what is to be known of it.
+
+    waiting: the runs that wait for answers, with what they said.
+    """
 
     page: Path
     rows: list[dict[str, str]]
     failed: Mapping[str, str]
     note: str = ""
+    waiting: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare_grid(request: Request, out: Path | str, *, registry: Registry | None = None, live: Any = None) -> Compared:
     """Complete the runs of a grid under `out`, and write there what they say.
 
     live: a rich Live view, or None for plain lines on stderr. Raises UserMistake for settings that no run can
-    have, Interrupted on Ctrl-C.
+    have, Interrupted on Ctrl-C, Waiting where no run has a round yet and answers are waited for.
     """
     registry, out = registry or load_plugins(), Path(out)
     wanted = cells(registry, request.grid, request.toml, request.flags)
@@ -62,7 +68,7 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
         overview = Overview(jobs, out / "logs", live)
         try:
             if jobs:
-                called(piece.described(), lambda: execute(jobs, out / "logs", overview))
+                _executed(piece.described(), lambda: execute(jobs, out / "logs", overview))
                 overview.refuse_forgotten(piece.described())
         except KeyboardInterrupt as stop:
             raise Interrupted(
@@ -70,8 +76,39 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
                 f"`alseg compare {shlex.quote(str(out))}` shows what is there."
             ) from stop
         failed = {**broken, **overview.errors}
+        if overview.waiting and not failed and not any(has_rounds(out / "runs" / cell.name, 1) for cell in wanted):
+            raise Waiting(said_of_waiting(overview.waiting))
         page, note = _written(registry, request, wanted, out, failed, published)
-    return Compared(page, rows_of(out), failed, note)
+        note = f"{note} {_left_alone(untold(sound, jobs, out), request)}".strip()
+    return Compared(page, rows_of(out), failed, note, overview.waiting)
+
+
+def _left_alone(runs: Sequence[Path], request: Request) -> str:
+    """What is said where complete runs do not hear of other trackers; empty where there are none."""
+    if not runs:
+        return ""
+    given = {**request.toml, **request.flags}
+    names = names_in("trackers", given.get("trackers"))
+    heads = [name.replace("-", "_") for name in names]
+    options = [f"{key}={value}" for key, value in given.items() if key.partition(".")[0] in heads]
+    words = [
+        "alseg",
+        "resume",
+        str(runs[0]),
+        "--trackers",
+        ",".join(names),
+        *(w for each in options for w in ("-o", each)),
+    ]
+    count = f"{len(runs)} runs were" if len(runs) > 1 else "One run was"
+    return f"{count} complete and left alone; their new trackers hear of the first by `{shlex.join(words)}`."
+
+
+def said_of_waiting(waiting: Mapping[str, str]) -> str:
+    """Which runs wait for answers, and how to go on."""
+    names, more = list(waiting)[:MOST_NAMED], len(waiting) - MOST_NAMED
+    listed = "; ".join(names) + (f"; and {more} more" if more > 0 else "")
+    count = f"{len(waiting)} runs wait" if len(waiting) > 1 else "A run waits"
+    return f"{count} for answers: {listed}. The same command goes on when they are in."
 
 
 def compare_runs(
@@ -98,6 +135,25 @@ def compare_runs(
         return Compared(page, rows_of(place), {})
     page, note = _page(registry, found, place, str(study.get("baseline", "")), "", **more)
     return Compared(page, rows_of(place), {}, note)
+
+
+def _executed(name: str, call: Callable[[], None]) -> None:
+    """Let an executor do its work; an error of its own code names it and says how to go on."""
+    own: list[AlsegError] = []
+
+    def spoken() -> None:
+        try:
+            call()
+        except AlsegError as error:  # its own words, for whoever can mend it
+            own.append(error)
+            raise
+
+    try:
+        called(name, spoken)
+    except AlsegError as error:
+        if own:
+            raise
+        raise type(error)(f"{error} The same command goes on.") from error.__cause__
 
 
 def _written(

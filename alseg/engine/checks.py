@@ -30,6 +30,8 @@ def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
         wanted, device = [len(batch.keys), *batch.size], batch.candidates.device
         if not isinstance(result, Tensor):
             raise AlsegError(f"{name} gave {type(result).__name__}; it must give a float tensor {wanted}.")
+        if result.layout != torch.strided:
+            raise AlsegError(f"{name} gave a sparse tensor; it must give a dense one, such as by .to_dense().")
         if list(result.shape) != wanted or not result.is_floating_point():
             raise AlsegError(f"{name} gave {result.dtype} {list(result.shape)}; it must give a float tensor {wanted}.")
         if result.device != device:

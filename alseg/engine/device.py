@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from alseg import noise
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import Lasting, UserMistake
 from alseg.protocols import Model
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def out_of_memory(error: BaseException) -> bool:
 def in_smaller_batches(
     work: Callable[[int], T], batch_size: int, what: str, say: Callable[[str], None], least: int = 1
 ) -> T:
-    """`work(batch_size)`, and again with half of it where memory runs out; AlsegError where `least` is too many."""
+    """`work(batch_size)`, and again with half of it where memory runs out; Lasting where `least` is too many."""
     while True:
         try:
             return work(batch_size)
@@ -119,9 +119,7 @@ def in_smaller_batches(
             if not out_of_memory(error):
                 raise
             if batch_size <= least:
-                raise AlsegError(
-                    f"There is not enough memory for {what} of {batch_size}: give a smaller size."
-                ) from error
+                raise Lasting(f"There is not enough memory for {what} of {batch_size}: give a smaller size.") from error
         # here, not above: the traceback would hold on to the memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

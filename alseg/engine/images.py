@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from alseg.calling import mistaken
 from alseg.engine.pixelcache import PixelFile, is_worth_while
-from alseg.errors import UserMistake
 from alseg.protocols import Images
 from alseg.values import Classes
 
@@ -44,7 +44,7 @@ class DecodedImages:
 
     Every image and mask is read when this is built, so that a bad file stops a run before it starts. Where
     they are large they go into a memory-mapped file in the folder `cache`, else into memory as far as
-    `memory` bytes go; what finds no place is decoded whenever it is used.
+    `memory` bytes go; what finds no place is decoded whenever it is used. whose: the dataset's name, for messages.
     """
 
     def __init__(
@@ -56,12 +56,14 @@ class DecodedImages:
         masks: bool = True,
         advance: Callable[[], None] = lambda: None,
         cache: Path | None = None,
+        whose: str = "",
     ) -> None:
-        self._images, self._classes = images, classes
+        self._images, self._classes, self._whose = images, classes, whose
         self.keys = tuple(images.key(i) for i in range(len(images)))
         if len(set(self.keys)) < len(self.keys):
             twice = next(key for key in self.keys if self.keys.count(key) > 1)
-            raise UserMistake(f"Two images of the dataset are called {twice}: each needs a name of its own.")
+            what = "Two images" if whose else "Two images of the dataset"
+            raise mistaken(whose, f"{what} are called {twice}: each needs a name of its own.")
         self._with_masks = masks
         self._kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self.sizes: list[tuple[int, int]] = []
@@ -105,14 +107,19 @@ class DecodedImages:
         return (self._kept.get(i) or self._read(i))[1]
 
     def _first_read(self, i: int) -> tuple[np.ndarray, np.ndarray | None, tuple[str, str | None]]:
-        image, mask = self._read(i)
+        try:
+            image, mask = self._read(i)
+        except MemoryError as error:
+            raise mistaken(self._whose, f"The image {self.keys[i]} is larger than the memory: cut it up.") from error
         return image, mask, (digest(image), None if mask is None else digest(mask))
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         image = np.array(self._images.image(i))  # contiguous, and writable as torch wants it
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise UserMistake(
-                f"The image {self.keys[i]} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3], not empty."
+            raise mistaken(
+                self._whose,
+                f"The image {self.keys[i]} is {image.dtype} {list(image.shape)}; "
+                "it must be uint8 [H, W, 3], not empty.",
             )
         mask = self._images.mask(i) if self._with_masks else None
         return image, None if mask is None else self._checked(i, image, mask)
@@ -120,19 +127,21 @@ class DecodedImages:
     def _checked(self, i: int, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         key = self.keys[i]
         if mask.shape != image.shape[:2]:
-            raise UserMistake(
+            raise mistaken(
+                self._whose,
                 f"The mask of {key} is {'x'.join(map(str, mask.shape))}, its image "
-                f"{image.shape[0]}x{image.shape[1]}: they must be of one size."
+                f"{image.shape[0]}x{image.shape[1]}: they must be of one size.",
             )
         if mask.dtype.kind not in "iub":
-            raise UserMistake(f"The mask of {key} holds {mask.dtype}; it must hold whole class values.")
+            raise mistaken(self._whose, f"The mask of {key} holds {mask.dtype}; it must hold whole class values.")
         classes, void = len(self._classes), self._classes.void
         wrong = (mask != void) & ((mask < 0) | (mask >= classes))
         if wrong.any():
             y, x = (int(v) for v in np.argwhere(wrong)[0])
-            raise UserMistake(
+            raise mistaken(
+                self._whose,
                 f"The mask of {key} holds {int(mask[y, x])} at (y {y}, x {x}): classes go from 0 to {classes - 1} "
-                f"and void is {void}."
+                f"and void is {void}.",
             )
         # the smallest type that holds the classes and void
         kind = np.uint8 if max(classes - 1, void) < 256 and void >= 0 else np.int32
