@@ -126,6 +126,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=10, help="of each of those")
     parser.add_argument("--city-images", type=int, default=2975)
     parser.add_argument("--city-size", default="512x1024")
+    parser.add_argument("--split", default="val", help="on which the recipe's runs are scored")
     parser.add_argument("--piece", help=argparse.SUPPRESS)
     parser.add_argument("more", nargs="*", metavar="-- WORDS")
     return parser

@@ -136,7 +136,7 @@ def recipe(figures: Figures, found: Mapping[str, Figures]) -> str:
             f"{met(before >= TIMES_TARGET * total)}."
         )
     scores = [(f"{pixels:.0f}", "" if miou is None else f"{100 * miou:.1f}") for pixels, miou in figures["miou"]]
-    return text + "\n\n" + rows_of(("pixels an image", "mIoU val"), scores)
+    return text + "\n\n" + rows_of(("pixels an image", f"mIoU {figures['split']}"), scores)
 
 
 def met(yes: bool) -> str:

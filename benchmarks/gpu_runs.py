@@ -19,10 +19,10 @@ class PieceFailed(Exception):
 
 
 def recipe(arguments: argparse.Namespace, end: float, decode: str = "auto") -> dict[str, Any] | None:
-    """The whole CamVid recipe, scored on val by the honest protocol: seconds of its phases over all rounds."""
+    """The whole CamVid recipe, scored on --split by the honest protocol: seconds of its phases over all rounds."""
     name = "recipe" if decode == "auto" else f"recipe-{decode}"
     words = ["run", "--dataset", "camvid", "--data", str(arguments.data), "--weights", arguments.weights]
-    words += ["--split", "val", "--device", arguments.device, "-o", f"train.decode={decode}"]
+    words += ["--split", arguments.split, "--device", arguments.device, "-o", f"train.decode={decode}"]
     words += arguments.more
     run, started = arguments.state / name, time.perf_counter()
     code = camvid.go_on(run, words, end)
@@ -36,6 +36,7 @@ def recipe(arguments: argparse.Namespace, end: float, decode: str = "auto") -> d
     return {
         "device": devices(records),
         "rounds": len(records),
+        "split": arguments.split,
         "decode": f"train.decode={decode}",
         "seconds": seconds,
         "total_seconds": sum(seconds.values()),

@@ -49,7 +49,7 @@ def differences(
     assert "forward" not in vars(ours)
     names = ("out", "input", "weight", "bias", "running_mean", "running_var")
     return {
-        name: float((a.double() - b).abs().max() / b.abs().max().clamp(min=1e-12))
+        name: float((a.detach().double() - b).abs().max() / b.abs().max().clamp(min=1e-12))
         for name, a, b in zip(names, *results, strict=True)
     }
 

@@ -119,7 +119,8 @@ class BatchSource:
         order = noise.uniforms(starts, 1)[:, 0].argsort(dim=0, stable=True).tolist() if starts else []
         groups = [[self.taught[order[place]] for place in places] for places in self._plan]
         numbers = [i for group in groups for i in self._team.share(group)]
-        decoded = in_threads(self._read, numbers, self._workers, ahead=8)
+        here = not self.dense and all(i in self._resident or i in self._still for i in numbers)
+        decoded = in_threads(self._read, numbers, 0 if here else self._workers, ahead=8)
         used: deque[torch.cuda.Event] = deque()
         for group in groups:
             # the second showing of an image in its batch is drawn on its own
