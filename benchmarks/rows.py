@@ -101,7 +101,7 @@ def trainer(
     descent = optimizer(ours, settings)
     at_points = settings.decode == "points" or (settings.decode == "auto" and material.pixels <= FEW_POINTS)
 
-    norms = fused_norms(ours, device, settings.fused_norms, say)
+    norms = fused_norms(ours, device, precision, settings.fused_norms, say)
 
     def gradients(batch: Batch) -> Tensor:
         with lower_precision(device, precision), fused(norms):

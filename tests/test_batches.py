@@ -10,7 +10,7 @@ import torch
 from bands import COLOURS, PLAIN, Bands, source_of
 from torch import Tensor
 
-from alseg.engine.batches import PADDING, Batch, batch_plan
+from alseg.engine.batches import PADDING, Batch, BatchSource, batch_plan
 from alseg.settings import Augmentation
 from alseg.values import PixelLabels
 
@@ -88,6 +88,36 @@ def test_workers_change_nothing():
     sources = [source_of(images, images.labels(4), Augmentation(), workers=workers) for workers in (0, 3)]
     for epoch in range(2):
         assert same(*(tensors(source.epoch(epoch)) for source in sources))
+
+
+@pytest.mark.parametrize("count", [1, 11, 12])
+def test_batches_that_are_made_together_are_those_that_are_made_apart(count: int, monkeypatch: pytest.MonkeyPatch):
+    """A GPU has several made at once; their points are padded to the most of all."""
+    images = Bands(count)
+    labels = images.labels(5)
+    apart = [list(source_of(images, labels).epoch(epoch)) for epoch in range(2)]
+    monkeypatch.setattr(BatchSource, "_at_once", lambda source, size: 3)
+    together = source_of(images, labels)
+    for epoch, batches in enumerate(apart):
+        made = list(together.epoch(epoch))
+        assert [len(batch.images) for batch in made] == [len(batch.images) for batch in batches]
+        for batch, whole in zip(batches, made, strict=True):
+            torch.testing.assert_close(batch.images, whole.images, atol=1e-5, rtol=0)
+            most = batch.points.shape[1]
+            assert torch.equal(batch.points, whole.points[:, :most])
+            assert torch.equal(batch.classes, whole.classes[:, :most])
+            assert (whole.classes[:, most:] == PADDING).all()
+
+
+def test_on_a_gpu_so_many_batches_are_made_together_as_there_is_room_for():
+    source = source_of(Bands(8), Bands(8).labels(2), size=(64, 64), batch_size=4)
+    assert source._at_once(4) == 1, "on a CPU none is"
+    source._stream = object()
+    assert source._at_once(4) == 1, "nothing is known of the images yet"
+    source._largest = 4 * 3 * 360 * 480
+    assert source._at_once(4) == 8
+    source._largest = 4 * 3 * 1024 * 2048
+    assert source._at_once(4) == 1
 
 
 def test_how_an_image_looks_does_not_depend_on_its_batch():

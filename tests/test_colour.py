@@ -143,6 +143,17 @@ def test_a_batch_is_coloured_as_its_images_are():
     assert torch.equal(images[0], photo(0)), "the input is not written to"
 
 
+@pytest.mark.parametrize(
+    "change", [Augmentation(), replace(STILL, jitter=1, hue=0), replace(STILL, grayscale=0.5), STILL]
+)
+def test_images_that_are_coloured_together_are_coloured_each_on_its_own(change):
+    images = torch.stack([photo(seed) for seed in range(32)])
+    draws = np.random.default_rng(4).random((32, DRAWS)).tolist()
+    each = [recolour(image, drawn, replace(change, blur=0)) for image, drawn in zip(images, draws, strict=True)]
+    torch.testing.assert_close(colour.jittered_together(images, draws, change), torch.stack(each), atol=1e-5, rtol=0)
+    assert torch.equal(images[5], photo(5)), "the input is not written to"
+
+
 @pytest.mark.parametrize("turn", [-0.5, -0.13, 0.0, 0.2, 0.5])
 def test_hue_is_torchvisions_for_grey_black_and_pure_colours_too(turn):
     levels = torch.tensor([0.0, 0.25, 0.5, 1.0])

@@ -60,7 +60,8 @@ def test_norms_are_fused_in_a_training():
     from alseg.engine.norms import fused_norms
 
     said: list[str] = []
-    assert fused_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(4)), torch.device("cuda"), True, said.append)
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(4))
+    assert fused_norms(model, torch.device("cuda"), torch.bfloat16, True, said.append)
     assert not said
 
 

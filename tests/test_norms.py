@@ -12,7 +12,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from alseg.engine.norms import ACTIVATIONS, PLAIN, RELU6, fused, fused_norms, fusible, normed
+from alseg.engine.norms import ACTIVATIONS, fused, fused_norms, fusible, normed
 
 # Triton's interpreter runs the kernels on a CPU; it is chosen before Triton is imported.
 INTERPRETED = os.environ | {"TRITON_INTERPRET": "1"}
@@ -82,7 +82,10 @@ def test_only_norms_that_the_kernels_know_are_fused():
     silu, instance = BatchNormAct2d(4, act_layer=nn.SiLU), nn.InstanceNorm2d(4, affine=True)
     without = nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4, track_running_stats=False)
     plain, six = nn.BatchNorm2d(4), BatchNormAct2d(4, act_layer=nn.ReLU6)
-    assert fusible(nn.Sequential(silu, instance, *without, plain, six)) == {plain: PLAIN, six: RELU6}
+    assert fusible(nn.Sequential(silu, instance, *without, plain, six)) == {
+        plain: ACTIVATIONS[nn.Identity],
+        six: (0.0, 6.0),
+    }
 
 
 @pytest.mark.parametrize("how", ["evaluation", "no gradient", "no momentum", "contiguous"])
@@ -92,11 +95,11 @@ def test_what_the_kernels_do_not_fit_is_torch_s(how):
     x = x if how == "contiguous" else x.to(memory_format=torch.channels_last)
     twin = copy.deepcopy(norm)
     with torch.set_grad_enabled(how != "no gradient"):
-        assert torch.equal(normed(norm, PLAIN, x), twin(x))
+        assert torch.equal(normed(norm, ACTIVATIONS[nn.Identity], x), twin(x))
     assert torch.equal(norm.running_var, twin.running_var)
 
 
 def test_nothing_is_fused_on_a_cpu():
     said: list[str] = []
-    assert fused_norms(nn.Sequential(nn.BatchNorm2d(4)), torch.device("cpu"), True, said.append) == {}
+    assert fused_norms(nn.Sequential(nn.BatchNorm2d(4)), torch.device("cpu"), torch.float32, True, said.append) == {}
     assert not said

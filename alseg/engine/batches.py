@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from alseg.values import Classes, PixelLabels
 
 STILL = 2**30  # bytes of crops without chance that are kept where images do not stay on the device
 PADDING = -100  # the class of a point that is none
-AHEAD = 8  # batches that a GPU may be behind those that are handed out
+AHEAD = 8  # batches that a GPU may be behind those that are handed out, and how many are made at once there
+TOGETHER = 2**27  # bytes of float images that are made at once there, at most
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class BatchSource:
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))  # which makes `_fill`
+        self._largest = 0  # bytes of a float image, as far as they are known
         self._plan = batch_plan(len(self.taught), batch_size, 2 * team.size)
 
     @property
@@ -122,15 +125,26 @@ class BatchSource:
         here = not self.dense and all(i in self._resident or i in self._still for i in numbers)
         decoded = in_threads(self._read, numbers, 0 if here else self._workers, ahead=8)
         used: deque[torch.cuda.Event] = deque()
-        for group in groups:
+        while groups:
+            made = groups[: self._at_once(len(groups[0]))]
+            del groups[: len(made)]
             # the second showing of an image in its batch is drawn on its own
-            keys = [self._images.key(i) + "+" * group[:place].count(i) for place, i in enumerate(group)]
-            draws = augment.draws_of(self._seed, self._round, epoch, self._team.share(keys))
-            mine = self._team.share(group)
+            named = [[self._images.key(i) + "+" * group[:j].count(i) for j, i in enumerate(group)] for group in made]
+            mine = [self._team.share(group) for group in made]
+            shared = [key for part in named for key in self._team.share(part)]
+            draws = augment.draws_of(self._seed, self._round, epoch, shared)
+            numbers = [i for part in mine for i in part]
             with self._apart():
-                batch = self._batch(mine, draws, [next(decoded) for _ in mine])
-            yield self._handed_out(batch)
-            self._keep_pace(used)
+                batch = self._batch(numbers, draws, [next(decoded) for _ in numbers])
+            for part in _parted(batch, list(map(len, mine))):
+                yield self._handed_out(part)
+                self._keep_pace(used)
+
+    def _at_once(self, size: int) -> int:
+        """How many batches of so many images are made together: on a GPU several, since each call costs time there."""
+        if self._stream is None or self._largest == 0:
+            return 1
+        return max(1, min(AHEAD, TOGETHER // (size * self._largest)))
 
     def _apart(self) -> contextlib.AbstractContextManager[Any]:
         """Where batches are made."""
@@ -176,6 +190,8 @@ class BatchSource:
     ) -> Batch:
         new = [place for place, i in enumerate(numbers) if i not in self._still]
         sources = [self._on_device(numbers[place], read[place][0]) for place in new]
+        numels = (3 * math.prod(self._size), *(source.numel() for source in sources))
+        self._largest = max(self._largest, 4 * max(numels))
         made = [self._geometry(source, draws[place]) for source, place in zip(sources, new, strict=True)]
         crops = recolour(self._warped(sources, made), [draws[p] for p in new], self._augmentation) if new else None
         images, geometries = self._with_still(numbers, new, crops, made)
@@ -233,6 +249,15 @@ class BatchSource:
             classes[row, : len(values)] = values
         on_device = (torch.from_numpy(part).to(self._device, non_blocking=True) for part in (points, classes))
         return next(on_device), next(on_device)
+
+
+def _parted(batch: Batch, sizes: Sequence[int]) -> Iterator[Batch]:
+    """Batches of so many images that were made as one."""
+    if len(sizes) == 1:
+        yield batch
+        return
+    points = [None] * len(sizes) if batch.points is None else batch.points.split(list(sizes))
+    yield from map(Batch, batch.images.split(list(sizes)), points, batch.classes.split(list(sizes)))
 
 
 def room_on(device: torch.device) -> int:

@@ -15,12 +15,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PLAIN, RELU, RELU6 = range(3)
-TILE = 4096  # elements that a program looks at together
+ROWS, COLUMNS = 128, 32  # of a tile, which a program looks at at a time
+FEW = 16  # channels of a program that adds up
 PARTS = 256  # of the rows at most
+VARIED = ("rows", "chunk", "parts")  # numbers for which nothing is compiled anew: that takes a second a kernel
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIED)
 def _moments(x, means, squares, rows, channels, chunk, BR: tl.constexpr, BC: tl.constexpr):
     """Of each part of the rows: the mean, and the sum of squared distances from it (Chan et al., 1983)."""
     part, column = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC)
@@ -43,7 +44,7 @@ def _moments(x, means, squares, rows, channels, chunk, BR: tl.constexpr, BC: tl.
     tl.store(squares + part * channels + column, square, column < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIED)
 def _statistics(
     means, squares, running_mean, running_var, tracked, mean, rate, rows, channels, chunk, parts, momentum, eps,
     ALL: tl.constexpr, BC: tl.constexpr,
@@ -75,8 +76,8 @@ def _normalised(value, mean, rate, weight, bias, KIND: tl.constexpr):
     return ((value.to(tl.float32) - mean) * (rate * weight) + bias).to(KIND).to(tl.float32)
 
 
-@triton.jit
-def _apply(x, y, mean, rate, weight, bias, rows, channels, ACT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr):
+@triton.jit(do_not_specialize=VARIED)
+def _apply(x, y, mean, rate, weight, bias, rows, channels, low, high, BR: tl.constexpr, BC: tl.constexpr):
     """The normalised and activated values."""
     line, column = tl.program_id(0) * BR + tl.arange(0, BR), tl.program_id(1) * BC + tl.arange(0, BC)
     here = column < channels
@@ -86,27 +87,21 @@ def _apply(x, y, mean, rate, weight, bias, rows, channels, ACT: tl.constexpr, BR
     centre, by = tl.load(mean + column, here, 0.0)[None, :], tl.load(rate + column, here, 0.0)[None, :]
     scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
     out = _normalised(value, centre, by, scale, shift, value.dtype)
-    if ACT > 0:
-        out = tl.where(out < 0.0, 0.0, out)  # which lets NaN pass
-    if ACT == 2:
-        out = tl.where(out > 6.0, 6.0, out)
+    out = tl.where(out < low, low, out)  # which lets NaN pass
+    out = tl.where(out > high, high, out)
     tl.store(y + place, out, inside)
 
 
 @triton.jit
-def _passed(gradient, out, ACT: tl.constexpr):
-    """The gradient before the activation."""
-    if ACT > 0:
-        gradient = tl.where(out > 0.0, gradient, 0.0)
-    if ACT == 2:
-        gradient = tl.where(out < 6.0, gradient, 0.0)
-    return gradient
+def _passed(gradient, out, low, high):
+    """The gradient before the activation, which clamps to low .. high."""
+    return tl.where((out > low) & (out < high), gradient, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIED)
 def _products(
-    x, dy, mean, rate, weight, bias, sums, products, rows, channels, chunk,
-    ACT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    x, dy, mean, rate, weight, bias, sums, products, rows, channels, chunk, low, high,
+    BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Of each part of the rows: the gradients' sum, and that of their products with the normalised values."""
     part, column = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC)
@@ -121,14 +116,14 @@ def _products(
         inside = (line < stop)[:, None] & here[None, :]
         place = line[:, None] * channels + column[None, :]
         value, gradient = tl.load(x + place, inside, 0.0), tl.load(dy + place, inside, 0.0).to(tl.float32)
-        gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), ACT)
+        gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), low, high)
         total += tl.sum(gradient, 0)
         product += tl.sum(gradient * (value.to(tl.float32) - centre) * by, 0)
     tl.store(sums + part * channels + column, total, here)
     tl.store(products + part * channels + column, product, here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIED)
 def _summed(sums, products, dbias, dweight, channels, parts, ALL: tl.constexpr, BC: tl.constexpr):
     """The gradients of weight and bias, from the parts'."""
     part, column = tl.arange(0, ALL), tl.program_id(0) * BC + tl.arange(0, BC)
@@ -138,10 +133,10 @@ def _summed(sums, products, dbias, dweight, channels, parts, ALL: tl.constexpr, 
     tl.store(dweight + column, tl.sum(tl.load(products + place, inside, 0.0), 0), column < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIED)
 def _back(
-    x, dy, dx, mean, rate, weight, bias, dweight, dbias, rows, channels,
-    ACT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    x, dy, dx, mean, rate, weight, bias, dweight, dbias, rows, channels, low, high,
+    BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the input."""
     line, column = tl.program_id(0) * BR + tl.arange(0, BR), tl.program_id(1) * BC + tl.arange(0, BC)
@@ -152,59 +147,51 @@ def _back(
     scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
     total, product = tl.load(dbias + column, here, 0.0)[None, :], tl.load(dweight + column, here, 0.0)[None, :]
     value, gradient = tl.load(x + place, inside, 0.0), tl.load(dy + place, inside, 0.0).to(tl.float32)
-    gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), ACT)
+    gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), low, high)
     unit = (value.to(tl.float32) - centre) * by
     tl.store(dx + place, (gradient - (total + unit * product) / rows) * (scale * by), inside)
 
 
-def _plan(x: Tensor) -> tuple[int, int, int, int, int, int]:
-    """Rows and channels of a channels-last tensor, rows and columns of a tile, rows of a part, parts."""
+def _plan(x: Tensor) -> tuple[int, int, int, int]:
+    """Rows and channels of a channels-last tensor, rows of a part, parts."""
     channels = x.shape[1]
     rows = x.numel() // channels
-    columns = min(64, triton.next_power_of_2(channels))
-    tall = TILE // columns
-    wanted = max(1, min(PARTS, 512 // triton.cdiv(channels, columns)))
-    chunk = triton.cdiv(triton.cdiv(rows, wanted), tall) * tall
-    return rows, channels, tall, columns, chunk, triton.cdiv(rows, chunk)
+    wanted = max(1, min(PARTS, 512 // triton.cdiv(channels, COLUMNS)))
+    chunk = triton.cdiv(triton.cdiv(rows, wanted), ROWS) * ROWS
+    return rows, channels, chunk, triton.cdiv(rows, chunk)
 
 
-def forward(x: Tensor, norm: Any, act: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The norm's and activation's output, and each channel's mean and 1 / deviation; running statistics move.
+def forward(x: Tensor, norm: Any, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The norm's output clamped to low .. high, and each channel's mean and 1 / deviation; running statistics move.
 
     x: [B, C, H, W] in channels-last memory. norm: a batch norm with weight, bias, running statistics and momentum.
     """
-    rows, channels, tall, columns, chunk, parts = _plan(x)
+    rows, channels, chunk, parts = _plan(x)
     means, squares = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
     mean, rate = x.new_empty(2, channels, dtype=torch.float32).unbind()
     y = torch.empty_like(x)
-    across = triton.cdiv(channels, columns)
-    _moments[(parts, across)](x, means, squares, rows, channels, chunk, tall, columns)
-    few = min(16, columns)
-    _statistics[(triton.cdiv(channels, few),)](
+    across = triton.cdiv(channels, COLUMNS)
+    _moments[(parts, across)](x, means, squares, rows, channels, chunk, ROWS, COLUMNS)
+    _statistics[(triton.cdiv(channels, FEW),)](
         *(means, squares, norm.running_mean, norm.running_var, norm.num_batches_tracked, mean, rate),
-        *(rows, channels, chunk, parts, norm.momentum, norm.eps, triton.next_power_of_2(parts), few),
+        *(rows, channels, chunk, parts, norm.momentum, norm.eps, PARTS, FEW),
     )
-    grid = (triton.cdiv(rows, tall), across)
-    _apply[grid](x, y, mean, rate, norm.weight, norm.bias, rows, channels, act, tall, columns)
+    grid = (triton.cdiv(rows, ROWS), across)
+    _apply[grid](x, y, mean, rate, norm.weight, norm.bias, rows, channels, low, high, ROWS, COLUMNS)
     return y, mean, rate
 
 
 def backward(
-    x: Tensor, dy: Tensor, mean: Tensor, rate: Tensor, weight: Tensor, bias: Tensor, act: int
+    x: Tensor, dy: Tensor, mean: Tensor, rate: Tensor, weight: Tensor, bias: Tensor, low: float, high: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of input, weight and bias; x and dy in channels-last memory."""
-    rows, channels, tall, columns, chunk, parts = _plan(x)
+    rows, channels, chunk, parts = _plan(x)
     sums, products = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
     dweight, dbias = torch.empty_like(weight), torch.empty_like(bias)
     dx = torch.empty_like(x)
-    across = triton.cdiv(channels, columns)
-    _products[(parts, across)](
-        x, dy, mean, rate, weight, bias, sums, products, rows, channels, chunk, act, tall, columns
-    )
-    few = min(16, columns)
-    _summed[(triton.cdiv(channels, few),)](
-        sums, products, dbias, dweight, channels, parts, triton.next_power_of_2(parts), few
-    )
-    grid = (triton.cdiv(rows, tall), across)
-    _back[grid](x, dy, dx, mean, rate, weight, bias, dweight, dbias, rows, channels, act, tall, columns)
+    across, known = triton.cdiv(channels, COLUMNS), (mean, rate, weight, bias)
+    _products[(parts, across)](x, dy, *known, sums, products, rows, channels, chunk, low, high, ROWS, COLUMNS)
+    _summed[(triton.cdiv(channels, FEW),)](sums, products, dbias, dweight, channels, parts, PARTS, FEW)
+    grid = (triton.cdiv(rows, ROWS), across)
+    _back[grid](x, dy, dx, *known, dweight, dbias, rows, channels, low, high, ROWS, COLUMNS)
     return dx, dweight, dbias

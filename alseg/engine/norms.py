@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -17,20 +18,21 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-PLAIN, RELU, RELU6 = range(3)  # as in norm_kernels, which can be imported only where Triton is
-ACTIVATIONS = {nn.Identity: PLAIN, nn.ReLU: RELU, nn.ReLU6: RELU6}
+Bounds = tuple[float, float]  # to which an activation clamps
+
+ACTIVATIONS: dict[type, Bounds] = {nn.Identity: (-inf, inf), nn.ReLU: (0.0, inf), nn.ReLU6: (0.0, 6.0)}
 
 
 class _Normed(torch.autograd.Function):
     """`norm_kernels` with its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, act: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, bounds: Bounds) -> Tensor:
         from alseg.engine import norm_kernels
 
-        y, mean, rate = norm_kernels.forward(x, norm, act)
+        y, mean, rate = norm_kernels.forward(x, norm, *bounds)
         ctx.save_for_backward(x, weight, bias, mean, rate)
-        ctx.act = act
+        ctx.bounds = bounds
         return y
 
     @staticmethod
@@ -40,12 +42,12 @@ class _Normed(torch.autograd.Function):
 
         x, weight, bias, mean, rate = ctx.saved_tensors
         dy = gradients[0].contiguous(memory_format=torch.channels_last)
-        return *norm_kernels.backward(x, dy, mean, rate, weight, bias, ctx.act), None, None
+        return *norm_kernels.backward(x, dy, mean, rate, weight, bias, *ctx.bounds), None, None
 
 
-def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, int]:
-    """A model's batch norms that can be computed with the activation that is part of them, and which that is."""
-    found: dict[nn.BatchNorm2d, int] = {}
+def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, Bounds]:
+    """A model's batch norms that can be computed with the activation that is part of them, and what that clamps to."""
+    found: dict[nn.BatchNorm2d, Bounds] = {}
     for module in model.modules():
         activation: type = nn.Identity
         if type(module) is BatchNormAct2d and type(module.drop) is nn.Identity:
@@ -59,23 +61,23 @@ def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, int]:
     return found
 
 
-def normed(norm: nn.BatchNorm2d, act: int, x: Tensor) -> Tensor:
+def normed(norm: nn.BatchNorm2d, bounds: Bounds, x: Tensor) -> Tensor:
     """The norm's own forward pass in training mode, by the kernels where they fit."""
     fits = (
         *(norm.training, torch.is_grad_enabled(), norm.momentum is not None, norm.weight.dtype == torch.float32),
         *(x.ndim == 4, x.dtype in (torch.float32, torch.bfloat16), x.numel() // x.shape[1] > 1, x.numel() < 2**31),
     )
     if all(fits) and x.is_contiguous(memory_format=torch.channels_last):
-        return _Normed.apply(x, norm.weight, norm.bias, norm, act)
+        return _Normed.apply(x, norm.weight, norm.bias, norm, bounds)
     return type(norm).forward(norm, x)
 
 
 @contextlib.contextmanager
-def fused(norms: dict[nn.BatchNorm2d, int]) -> Iterator[None]:
+def fused(norms: dict[nn.BatchNorm2d, Bounds]) -> Iterator[None]:
     """These norms are computed by the kernels inside, and by torch after it."""
     try:
-        for norm, act in norms.items():
-            norm.forward = partial(normed, norm, act)  # type: ignore[method-assign]
+        for norm, bounds in norms.items():
+            norm.forward = partial(normed, norm, bounds)  # type: ignore[method-assign]
         yield
     finally:
         for norm in norms:
@@ -83,8 +85,8 @@ def fused(norms: dict[nn.BatchNorm2d, int]) -> Iterator[None]:
 
 
 def fused_norms(
-    model: nn.Module, device: torch.device, wanted: bool, say: Callable[[str], None]
-) -> dict[nn.BatchNorm2d, int]:
+    model: nn.Module, device: torch.device, precision: torch.dtype, wanted: bool, say: Callable[[str], None]
+) -> dict[nn.BatchNorm2d, Bounds]:
     """The norms to be fused on a device: none but on a GPU where Triton works, and `say` is told where it does not."""
     if not wanted or device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return {}
@@ -93,8 +95,12 @@ def fused_norms(
         return {}
     try:  # what Triton compiles needs a C compiler, among other things
         norm = nn.BatchNorm2d(16, device=device)
-        x = torch.randn(2, 16, 4, 4, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
-        normed(norm, RELU6, x).sum().backward()
+        x = (
+            torch.randn(2, 16, 4, 4, device=device, dtype=precision)
+            .contiguous(memory_format=torch.channels_last)
+            .requires_grad_()
+        )
+        normed(norm, (0.0, 6.0), x).sum().backward()
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         say(f"Batch norms are computed by torch, not by Triton, which is faster: {reason}")

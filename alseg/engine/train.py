@@ -16,7 +16,7 @@ from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.calls import called, decoded, decoded_at, encoded, groups_of, term_loss, term_parameters, told
 from alseg.engine.device import lower_precision, mode, seeded
 from alseg.engine.losses import Losses
-from alseg.engine.norms import fused, fused_norms
+from alseg.engine.norms import Bounds, fused, fused_norms
 from alseg.engine.steps import CUDAGraph, Gradients, Recorded
 from alseg.engine.team import ALONE, Team, together
 from alseg.engine.terms import terms_of
@@ -75,7 +75,7 @@ def train(
     terms = terms_of(model)
     losses = Losses(model, terms, round)
     loss_of = team.wrapped(_Loss(model, at_points, losses), device)
-    norms = fused_norms(model, device, settings.fused_norms, say)
+    norms = fused_norms(model, device, precision, settings.fused_norms, say)
     gradients = _gradients(loss_of, descent, device, precision, team, told(model).name, norms)
     if can_record(settings, device, team, terms):
         gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
@@ -131,7 +131,7 @@ def _gradients(
     precision: torch.dtype,
     team: Team,
     name: str,
-    norms: dict[nn.BatchNorm2d, int],
+    norms: dict[nn.BatchNorm2d, Bounds],
 ) -> Gradients:
     """Forward and backward pass of a batch; an error of the latter names the model. norms: those that are fused."""
 
