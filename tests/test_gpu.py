@@ -65,26 +65,13 @@ def test_norms_are_fused_in_a_training():
     assert not said
 
 
-def test_dilated_depthwise_convolutions_are_plain_ones():
-    from alseg_pixelpick.convolutions import DilatedDepthwise
+def test_dilated_depthwise_convolutions_are_torch_s():
+    from test_depthwise import check_all
 
-    torch.manual_seed(0)
-    ours = DilatedDepthwise(48, 48, 3, padding=2, dilation=2, groups=48, bias=False).cuda()
-    results = []
-    for precision in (torch.float64, torch.float32, torch.bfloat16):
-        x = torch.randn(2, 48, 23, 30, generator=torch.Generator().manual_seed(1)).cuda().to(precision)
-        x = x.to(memory_format=torch.channels_last).requires_grad_()
-        ours.weight.grad = None
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
-            if precision == torch.float64:
-                out = torch.nn.functional.conv2d(x, ours.weight.double(), padding=2, dilation=2, groups=48)
-            else:
-                out = ours(x)
-        out.square().sum().backward()
-        results.append([part.double() for part in (out, x.grad, ours.weight.grad)])
-    for found, within in zip(results[1:], (1e-3, 3e-2), strict=True):
-        for exact, part in zip(results[0], found, strict=True):
-            assert (part - exact).norm() < within * exact.norm()
+    from alseg_pixelpick.convolutions import has_kernels
+
+    check_all("cuda")
+    assert has_kernels(torch.device("cuda"))
 
 
 def test_batches_made_beside_the_training_are_whole(cli, camvid, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class DilatedConv2d(nn.Conv2d):
@@ -35,16 +36,58 @@ def seen_taps(weight: Tensor, rate: int, size: torch.Size) -> tuple[Tensor, tupl
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """A dilated depthwise convolution, in training as a plain one of the interleaved sub-grids that it sees apart.
+    """A dilated depthwise convolution whose gradient is fast.
 
-    oneDNN has fast kernels for the gradient of plain depthwise convolutions only; so has cuDNN in channels-last memory.
+    oneDNN and cuDNN have fast kernels for plain depthwise convolutions only: on a CPU it is one of the interleaved
+    sub-grids that it sees apart, on a GPU Triton's kernels do it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] -> [B, c, h, w]."""
         if not torch.is_grad_enabled():
             return super().forward(x)
-        return _Interleaved.apply(x, self.weight, self.dilation[0])
+        if x.device.type == "cpu":
+            return _Interleaved.apply(x, self.weight, self.dilation[0])
+        lower = torch.is_autocast_enabled(x.device.type)
+        x = x.to(torch.get_autocast_dtype(x.device.type) if lower else x.dtype)
+        if x.dtype in (torch.float32, torch.bfloat16, torch.float16) and x.numel() < 2**31 and has_kernels(x.device):
+            return _Direct.apply(x, self.weight, self.dilation[0])
+        return super().forward(x)
+
+
+@lru_cache
+def has_kernels(device: torch.device) -> bool:
+    """Whether Triton is there and can compile for a device; it needs a C compiler, among other things."""
+    try:
+        x = torch.ones(1, 16, 3, 3, device=device, dtype=torch.bfloat16, requires_grad=True)
+        weight = torch.ones(16, 1, 3, 3, device=device, requires_grad=True)
+        _Direct.apply(x, weight, 2).sum().backward()
+    except Exception:
+        return False
+    return True
+
+
+class _Direct(torch.autograd.Function):
+    """`depthwise_kernels` with their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
+        from alseg_pixelpick import depthwise_kernels
+
+        x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.rate = rate
+        return depthwise_kernels.convolved(x, weight, rate)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        from alseg_pixelpick import depthwise_kernels
+
+        x, weight = ctx.saved_tensors
+        dy = gradients[0].contiguous(memory_format=torch.channels_last)
+        by_weight = depthwise_kernels.weight_gradient(x, dy, weight, ctx.rate)
+        return depthwise_kernels.convolved(dy, weight, ctx.rate, flip=True), by_weight, None
 
 
 class _Interleaved(torch.autograd.Function):
@@ -53,8 +96,6 @@ class _Interleaved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
         parts = _split(x, rate)
-        if torch.is_autocast_enabled(x.device.type):
-            weight = weight.to(parts.dtype)  # as the convolution itself would have it, and its gradient too
         ctx.save_for_backward(parts, weight)
         ctx.rate, ctx.size = rate, x.shape[-2:]
         out = F.conv2d(parts, weight, padding=weight.shape[-1] // 2, groups=len(weight))
