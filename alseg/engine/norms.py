@@ -93,7 +93,7 @@ def fused_norms(
         return {}
     try:  # what Triton compiles needs a C compiler, among other things
         norm = nn.BatchNorm2d(16, device=device)
-        x = torch.randn(2, 16, 4, 4, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
+        x = torch.ones(2, 16, 4, 4, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
         normed(norm, RELU6, x).sum().backward()
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
