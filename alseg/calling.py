@@ -33,9 +33,9 @@ def called(
     """
     try:
         return call()
-    except AlsegError:
+    except (AlsegError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a library's panic is no Exception
         if passes(error) or (isinstance(error, OSError) and error.errno in FULL - ({errno.EIO} if reads else set())):
             raise
         raise failure(f"{name} failed{f' in {where}' if where else ''}", error, reads) from error

@@ -48,6 +48,11 @@ class Waiting(AlsegError):
     exit_code = 3
 
 
+def stopped(sentence: str) -> str:
+    """A sentence with its full stop, where it does not end with a question."""
+    return sentence if sentence.endswith("?") else f"{sentence}."
+
+
 def notes_of(error: BaseException) -> list[str]:
     """What is to be said after an error: how to go on."""
     return list(getattr(error, "__notes__", []))

@@ -14,7 +14,7 @@ from typing import Any
 
 from alseg.calling import failure
 from alseg.declaring import fault_of
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import AlsegError, UserMistake, stopped
 from alseg.names import nearest
 from alseg.options import MISSING, Option, convert, options_of, parameters_of
 
@@ -189,16 +189,22 @@ class Piece:
             taken |= {piece: new()} if piece in parameters else {new_piece: new}
         try:
             made = self.factory(**options, **taken)
-        except AlsegError:
+        except (AlsegError, KeyboardInterrupt):
             raise
         except ImportError as error:
             to_do = install_hint(error, self.plugin.distribution)
-            raise UserMistake(f"{self.described()} needs a library that is not installed: {error}{to_do}.") from error
-        except (Exception, SystemExit) as error:
+            lacks = f"{self.described()} needs a library that is not installed: {error}{to_do}"
+            raise UserMistake(stopped(lacks)) from error
+        except BaseException as error:  # a library's panic is no Exception
             raise failure(f"{self.described()} failed to start", error, reads=self.kind == "dataset") from error
         if made is None:
             raise AlsegError(f"{self.described()} gave nothing: its factory returns None.")
         return made
+
+
+def modifies_another(kind: str, modifier: str) -> UserMistake:
+    """What is wrong with a modifier's name alone."""
+    return UserMistake(f"The {kind} {modifier!r} modifies another: write {modifier}:NAME.")
 
 
 class BrokenPiece(AlsegError):

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import inspect
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,9 +19,9 @@ import pluggy
 
 from alseg import hookspecs
 from alseg.calling import own_words, place_of
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import AlsegError, UserMistake, stopped
 from alseg.names import nearest
-from alseg.pieces import GIVEN, Piece, Plugin, install_hint, name_of_file
+from alseg.pieces import GIVEN, Piece, Plugin, install_hint, modifies_another, name_of_file
 from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, module_of, trace_hooks
 from alseg.registering import check_registered
 
@@ -56,7 +57,7 @@ class Registry:
         """
         piece = self._found(kind, name)
         if piece.is_modifier and piece.inner is None:
-            raise _alone(kind, name)
+            raise modifies_another(kind, name)
         return piece
 
     def origins_of(self, names: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -99,7 +100,8 @@ class Registry:
         message = f"There is no {kind} {name!r}{self._nearest(kind, name)}."
         for plugin in self.plugins:
             if plugin.status == "failed":
-                message += f" The plugin {plugin.name} of {plugin.distribution} failed to load: {plugin.error}."
+                why = f"The plugin {plugin.name} of {plugin.distribution} failed to load: {plugin.error}"
+                message += f" {stopped(why)}"
         raise UserMistake(message)
 
     def _preferred(self, kind: str, name: str, found: list[Piece]) -> list[Piece]:
@@ -123,7 +125,7 @@ class Registry:
             whole, near = f"{name}:{inner}", self._nearest(kind, f"{name}:")
             raise UserMistake(f"There is no {kind} {whole!r}: {name!r} modifies no other{near}.")
         if not inner:
-            raise _alone(kind, name)
+            raise modifies_another(kind, name)
         return replace(modifier, name=f"{name}:{inner}", inner=self.find(kind, inner), registered=modifier.name)
 
     def _nearest(self, kind: str, name: str) -> str:
@@ -187,7 +189,9 @@ class Registry:
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
                     self.manager.subset_hook_caller(hook, others)(**arguments)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # pytest.skip and a library's panic are no Exception
                 to_do = install_hint(error, name.partition(":")[0]) if isinstance(error, ImportError) else ""
                 who = name if name.startswith("tracker ") else f"plugin {name}"
                 what = f"{type(error).__name__}: {_one_line(self.manager, error)}".rstrip(": ")
@@ -239,14 +243,10 @@ def _files_in_folders(registry: Registry) -> Sequence[Path]:
         try:
             found = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.is_file())
         except OSError as error:
-            failed = Plugin(
-                folder.name, FOLDERS, "-", "failed", f"the folder {folder} cannot be read: {error.strerror}"
-            )
-            registry.plugins.append(failed)
+            why = f"the folder {folder} cannot be read: {error.strerror}"
+            registry.plugins.append(Plugin(folder.name, FOLDERS, "-", "failed", why))
             continue
-        files += [
-            path for path in found if not path.name.startswith(("_", ".", "test_")) and path.name != "conftest.py"
-        ]
+        files += [path for path in found if not re.match(r"[_.]|test_|conftest\.py$", path.name)]
     return files
 
 
@@ -267,7 +267,9 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any], source: Ca
             pieces = list(_pieces(registry.manager, plugin, module))
         if not registry.manager.get_hookcallers(module):
             raise AlsegError("it implements no hook; is @hookimpl missing?")
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # pytest.skip and a library's panic are no Exception
         if module is not None and registry.manager.is_registered(module):
             registry.manager.unregister(module)
         plugin.status, plugin.error = "failed", _reason(registry.manager, plugin, error)
@@ -306,10 +308,6 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
         if any(inspect.isgenerator(each) for each in given):
             raise TypeError(f"its hook register_{kind}s yields, so that it never runs: it must call register")
         yield from found
-
-
-def _alone(kind: str, modifier: str) -> UserMistake:
-    return UserMistake(f"The {kind} {modifier!r} modifies another: write {modifier}:NAME.")
 
 
 def _prefixes(found: Sequence[Piece]) -> list[str]:

@@ -206,6 +206,55 @@ def test_what_a_pieces_processes_print_is_not_among_a_commands_own_words(tmp_pat
     assert "noise" in found.stderr
 
 
+def test_what_a_plugins_processes_print_while_it_is_loaded_is_not_in_the_json(tmp_path):
+    loud = "__import__('os').system('echo noise')\n"
+    at_import, in_hook = tmp_path / "loud.py", tmp_path / "louder.py"
+    at_import.write_text(loud + MINE)
+    in_hook.write_text(f"from alseg import hookimpl\n\n@hookimpl\ndef register_commands(app):\n    {loud}")
+    found = alseg_in_a_process("plugins", "--json", "--plugin", at_import, "--plugin", in_hook)
+    assert "mine" in {row["name"] for row in json.loads(found.stdout)}
+    assert found.stderr.count("noise") == 2
+
+
+PANIC = "class Panic(BaseException):\n    pass\n\n"  # as of libraries written in Rust
+
+
+def test_a_panic_of_a_library_is_its_plugins_error(cli, tmp_path):
+    path = tmp_path / "panics.py"
+    path.write_text(PANIC + "raise Panic('at import')\n")
+    rows = json.loads(cli("plugins", "--json", "--plugin", path).out)
+    (row,) = [row for row in rows if row["plugin"] == "panics"]
+    assert row["error"] == f"Panic: at import ({path}, line 4)"
+    path.write_text(PANIC + MINE + "\n\n@hookimpl\ndef run_started(folder):\n    raise Panic('in a hook')\n")
+    outcome = cli("--plugin", path, *RUN, "--rounds", 1, "--out", tmp_path / "run")
+    assert outcome.code == 0
+    assert f"The plugin {path}:panics failed in run_started: Panic: in a hook" in outcome.err
+
+
+@pytest.mark.parametrize("place", ["def mine():\n    raise Panic('broke')", "def mine():\n    return broke"])
+def test_a_panic_of_a_library_names_the_piece(cli, tmp_path, place):
+    path = tmp_path / "panics.py"
+    path.write_text(
+        f"from alseg import hookimpl\n\n{PANIC}def broke(batch):\n    raise Panic('broke')\n\n\n{place}\n\n\n"
+        "@hookimpl\ndef register_acquirers(register):\n    register('mine', mine)\n"
+    )
+    outcome = cli("--plugin", path, *RUN, "--acquirer", "mine", "--out", tmp_path / "run")
+    assert outcome.code == 1
+    assert f"The acquirer 'mine' of {path} failed" in outcome.err
+    assert "Panic: broke" in outcome.err
+
+
+def test_a_question_on_what_to_install_ends_as_one(cli, tmp_path):
+    path = tmp_path / "lacks.py"
+    path.write_text(
+        "from alseg import hookimpl\n\n\ndef mine():\n    import no_such_library\n\n\n"
+        "@hookimpl\ndef register_acquirers(register):\n    register('mine', mine)\n"
+    )
+    outcome = cli("--plugin", path, *RUN, "--acquirer", "mine", "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert outcome.err.strip().endswith("is it to be had by pip install no-such-library?")
+
+
 def test_hooks_are_traced(cli, tmp_path):
     path = tmp_path / "piece.py"
     path.write_text(CHECKERS + "\n@hookimpl\ndef round_finished(record):\n    raise OSError('full')\n")

@@ -38,7 +38,8 @@ def annotate(
     Each answer is on the disk before the page moves on. Ctrl-C stops; the same command goes on.
     """
     from alseg.attending import annotate as answer
-    from alseg.cli.display import result_alone, terminal_progress
+    from alseg.cli.alone import result_alone
+    from alseg.cli.display import terminal_progress
     from alseg.store import RunFolder
 
     with terminal_progress() as progress, result_alone(as_json):

@@ -28,8 +28,9 @@ from alseg.cli import (
     resume_command,
     run_command,
 )
+from alseg.cli.alone import result_alone
 from alseg.cli.plugin_commands import add_plugin_commands
-from alseg.errors import MISTAKES, AlsegError, UserMistake, disk_sentence, notes_of
+from alseg.errors import MISTAKES, AlsegError, UserMistake, disk_sentence, notes_of, stopped
 from alseg.plugins import Registry, load_plugins
 
 EPILOG = """Examples:
@@ -115,10 +116,11 @@ def run_cli(words: list[str]) -> int:
     try:
         rest, files, flags = _plugin_flags(words)
         trace = _say if "--trace-hooks" in flags else None
-        registry = load_plugins(files, "--no-third-party" not in flags, trace=trace)
-        if "plugins" not in rest[:1]:  # which shows them with their errors
-            _refuse_broken(registry, files)
-        app = build_app(registry)
+        with result_alone("--json" in rest):
+            registry = load_plugins(files, "--no-third-party" not in flags, trace=trace)
+            if "plugins" not in rest[:1]:  # which shows them with their errors
+                _refuse_broken(registry, files)
+            app = build_app(registry)
         result = app(rest, standalone_mode=False)
         if result == 130:  # what Typer makes of a KeyboardInterrupt
             _say(INTERRUPTED)
@@ -149,8 +151,7 @@ def _refuse_broken(registry: Registry, files: Sequence[Path]) -> None:
     given = {str(file.absolute()) for file in files}
     for plugin in registry.plugins:
         if plugin.status == "failed" and plugin.distribution in given:
-            end = "" if str(plugin.error).endswith("?") else "."
-            raise UserMistake(f"The plugin {plugin.distribution} failed to load: {plugin.error}{end}")
+            raise UserMistake(stopped(f"The plugin {plugin.distribution} failed to load: {plugin.error}"))
 
 
 def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], set[str]]:

@@ -127,7 +127,7 @@ def compare(
     Chance is always among them. Runs that share a first round train it once; what is finished is not done
     again: the same command goes on after an interruption, and with more seeds or strategies does what is missing.
     """
-    from alseg.cli.display import result_alone
+    from alseg.cli.alone import result_alone
     from alseg.compare.request import understood
     from alseg.compare.running import compare_grid, compare_runs
     from alseg.config import parse_assignments

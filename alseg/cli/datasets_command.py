@@ -96,7 +96,8 @@ def check(
 
     Exit code 0: a run can use it. 2: one sentence names the first file or setting that is wrong.
     """
-    from alseg.cli.display import result_alone, terminal_progress
+    from alseg.cli.alone import result_alone
+    from alseg.cli.display import terminal_progress
     from alseg.dataset_check import check_dataset, sample
     from alseg.opened import open_dataset
     from alseg.report.samples import draw_samples

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,23 +136,6 @@ def terminal_progress() -> Iterator[Progress]:
         return
     with Live(console=console, transient=True, refresh_per_second=8) as live:
         yield TerminalProgress(live)
-
-
-@contextlib.contextmanager
-def result_alone(as_json: bool) -> Iterator[None]:
-    """With --json, what plugins and libraries print goes to stderr, and so does what their processes print."""
-    if not as_json:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def whole(table: Table) -> Console:

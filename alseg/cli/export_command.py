@@ -72,7 +72,7 @@ def _model(registry: Registry, run: Path, to: Path, round: int | None, size: str
     from typing import get_type_hints
 
     from alseg import exporting
-    from alseg.cli.display import result_alone
+    from alseg.cli.alone import result_alone
     from alseg.options import convert
     from alseg.settings import PassSettings
 
@@ -84,7 +84,8 @@ def _model(registry: Registry, run: Path, to: Path, round: int | None, size: str
 
 
 def _labels(registry: Registry, run: Path, format: str, out: Path | None, as_json: bool) -> None:
-    from alseg.cli.display import result_alone, show_transfer
+    from alseg.cli.alone import result_alone
+    from alseg.cli.display import show_transfer
     from alseg.interchange.exchange import export_labels
 
     with result_alone(as_json):

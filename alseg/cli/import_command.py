@@ -52,7 +52,8 @@ def import_(
     Label images become points: each labelled pixel one, or with --thin fewer. With a dataset, images are found by
     key, path, file name or stem, and every place and class is checked.
     """
-    from alseg.cli.display import result_alone, show_transfer, terminal_progress
+    from alseg.cli.alone import result_alone
+    from alseg.cli.display import show_transfer, terminal_progress
     from alseg.interchange.exchange import import_labels
 
     names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())

@@ -44,7 +44,8 @@ def predict(
 
     masks/ gets PNGs of class values with the classes' colours as their palette.
     """
-    from alseg.cli.display import result_alone, terminal_progress
+    from alseg.cli.alone import result_alone
+    from alseg.cli.display import terminal_progress
     from alseg.errors import UserMistake
     from alseg.settings import PassSettings
 

@@ -40,7 +40,8 @@ def resume(
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Go on with a run that was interrupted, from its last finished phase."""
-    from alseg.cli.display import result_alone, show_result, terminal_progress
+    from alseg.cli.alone import result_alone
+    from alseg.cli.display import show_result, terminal_progress
 
     with terminal_progress() as progress, result_alone(json):
         from alseg import api

@@ -122,7 +122,8 @@ def run(
         if value is not None and name not in ("option", "config", "out", "json", *ATTENDANCE)
     }
     # heavy from here on: torch
-    from alseg.cli.display import result_alone, show_result, terminal_progress
+    from alseg.cli.alone import result_alone
+    from alseg.cli.display import show_result, terminal_progress
     from alseg.config import parse_assignments
     from alseg.settings_file import read_toml
 
