@@ -51,10 +51,12 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return call
 
 
-def write_camvid(root: Path, train: int = 6, val: int = 3, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:
+def write_camvid(
+    root: Path, train: int = 6, val: int = 3, size: tuple[int, int] = (64, 64), seed: int = 0, test: int = 0
+) -> Path:
     """A folder in CamVid's layout: four grey-coded classes in vertical bands, a void border."""
     random = np.random.default_rng(seed)
-    for split, count in (("train", train), ("val", val)):
+    for split, count in (("train", train), ("val", val), *([("test", test)] if test else [])):
         (root / split).mkdir(parents=True)
         (root / f"{split}annot").mkdir()
         for i in range(count):

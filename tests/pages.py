@@ -276,7 +276,7 @@ def answer(run: Path) -> None:
 
 def furnish(folder: Path, run: Path) -> None:
     """What pages speak of: photos with masks, CamVid, labels to import, and finished runs."""
-    write_camvid(folder / "camvid")
+    write_camvid(folder / "camvid", test=2)
     for name in ("a.jpg", "b.png", "c.webp"):
         write_pair(folder / "photos", folder / "photos" / "masks", name)
     (folder / "start.csv").write_text("image,y,x,class\nb.png,1,2,road\nc,3,4,sky\n")
