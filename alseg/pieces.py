@@ -7,7 +7,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ class Piece:
     def options(self) -> dict[str, Option]:
         """The options of the factory, by name, and those of the pieces that it wraps.
 
-        Where several parts have an option of one name, each is called part.option. Raises UserMistake where the parts
+        Where several parts have an option of one name, each is called part.option, as which any may be given. Raises
+        UserMistake where the parts
         are of one name too, BrokenPiece where a factory declares what can be no option.
         """
         found: dict[str, Option] = {}
@@ -128,8 +129,24 @@ class Piece:
                         f"{self.described()} does not fit together: two parts called {part.own_name!r} have an option "
                         f"{name!r}, and nothing tells them apart."
                     )
-                found[known_as] = own[name]
+                found[known_as] = replace(own[name], name=known_as)
         return found
+
+    def spellings(self) -> dict[str, str]:
+        """Every name by which an option may be given, part.option among them, and the one that it is known by."""
+        found: dict[str, str] = {}
+        for part, names in zip(self.parts(), self._option_names(), strict=True):
+            for name, known_as in names.items():
+                found |= {known_as: known_as, f"{part.own_name.replace('-', '_')}.{name}": known_as}
+        return found
+
+    def by_one_name(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options by the names that they are known by; as they are where that is no option's, or given by two names."""
+        known = self.spellings()
+        count = Counter(known.get(name, name) for name in values)
+        return {
+            known[name] if name in known and count[known[name]] == 1 else name: value for name, value in values.items()
+        }
 
     def _option_names(self) -> list[dict[str, str]]:
         """Of each part, what its options are called among those of all."""
@@ -154,8 +171,10 @@ class Piece:
         prefix: what their settings begin with; None: the kind.
         """
         prefix = prefix or self.kind
-        options = self.options()
+        options, values, spellings = self.options(), self.by_one_name(values), self.spellings()
         for name in values:
+            if name not in options and name in spellings:
+                raise UserMistake(f"{prefix}.{name} and {prefix}.{spellings[name]} are one option: give it once.")
             if name not in options:
                 several = [f"{prefix}.{known}" for known in options if known.endswith(f".{name}")]
                 has = f"; write {' or '.join(several)}" if several else nearest(name, options) or "; it has none"

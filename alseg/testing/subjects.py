@@ -72,7 +72,8 @@ def subject_of(
                 f"{option!r} is no option of {with_article(kind)}: alseg gives it to the factory, and {called} does so "
                 "as well; leave it out of the options."
             )
-    missing = [option for option, each in takes.items() if each.default is MISSING and option not in given]
+    stated = piece.by_one_name(given)
+    missing = [option for option, each in takes.items() if each.default is MISSING and option not in stated]
     if missing:
         raise UserMistake(_lacking(*_owner(piece, missing[0], called), missing[0], isinstance(what, str)))
     return Subject(piece, piece.resolve(given), registry)
