@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alseg.calling import failure
+from alseg.calling import failure, named
 from alseg.declaring import fault_of
 from alseg.errors import AlsegError, UserMistake, stopped
 from alseg.names import nearest
@@ -45,7 +45,8 @@ def name_of_file(path: Path) -> str:
 class Plugin:
     """A plugin and how its loading went; `status` is "ok" or "failed".
 
-    warning: what its author should mend though it works. seconds: how long its import took.
+    warning: what its author should mend though it works. seconds: how long its import took. file: where it is
+    installed, what was given as a single file too.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Plugin:
     error: str | None = None
     warning: str | None = None
     seconds: float = 0.0
+    file: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -65,6 +67,19 @@ class Plugin:
     def prefix(self) -> str:
         """By which its pieces are told from others of their name, as in prefix:name."""
         return self.name if self.is_file else self.distribution
+
+    def is_of(self, origin: str) -> bool:
+        """Whether it is of this distribution, or this file."""
+        return origin in (self.distribution, self.file)
+
+    @property
+    def file_name(self) -> str | None:
+        """What it is called as a single file, without the folder; None where it is none."""
+        return self.name if self.is_file else self.file and name_of_file(Path(self.file))
+
+    def is_called(self, head: str) -> bool:
+        """Whether its pieces are called head:name."""
+        return self.is_of(head) or self.file_name == head
 
     @property
     def origin(self) -> str:
@@ -192,8 +207,8 @@ class Piece:
 
     def build(self, options: Mapping[str, Any], **given: Any) -> Any:
         """Call the factory with its options and what the core gives; an error names the plugin."""
-        named = self._option_names()
-        each = [{own: options[known] for own, known in names.items() if known in options} for names in named]
+        parts = self._option_names()
+        each = [{own: options[known] for own, known in names.items() if known in options} for names in parts]
         if len(each) == 1:
             each = [dict(options)]  # with what the factory does not know, which it says
         return self._made(each, given)
@@ -208,6 +223,10 @@ class Piece:
             taken |= {piece: new()} if piece in parameters else {new_piece: new}
         try:
             made = self.factory(**options, **taken)
+        except UserMistake as mistake:
+            if (own := named(self.described(), mistake)) is not mistake:
+                raise own from mistake
+            raise
         except (AlsegError, KeyboardInterrupt):
             raise
         except ImportError as error:

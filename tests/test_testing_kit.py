@@ -303,7 +303,7 @@ def takes_a_name(name: str = "x"):
     {
         failing: f"its factory raised ValueError: no such day ({__file__}, line ",
         picky: "its factory refused: It wants a file: give options with which it builds here, or mend it",
-        none: "it gave nothing: its factory returns None: it must build with these options, and return the piece",
+        none: "it gave nothing: its factory returns None: end the factory by returning the piece",
         unknown_type: "its factory is refused: the type 'Sizes' of an option cannot be found: name 'Sizes' is not",
         takes_a_name: "must not be called 'name', which is the piece's own: change the parameters of its factory",
     }.items(),
