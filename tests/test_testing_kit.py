@@ -503,7 +503,7 @@ def test_the_guides_examples_keep_their_contracts(name, tmp_path, monkeypatch):
     registry = load_plugins([tmp_path / name, PLUGIN], third_party=False)
     own = [piece for piece in registry.pieces if piece.plugin.distribution == str(tmp_path / name)]
     for piece in own:
-        around = {"around": "margin"} if piece.is_modifier else {}
+        around = {"around": {"acquirer": "margin", "oracle": "ground-truth"}[piece.kind]} if piece.is_modifier else {}
         if piece.kind == "dataset":
             continue  # it reads files of its own, which the guide writes and runs
         more = {"uncertainty": False} if piece.kind == "acquirer" else {}
