@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alseg.errors import MISTAKES, AlsegError, UserMistake
+from alseg.errors import MISTAKES, AlsegError, UserMistake, notes_of
 
 T = TypeVar("T")
 
 LIBRARIES = {"torch", "numpy", "pluggy", "typer", "click"}  # which call pieces, or are what a backward pass is in
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # a disk's own errors, which are no piece's
+OWN = " of alseg"  # how the names of alseg's own pieces end
 LONGEST = 200  # letters of an error's own words
 
 
@@ -24,15 +25,21 @@ def called(
     where: str = "",
     passes: Callable[[BaseException], bool] = lambda error: False,
     reads: bool = False,
+    names: bool = True,
 ) -> T:
     """What `call` gives; where it raises, AlsegError, or UserMistake for a file that is not there or not to be had.
 
     name: what the sentence begins with, such as "The oracle 'x' of mine". where: which of its methods. passes: errors
     that whoever called handles. reads: it is there to read somebody's files, and any error of theirs is UserMistake.
-    An AlsegError goes through as it is, and so does a full disk.
+    names: whether a UserMistake of other people's code gets the name. Another AlsegError goes through as it is, and so
+    does a full disk.
     """
     try:
         return call()
+    except UserMistake as mistake:
+        if names and (own := named(name, mistake)) is not mistake:
+            raise own from mistake
+        raise
     except (AlsegError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a library's panic is no Exception
@@ -45,6 +52,21 @@ def failure(what: str, error: BaseException, reads: bool = False) -> AlsegError:
     """What a piece raised as a sentence that begins with `what`; reads: see `called`."""
     kind = UserMistake if isinstance(error, OSError) and (reads or error.errno in MISTAKES) else AlsegError
     return kind(f"{what}: {in_words(error)}{place_of(error)}.")
+
+
+def named(name: str, mistake: UserMistake) -> UserMistake:
+    """A mistake that other people's code speaks of, with the name of their piece before it; alseg's own as it is."""
+    trace = mistake.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    bears_one = mistake.named or str(mistake).startswith(name)
+    if bears_one or name.endswith(OWN) or trace is None or _is_no_piece(trace.tb_frame.f_code.co_filename):
+        return mistake
+    found = UserMistake(f"{name}: {mistake}")
+    found.named = True
+    for note in notes_of(mistake):
+        found.add_note(note)
+    return found
 
 
 def mistaken(name: str, sentence: str) -> UserMistake:

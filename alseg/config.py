@@ -19,7 +19,17 @@ from alseg.options import Between, Longer, Size, convert
 from alseg.pieces import Piece, settings_of
 from alseg.plugins import Registry
 from alseg.settings import Augmentation, Count, PassSettings, TrainSettings, TrustSettings
-from alseg.several import LISTS, Choice, lists_of, names_in, options_under, others, written
+from alseg.several import (
+    LISTS,
+    Choice,
+    by_one_name,
+    lists_of,
+    names_in,
+    options_under,
+    others,
+    spellings,
+    written,
+)
 
 PER_IMAGE = ("first_pixels", "pixels_per_round", "budget")
 PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
@@ -207,10 +217,11 @@ def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[
     """
     merged: dict[str, Any] = {}
     for layer in layers:
+        layer = by_one_name(registry, NAMED, merged, layer)
         for kind in NAMED:
             name = layer.get(kind)
             if name is not None and merged.get(kind, name) != name:
-                known = {kind, *(f"{kind}.{option}" for option in _known_options(registry, kind, str(name)))}
+                known = {kind, *(f"{kind}.{option}" for option in spellings(registry, kind, str(name)))}
                 merged = {k: v for k, v in merged.items() if k.partition(".")[0] != kind or k in known}
         for setting in LISTS:
             if setting in layer:
@@ -219,14 +230,6 @@ def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[
                 merged = {k: v for k, v in merged.items() if not k.startswith(heads)}
         merged |= layer
     return merged
-
-
-def _known_options(registry: Registry, kind: str, name: str) -> Sequence[str]:
-    piece = registry.find(kind, name)
-    try:
-        return list(piece.options())
-    except AlsegError:
-        return []  # a broken piece; that is said where its options are taken
 
 
 def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[str, ...]) -> RunConfig:

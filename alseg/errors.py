@@ -30,6 +30,7 @@ class UserMistake(AlsegError):
     """Something that whoever started alseg can put right."""
 
     exit_code = 2
+    named = False  # whether the piece that raised it was put before its sentence
 
 
 class Lasting(AlsegError):

@@ -7,12 +7,12 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alseg.calling import failure
+from alseg.calling import failure, named
 from alseg.declaring import fault_of
 from alseg.errors import AlsegError, UserMistake, stopped
 from alseg.names import nearest
@@ -45,7 +45,8 @@ def name_of_file(path: Path) -> str:
 class Plugin:
     """A plugin and how its loading went; `status` is "ok" or "failed".
 
-    warning: what its author should mend though it works. seconds: how long its import took.
+    warning: what its author should mend though it works. seconds: how long its import took. file: where it is
+    installed, what was given as a single file too.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Plugin:
     error: str | None = None
     warning: str | None = None
     seconds: float = 0.0
+    file: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -65,6 +67,19 @@ class Plugin:
     def prefix(self) -> str:
         """By which its pieces are told from others of their name, as in prefix:name."""
         return self.name if self.is_file else self.distribution
+
+    def is_of(self, origin: str) -> bool:
+        """Whether it is of this distribution, or this file."""
+        return origin in (self.distribution, self.file)
+
+    @property
+    def file_name(self) -> str | None:
+        """What it is called as a single file, without the folder; None where it is none."""
+        return self.name if self.is_file else self.file and name_of_file(Path(self.file))
+
+    def is_called(self, head: str) -> bool:
+        """Whether its pieces are called head:name."""
+        return self.is_of(head) or self.file_name == head
 
     @property
     def origin(self) -> str:
@@ -116,7 +131,8 @@ class Piece:
     def options(self) -> dict[str, Option]:
         """The options of the factory, by name, and those of the pieces that it wraps.
 
-        Where several parts have an option of one name, each is called part.option. Raises UserMistake where the parts
+        Where several parts have an option of one name, each is called part.option, as which any may be given. Raises
+        UserMistake where the parts
         are of one name too, BrokenPiece where a factory declares what can be no option.
         """
         found: dict[str, Option] = {}
@@ -128,8 +144,24 @@ class Piece:
                         f"{self.described()} does not fit together: two parts called {part.own_name!r} have an option "
                         f"{name!r}, and nothing tells them apart."
                     )
-                found[known_as] = own[name]
+                found[known_as] = replace(own[name], name=known_as)
         return found
+
+    def spellings(self) -> dict[str, str]:
+        """Every name by which an option may be given, part.option among them, and the one that it is known by."""
+        found: dict[str, str] = {}
+        for part, names in zip(self.parts(), self._option_names(), strict=True):
+            for name, known_as in names.items():
+                found |= {known_as: known_as, f"{part.own_name.replace('-', '_')}.{name}": known_as}
+        return found
+
+    def by_one_name(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options by the names that they are known by; as they are where that is no option's, or given by two names."""
+        known = self.spellings()
+        count = Counter(known.get(name, name) for name in values)
+        return {
+            known[name] if name in known and count[known[name]] == 1 else name: value for name, value in values.items()
+        }
 
     def _option_names(self) -> list[dict[str, str]]:
         """Of each part, what its options are called among those of all."""
@@ -154,8 +186,10 @@ class Piece:
         prefix: what their settings begin with; None: the kind.
         """
         prefix = prefix or self.kind
-        options = self.options()
+        options, values, spellings = self.options(), self.by_one_name(values), self.spellings()
         for name in values:
+            if name not in options and name in spellings:
+                raise UserMistake(f"{prefix}.{name} and {prefix}.{spellings[name]} are one option: give it once.")
             if name not in options:
                 several = [f"{prefix}.{known}" for known in options if known.endswith(f".{name}")]
                 has = f"; write {' or '.join(several)}" if several else nearest(name, options) or "; it has none"
@@ -173,8 +207,8 @@ class Piece:
 
     def build(self, options: Mapping[str, Any], **given: Any) -> Any:
         """Call the factory with its options and what the core gives; an error names the plugin."""
-        named = self._option_names()
-        each = [{own: options[known] for own, known in names.items() if known in options} for names in named]
+        parts = self._option_names()
+        each = [{own: options[known] for own, known in names.items() if known in options} for names in parts]
         if len(each) == 1:
             each = [dict(options)]  # with what the factory does not know, which it says
         return self._made(each, given)
@@ -189,6 +223,10 @@ class Piece:
             taken |= {piece: new()} if piece in parameters else {new_piece: new}
         try:
             made = self.factory(**options, **taken)
+        except UserMistake as mistake:
+            if (own := named(self.described(), mistake)) is not mistake:
+                raise own from mistake
+            raise
         except (AlsegError, KeyboardInterrupt):
             raise
         except ImportError as error:

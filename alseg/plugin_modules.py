@@ -114,6 +114,12 @@ def file_of(entry_point: importlib.metadata.EntryPoint) -> Path | None:
     return Path(specification.origin) if specification is not None and specification.origin else None
 
 
+def is_module_of(entry_point: importlib.metadata.EntryPoint, path: Path) -> bool:
+    """Whether a file is the very module of an entry point, wherever links lead."""
+    own = None if entry_point.attr else file_of(entry_point)
+    return own is not None and own.resolve() == path.resolve()
+
+
 def check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
     """AlsegError where a registered plugin implements a hook that there is not, or one that cannot register."""
     known = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "round_"))]

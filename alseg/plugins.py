@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import inspect
-import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,14 +17,14 @@ import pluggy
 
 from alseg import hookspecs
 from alseg.calling import own_words, place_of
-from alseg.errors import AlsegError, UserMistake, stopped
-from alseg.names import nearest
+from alseg.errors import AlsegError, UserMistake
 from alseg.pieces import GIVEN, Piece, Plugin, install_hint, modifies_another, name_of_file
-from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, module_of, trace_hooks
+from alseg.plugin_files import files_in_folders, given_files
+from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, is_module_of, module_of, trace_hooks
 from alseg.registering import check_registered
+from alseg.unknown import like_modifier, unknown
 
 FIRST_PARTY = "alseg"
-FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
 
 
 @dataclass
@@ -38,6 +36,7 @@ class Registry:
     pieces: list[Piece] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)  # plugins that are single files
     third_party: bool = True  # whether other people's were let in
+    commands: dict[str, list[str]] = field(default_factory=dict)  # that plugins add, by distribution:plugin
     origins: Mapping[str, str] = field(default_factory=dict)  # "kind name" -> distribution whose piece a run took
 
     def of(self, kind: str) -> Iterator[Piece]:
@@ -80,10 +79,10 @@ class Registry:
         found = self._preferred(kind, name, [piece for piece in self.of(kind) if piece.name == name])
         head, colon, rest = name.partition(":")
         if not found and colon:
-            of_distribution = [piece for piece in self.of(kind) if piece.plugin.distribution == head]
+            of_distribution = [piece for piece in self.of(kind) if piece.plugin.is_of(head)]
             if not of_distribution and not any(piece.name == head for piece in self.of(kind)):
                 # file:name, without the folder
-                of_distribution = [p for p in self.of(kind) if p.plugin.is_file and p.plugin.name == head]
+                of_distribution = [p for p in self.of(kind) if p.plugin.file_name == head]
             found = [piece for piece in of_distribution if piece.name == rest]
             # distribution:modifier:name
             modifier, again, inner = rest.partition(":")
@@ -97,19 +96,14 @@ class Registry:
             claims = " and ".join(sorted({piece.plugin.distribution for piece in found}))
             several = " or ".join(f"{prefix}:{name}" for prefix in _prefixes(found))
             raise UserMistake(f"The {kind} {name!r} is registered by {claims}: write {several} to choose.")
-        message = f"There is no {kind} {name!r}{self._nearest(kind, name)}."
-        for plugin in self.plugins:
-            if plugin.status == "failed":
-                why = f"The plugin {plugin.name} of {plugin.distribution} failed to load: {plugin.error}"
-                message += f" {stopped(why)}"
-        raise UserMistake(message)
+        raise unknown(kind, name, list(self.of(kind)), self.plugins)
 
     def _preferred(self, kind: str, name: str, found: list[Piece]) -> list[Piece]:
         """Of pieces of one name the one that a run took, or alseg's own; all where neither says which."""
         origin = self.origins.get(f"{kind} {name}")
         if origin is not None:
-            exact = [piece for piece in found if piece.plugin.distribution == origin]
-            mine = exact or [piece for piece in found if piece.plugin.is_file and _is_moved(piece.plugin, origin)]
+            exact = [piece for piece in found if piece.plugin.is_of(origin)]
+            mine = exact or [piece for piece in found if _is_moved(piece.plugin, origin)]
             if found and not mine:
                 whose = " and ".join(sorted({piece.plugin.distribution for piece in found}))
                 raise UserMistake(
@@ -122,18 +116,11 @@ class Registry:
     def _modified(self, kind: str, name: str, inner: str) -> Piece:
         modifier = self._found(kind, name)
         if not modifier.is_modifier:
-            whole, near = f"{name}:{inner}", self._nearest(kind, f"{name}:")
+            whole, near = f"{name}:{inner}", like_modifier(name, self.of(kind))
             raise UserMistake(f"There is no {kind} {whole!r}: {name!r} modifies no other{near}.")
         if not inner:
             raise modifies_another(kind, name)
         return replace(modifier, name=f"{name}:{inner}", inner=self.find(kind, inner), registered=modifier.name)
-
-    def _nearest(self, kind: str, name: str) -> str:
-        """Names like an unknown one; where it has a modifier's form, modifiers like its first part."""
-        modifier, colon, _ = name.partition(":")
-        if not colon:
-            return nearest(name, [piece.name for piece in self.of(kind)])
-        return nearest(f"{modifier}:", [f"{piece.name}:" for piece in self.of(kind) if piece.is_modifier])
 
     def hooks_of(self, plugin: Plugin) -> list[str]:
         """The names of the hooks that a plugin implements."""
@@ -208,8 +195,9 @@ def load_plugins(
 ) -> Registry:
     """A registry of the installed plugins and of single files; one that fails is listed with its error.
 
-    files: besides those in the folders that the environment variable ALSEG_PLUGINS names. third_party: whether
-    other distributions' plugins and those folders count. trace: is told each call of a hook in a line.
+    files: besides those in the folders that the environment variable ALSEG_PLUGINS names; one that is the module of an
+    installed plugin is that plugin. third_party: whether other distributions' plugins and those folders count. trace:
+    is told each call of a hook in a line.
     """
     manager = pluggy.PluginManager("alseg")
     manager.add_hookspecs(hookspecs)
@@ -217,37 +205,26 @@ def load_plugins(
         trace_hooks(manager, trace)
     registry = Registry(manager, third_party=third_party)
     found = importlib.metadata.entry_points(group="alseg") if entry_points is None else entry_points
-    seen: set[tuple[str, str]] = set()
+    seen: dict[tuple[str, str], tuple[importlib.metadata.EntryPoint, Plugin]] = {}
     for entry_point in sorted(found, key=lambda e: (_distribution(e)[0] != FIRST_PARTY, e.name, e.value)):
         distribution, version = _distribution(entry_point)
         if (entry_point.name, distribution) in seen or (not third_party and distribution != FIRST_PARTY):
             continue
-        seen.add((entry_point.name, distribution))
-        _add(registry, Plugin(entry_point.name, distribution, version), entry_point.load, partial(file_of, entry_point))
-    given = [Path(file).absolute() for file in ([files] if isinstance(files, Path | str) else files)]
+        plugin = Plugin(entry_point.name, distribution, version)
+        seen[entry_point.name, distribution] = entry_point, plugin
+        _add(registry, plugin, entry_point.load, partial(file_of, entry_point))
+    given = [*given_files(files), *(files_in_folders(registry.plugins) if third_party else [])]
+    unlike: dict[Path, Path] = {}
     for path in given:
-        if not path.is_file():
-            raise UserMistake(f"There is no plugin file {path}.")
-    in_folders = _files_in_folders(registry) if third_party else []
-    for path in dict.fromkeys([*given, *in_folders]):
-        registry.files.append(path)
+        unlike.setdefault(path.resolve(), path)
+    registry.files += unlike.values()
+    for path in registry.files:
+        twin = next((plugin for entry, plugin in seen.values() if is_module_of(entry, path)), None)
+        if twin is not None:
+            twin.file = str(path)
+            continue
         _add(registry, Plugin(name_of_file(path), str(path), "-"), partial(module_of, path), partial(Path, path))
     return registry
-
-
-def _files_in_folders(registry: Registry) -> Sequence[Path]:
-    """The single files in ALSEG_PLUGINS' folders; a folder that cannot be read is listed as a failed plugin."""
-    files: list[Path] = []
-    for name in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
-        folder = Path(name).expanduser().absolute()
-        try:
-            found = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.is_file())
-        except OSError as error:
-            why = f"the folder {folder} cannot be read: {error.strerror}"
-            registry.plugins.append(Plugin(folder.name, FOLDERS, "-", "failed", why))
-            continue
-        files += [path for path in found if not re.match(r"[_.]|test_|conftest\.py$", path.name)]
-    return files
 
 
 def _distribution(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:
@@ -318,7 +295,7 @@ def _prefixes(found: Sequence[Piece]) -> list[str]:
 
 def _is_moved(plugin: Plugin, origin: str) -> bool:
     """Whether a single file has the name of the one that a run took a piece of: its folder may be another now."""
-    return origin.endswith(".py") and name_of_file(Path(origin)) == plugin.name
+    return origin.endswith(".py") and name_of_file(Path(origin)) == plugin.file_name
 
 
 def plugin_hint(record: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alseg.errors import UserMistake
+from alseg.errors import AlsegError, UserMistake
 from alseg.options import convert, plain
 from alseg.plugins import Registry
 
@@ -34,6 +34,32 @@ def options_under(head: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """The settings HEAD.OPTION by their option."""
     prefix = f"{head}."
     return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+
+
+def by_one_name(
+    registry: Registry, kinds: Iterable[str], merged: Mapping[str, Any], layer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A layer of settings whose options that are given as part.option bear the names by which their pieces know them.
+
+    merged: what lies beneath it, and may name the pieces.
+    """
+    found = dict(layer)
+    for kind in {key.partition(".")[0] for key in layer if key.count(".") > 1}.intersection(kinds):
+        name, given = layer.get(kind, merged.get(kind)), options_under(kind, layer)
+        if name is not None and spellings(registry, kind, str(name)):
+            named = registry.find(kind, str(name)).by_one_name(given)
+            found = {key: value for key, value in found.items() if not key.startswith(f"{kind}.")}
+            found |= {f"{kind}.{option}": value for option, value in named.items()}
+    return found
+
+
+def spellings(registry: Registry, kind: str, name: str) -> Sequence[str]:
+    """The names by which options of a piece may be given."""
+    piece = registry.find(kind, name)
+    try:
+        return list(piece.spellings())
+    except AlsegError:
+        return []  # a broken piece; that is said where its options are taken
 
 
 def names_in(setting: str, value: Any) -> tuple[str, ...]:

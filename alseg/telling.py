@@ -70,7 +70,7 @@ class Life:
         """The names of those that failed."""
         failures = self._registry.failures(hook, only=self._is_told, folder=str(self._folder.path), **arguments)
         for failure in failures.values():
-            self._say(failure)
+            self._say(f"alseg: {failure}")
         return list(failures)
 
     def _is_told(self, name: str) -> bool:

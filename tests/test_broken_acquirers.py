@@ -68,7 +68,7 @@ def with_global_state():
 ACQUIRERS = [
     ("builds", lambda: 3, "the factory gave int", "return a function of the batch"),
     ("builds", lambda: 1 / 0, "its factory raised ZeroDivisionError", "it must build with these options"),
-    ("builds", lambda: None, "its factory returns None", "return the piece"),
+    ("builds", lambda: None, "its factory returns None", "returning the piece"),
     ("result", lambda: lambda batch: 1.0, "it gave float, not a tensor [3, 9, 12]", "return a torch tensor"),
     (
         "result",
@@ -76,6 +76,8 @@ ACQUIRERS = [
         "[3, 4, 9, 12]; expected float [B, H, W]",
         "dimension 1",
     ),
+    ("result", lambda: lambda b: entropy(b)[:, :-4], "[3, 5, 12]; expected", "the size of the image, batch.size"),
+    ("result", lambda: lambda b: entropy(b)[:1], "[1, 9, 12]; expected", "keep dimension 0, the images"),
     ("result", lambda: lambda b: b.prediction.predicted(), "torch.int64 [3, 9, 12]", "end with .float()"),
     ("result", lambda: lambda b: entropy(b).to("meta"), "on meta for a batch on cpu", "device=batch.candidates.device"),
     ("result", lambda: lambda b: entropy(b) / 0, "utility of image 'a' is infinite", "a division by 0"),

@@ -322,7 +322,14 @@ class Unmarked:
         """Is never called."""
 
 
+class Misspelt:
+    @hookimpl
+    def round_finishd(self, record):
+        """Is marked, and no hook."""
+
+
 TRACKERS = [
+    ("builds", Misspelt, "'round_finishd'; did you mean round_finished", "hooks are run_started, round_finished, run_"),
     ("builds", Unmarked, "implements no life-cycle hook", "with @hookimpl"),
     ("whole-run", lambda: Tracker("whole-run"), "failed in round_finished: KeyError: 0", "after each round"),
     ("resumed", lambda: Tracker("resumed"), "FileExistsError", "it may be going on"),

@@ -133,6 +133,8 @@ def test_an_option_that_several_parts_have_is_called_by_its_part(plugin):  # noq
         ("twice:sums:other", {"twice.factor": 3, "terms": 2}, 6),
         (f"{path}:twice:{path}:other", {"twice.factor": 3}, 3),
         ("my_piece:twice:my_piece:other", {"twice.factor": 3}, 3),
+        ("twice:constant", {"twice.factor": 3, "constant.value": 5}, 15),  # though neither needs its part
+        ("constant", {"constant.value": 5}, 5),
     ):
         assert (acquirer(registry, name, **options)(batch) == value).all(), name
     with pytest.raises(UserMistake, match=r"no option 'factor'; write acquirer.twice.factor or acquirer.other.factor"):
@@ -149,6 +151,23 @@ def test_such_options_are_stored_and_read_again(cli, tmp_path, plugin):  # noqa:
         acquirer = tomllib.loads((tmp_path / run / "run.toml").read_text())["acquirer"]
         assert {"name": "twice:other", "other.factor": 1} | changed == acquirer
         assert cli("--plugin", path, "resume", tmp_path / run, "--rounds", 3).code == 0
+
+
+def test_an_option_is_shown_by_the_name_that_works(cli, plugin):  # noqa: F811
+    words = ("--plugin", plugin(MODIFIERS), "plugins", "show", "twice:other")
+    shown = cli(*words).out
+    assert "acquirer.twice.factor" in shown and "acquirer.other.factor" in shown
+    (row,) = json.loads(cli(*words, "--json").out)
+    assert [option["name"] for option in row["options"]] == ["twice.factor", "other.factor"]
+
+
+def test_an_option_by_its_part_goes_over_one_without(cli, tmp_path, plugin):  # noqa: F811
+    path, table = plugin(MODIFIERS), tmp_path / "settings.toml"
+    table.write_text('[acquirer]\nname = "twice:constant"\nfactor = 4\n')
+    words = ["--plugin", path, *RUN, "--config", table, "-o", "acquirer.twice.factor=3"]
+    assert cli(*words, "--out", tmp_path / "run").code == 0
+    assert tomllib.loads((tmp_path / "run" / "run.toml").read_text())["acquirer"]["factor"] == 3
+    one_sentence(cli(*words, "-o", "acquirer.factor=4"), "acquirer.twice.factor and acquirer.factor are one option")
 
 
 def test_a_distributions_piece_can_be_wrapped(two_margins):  # noqa: F811

@@ -235,11 +235,12 @@ def test_an_oracle_without_its_parts_is_named_before_the_run(told, tmp_path):  #
     assert not (tmp_path / "run").exists()
 
 
-def test_an_errors_own_words_for_users_go_through(cli, tmp_path):
+def test_an_errors_own_words_for_users_follow_the_pieces_name(cli, tmp_path):
     text = ORACLE.format(ask="from alseg import UserMistake; raise UserMistake('Give a key.')", collect=ALL)
     (tmp_path / "mine.py").write_text(HEAD + text)
     outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *ASK, "--out", tmp_path / "run")
-    assert (outcome.code, outcome.err.splitlines()[-2]) == (2, "alseg: Give a key.")
+    said = f"alseg: The oracle 'mine' of {tmp_path}/mine.py: Give a key."
+    assert (outcome.code, outcome.err.splitlines()[-2]) == (2, said)
 
 
 PICKS = """

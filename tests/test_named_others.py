@@ -55,12 +55,12 @@ def test_an_executor_is_named(told, does, words, code):  # noqa: F811
     assert said.endswith(". The same command goes on.")
 
 
-def test_an_executors_own_words_are_left_as_they_are(cli, tmp_path):
+def test_an_executors_own_words_follow_its_name(cli, tmp_path):
     (tmp_path / "mine.py").write_text(
         HEAD + EXECUTOR.format(does="from alseg import UserMistake; raise UserMistake('Log in.')")
     )
     outcome = cli(*TINY, "--plugin", tmp_path / "mine.py", *COMPARE, "--out", tmp_path / "comparison")
-    assert (outcome.code, outcome.err) == (2, "alseg: Log in.\n")
+    assert (outcome.code, outcome.err) == (2, f"alseg: The executor 'mine' of {tmp_path}/mine.py: Log in.\n")
 
 
 ORACLE = """

@@ -16,7 +16,7 @@ from conftest import one_sentence
 from test_plugins import ACQUIRER, CHECKERS, QUICK, RUN, SMALL_SHAPES, failed
 
 import alseg
-from alseg.pieces import install_hint
+from alseg.pieces import GIVEN, install_hint
 from alseg.plugin_modules import API_VERSION
 from alseg.plugins import load_plugins
 from alseg.scaffold import KINDS
@@ -164,7 +164,9 @@ def test_a_command_does_not_take_anothers_place(cli, tmp_path, name):
     outcome = cli("--plugin", path, name, "--help")
     assert outcome.code == 0
     assert "Examples" in outcome.out
-    assert f"The command {name!r} of {path}:taker is left out" in outcome.err
+    assert (
+        outcome.err.startswith(f"alseg: The command {name!r} of {path}:taker is left out") and "rename" in outcome.err
+    )
     assert cli("--plugin", path, "say-so").out == "said\n"
 
 
@@ -191,10 +193,20 @@ def test_a_plugin_without_a_piece_is_listed_and_shown(cli, tmp_path):
     )
     rows = json.loads(cli("plugins", "--json", "--plugin", tmp_path / "greets.py").out)
     row = next(row for row in rows if row["name"] == "greets")
-    assert (row["kind"], row["status"], row["says"]) == (None, "ok", "Its hooks: register_commands.")
-    for words in (("show", "greets"), ()):
-        assert "register_commands" in cli("plugins", *words, "--plugin", tmp_path / "greets.py").out
+    assert (row["kind"], row["status"], row["commands"]) == (None, "ok", ["greet"])
+    assert row["says"] == "Its hooks: register_commands. Its commands: alseg greet."
+    for words in (("show", "greets"), ("show", "greet"), ()):
+        assert "Its commands: alseg greet." in cli("plugins", *words, "--plugin", tmp_path / "greets.py").out
     assert "register_acquirers" in cli("plugins", "show", "pixelpick").out
+
+
+def test_plugins_are_listed_by_kind_and_name(cli):
+    listed = cli("plugins").out.splitlines()[1:]
+    assert all(line == line.rstrip() for line in listed)
+    kinds = [line.split()[0] for line in listed]
+    assert list(dict.fromkeys(kinds)) == [kind for kind in [*GIVEN, "plugin"] if kind in kinds]
+    rows = [(row["kind"], row["name"]) for row in json.loads(cli("plugins", "--json", "--kind", "acquirer").out)]
+    assert rows == sorted(rows) and len(rows) > 5
 
 
 def test_what_a_pieces_processes_print_is_not_among_a_commands_own_words(tmp_path):
@@ -430,7 +442,6 @@ def register_oracles(register):
 def test_what_factories_are_given_is_what_the_reference_says(tmp_path):
     """Their names, and types as the protocols have them."""
     from alseg.given import FACTORIES
-    from alseg.pieces import GIVEN
     from alseg.testing import tiny_run
     from alseg.testing.tiny_runs import tiny_registry
 
@@ -456,8 +467,6 @@ def test_what_factories_are_given_is_what_the_reference_says(tmp_path):
 
 
 def test_every_kind_that_can_be_registered_can_be_begun():
-    from alseg.pieces import GIVEN
-
     assert set(KINDS) == {*GIVEN, "modifier", "command", "hooks"}
 
 

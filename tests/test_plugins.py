@@ -6,13 +6,14 @@ import json
 import sys
 import tomllib
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import one_sentence
 
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
@@ -87,8 +88,8 @@ def test_a_single_file_is_a_plugin(cli, plugin, tmp_path):
         assert outcome.code == 0, outcome.err
         assert asked(run)
         assert all((q["y"] // 2 + q["x"] // 2) % 2 != shift for q in asked(run))
-    one_sentence = cli(*words, f"--plugin={path}", "-o", "acquirer.size=big", "--out", tmp_path / "x").err
-    assert "acquirer.size takes a whole number, not 'big'" in one_sentence
+    said = cli(*words, f"--plugin={path}", "-o", "acquirer.size=big", "--out", tmp_path / "x").err
+    assert "acquirer.size takes a whole number, not 'big'" in said
 
 
 def test_its_options_are_listed_with_defaults(cli, plugin):
@@ -184,10 +185,16 @@ def test_a_default_that_json_does_not_know_harms_nobody(cli, plugin):
 
 def test_a_plugin_file_that_is_not_there(cli, tmp_path):
     said_once(cli("--plugin", tmp_path / "none.py", "plugins"), "none.py")
-    said_once(cli("--plugin", tmp_path, "plugins"), str(tmp_path))
+    said_once(cli("--plugin", tmp_path, "plugins"), f"{tmp_path} is a folder: give a file of it", "ALSEG_PLUGINS=")
+    (tmp_path / "__init__.py").touch()
+    said_once(cli("--plugin", tmp_path, "plugins"), f"{tmp_path} is a folder", f"{tmp_path}/__init__.py")
 
 
 FACTORIES = {
+    "has a word for users": (
+        "def mine():\n    from alseg import UserMistake\n    raise UserMistake('Give a key.')",
+        ["The acquirer 'mine' of ", "my_piece.py: Give a key."],
+    ),
     "raises at start": ("def mine(): raise ValueError('bad moon')", ["my_piece", "ValueError: bad moon"]),
     "needs a library": ("def mine(): import no_such_library", ["my_piece", "no_such_library"]),
     "needs an option": ("def mine(size: int): return len", ["acquirer.size"]),
@@ -225,8 +232,14 @@ def test_a_name_of_alsegs_own_stays_its_own(two_margins):
     assert registry.find("acquirer", "margin").plugin.distribution == "alseg"
     for distribution in ("alseg", "theirs"):
         assert registry.find("acquirer", f"{distribution}:margin").plugin.distribution == distribution
-    for name in ("others:margin", "alseg:checkers", "theirs:entropy"):
-        with pytest.raises(UserMistake, match="There is no acquirer"):
+    for name, words in (
+        ("alseg:checkers", "There is no acquirer 'alseg:checkers'"),
+        ("theirs:entropy", "There is no acquirer 'theirs:entropy'; there are margin of theirs."),
+        ("others:margin", "no distribution or file called 'others' .* write alseg:margin or theirs:margin."),
+        ("others:entropy", "no distribution or file called 'others' .* write entropy."),
+        ("others:none", "no distribution or file called 'others' .* those that have some are alseg, theirs."),
+    ):
+        with pytest.raises(UserMistake, match=words):
             registry.find("acquirer", name)
 
 
@@ -306,12 +319,64 @@ def test_no_third_party(two_margins, plugin):
     assert registry.find("acquirer", "margin").plugin.distribution == "alseg"
 
 
+HOOKED = (
+    CHECKERS
+    + """
+
+@hookimpl
+def run_started(folder):
+    with open(folder + "/told.txt", "a") as file:
+        file.write("told\\n")
+"""
+)
+
+
+@pytest.fixture
+def installed(plugin, tmp_path, monkeypatch):
+    """A file whose module is an entry point of the distribution my-dist."""
+    path = plugin(HOOKED, "installed_module.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = entry_point("mine", "my-dist", "installed_module")
+
+    def found(**chosen: str) -> list[EntryPoint]:
+        return [*entry_points(**chosen), *([mine] if chosen == {"group": "alseg"} else [])]
+
+    monkeypatch.setattr("importlib.metadata.entry_points", found)
+    yield path
+    sys.modules.pop("installed_module", None)
+
+
+def test_a_file_that_is_installed_too_is_one_plugin(installed, cli, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    again = tmp_path / "link" / installed.name
+    rows = json.loads(cli("--plugin", installed, "--plugin", again, "plugins", "--json").out)
+    assert [row["distribution"] for row in rows if row["name"] == "checkers"] == ["my-dist"]
+    for number, name in enumerate(("checkers", "my-dist:checkers", "installed_module:checkers")):
+        run = tmp_path / f"run{number}"
+        assert cli("--plugin", installed, *RUN, "--rounds", 1, "--acquirer", name, "--out", run).code == 0
+        assert (run / "told.txt").read_text() == "told\n"
+    settings = (tmp_path / "run0" / "run.toml").read_text()
+    assert settings.count('"my-dist"') == 1
+    (tmp_path / "run0" / "run.toml").write_text(settings.replace('"my-dist"', f'"{installed}"'))  # taken as a file
+    assert cli("--plugin", installed, "resume", tmp_path / "run0", "--rounds", 2).code == 0
+
+
+def test_a_file_that_is_installed_and_breaks_is_refused(installed, cli, tmp_path):
+    installed.write_text("1 / 0\n")
+    assert cli(*RUN, "--rounds", 1, "--out", tmp_path / "run").code == 0
+    one_sentence(cli("--plugin", installed, *RUN), f"The plugin {installed} failed to load: ZeroDivisionError")
+
+
 def test_an_entry_point_that_leads_nowhere(two_margins):
     nowhere = [entry_point("a", "theirs", "no_such_module"), entry_point("b", "theirs", "json:no_such_name")]
     registry = load_plugins(entry_points=[*two_margins, *nowhere])
     assert set(failed(registry)) == {"a", "b"}
-    with pytest.raises(UserMistake, match=r"no acquirer 'marginal'.*margin.*plugin a of theirs.*no_such_module"):
+    with pytest.raises(UserMistake) as caught:
         registry.find("acquirer", "marginal")
+    first, second, third = str(caught.value).splitlines()  # a line each
+    assert first.startswith("There is no acquirer 'marginal'; did you mean margin")
+    assert second.startswith("The plugin a of theirs failed to load") and "no_such_module" in second
+    assert third.startswith("The plugin b of theirs failed to load")
 
 
 def test_registries_share_nothing(plugin):
@@ -332,6 +397,7 @@ def test_two_files_of_one_name(cli, plugin, tmp_path):
 
 
 RULES = {
+    "a word for users": (ACQUIRER, "(_ for _ in ()).throw(__import__('alseg').UserMistake('Give a key.'))"),
     "wrong shape": (ACQUIRER, "torch.zeros(1, 2, 3)"),
     "one image too few": (ACQUIRER, "batch.noise('x').float()[1:]"),
     "NaN": (ACQUIRER, "torch.full(batch.candidates.shape, torch.nan)"),
@@ -369,7 +435,8 @@ def test_a_piece_that_breaks_the_rules_is_named(cli, plugin, tmp_path, case):
     kind = "acquirer" if start is ACQUIRER else "selector"
     path = plugin(start + PIECE.replace("RESULT", result))
     outcome = cli("--plugin", path, *RUN, f"--{kind}", "mine", "--out", tmp_path / "run")
-    said_once(outcome, kind, "'mine'")
+    mends = {"duplicates": "choose without replacement", "NaN": "look for a division by 0", "fractions": "as int64 and"}
+    said_once(outcome, kind, "'mine'", mends.get(case, ""))
 
 
 NOTHING = {"padding alone": "flat[:, :n].long() * 0 - 1", "no columns": "flat[:, :0].long()"}
@@ -407,7 +474,9 @@ def test_a_life_cycle_hook_that_raises_is_reported(cli, plugin, tmp_path):
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "run" / "seen").read_text() == "2"
     assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 2
-    reports = [line for line in outcome.err.splitlines() if "my_piece" in line]
+    reports = [
+        line for line in outcome.err.splitlines() if line.startswith("alseg: The plugin ") and "my_piece" in line
+    ]
     assert ["no space for round 0" in reports[0], "no space for round 1" in reports[1]] == [True, True]
     assert "run_finished" in reports[2]
     assert len(reports) == 3

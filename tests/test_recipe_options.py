@@ -79,7 +79,7 @@ def test_options_come_in_layers(plugin):
 
 def test_a_comparison_takes_them_for_all_runs_and_as_an_axis(cli, plugin):
     words = ("--plugin", plugin, "compare", "--acquirers", "margin", "--commands")
-    base = ("-o", "recipe=tiny", "-o", "recipe.speed=slow")
+    base = ("--recipe", "tiny", "-o", "recipe.speed=slow")
     lines = cli(*words, *base, "--axis", "recipe.first=2,4").out.splitlines()
     assert len(lines) == 4
     assert all("recipe.speed=slow" in shlex.split(line) for line in lines)

@@ -303,7 +303,7 @@ def takes_a_name(name: str = "x"):
     {
         failing: f"its factory raised ValueError: no such day ({__file__}, line ",
         picky: "its factory refused: It wants a file: give options with which it builds here, or mend it",
-        none: "it gave nothing: its factory returns None: it must build with these options, and return the piece",
+        none: "it gave nothing: its factory returns None: end the factory by returning the piece",
         unknown_type: "its factory is refused: the type 'Sizes' of an option cannot be found: name 'Sizes' is not",
         takes_a_name: "must not be called 'name', which is the piece's own: change the parameters of its factory",
     }.items(),
@@ -503,7 +503,7 @@ def test_the_guides_examples_keep_their_contracts(name, tmp_path, monkeypatch):
     registry = load_plugins([tmp_path / name, PLUGIN], third_party=False)
     own = [piece for piece in registry.pieces if piece.plugin.distribution == str(tmp_path / name)]
     for piece in own:
-        around = {"around": "margin"} if piece.is_modifier else {}
+        around = {"around": {"acquirer": "margin", "oracle": "ground-truth"}[piece.kind]} if piece.is_modifier else {}
         if piece.kind == "dataset":
             continue  # it reads files of its own, which the guide writes and runs
         more = {"uncertainty": False} if piece.kind == "acquirer" else {}

@@ -82,7 +82,7 @@ def build_app(registry: Registry) -> typer.Typer:
     plugins_command.add_to(app)
     datasets_command.add_to(app)
     for sentence in add_plugin_commands(app, registry):
-        typer.echo(sentence, err=True)
+        _say(sentence)
     return app
 
 
@@ -150,8 +150,10 @@ def _refuse_broken(registry: Registry, files: Sequence[Path]) -> None:
     """UserMistake for a file given by --plugin that failed to load; installed plugins that fail harm nobody."""
     given = {str(file.absolute()) for file in files}
     for plugin in registry.plugins:
-        if plugin.status == "failed" and plugin.distribution in given:
-            raise UserMistake(stopped(f"The plugin {plugin.distribution} failed to load: {plugin.error}"))
+        if plugin.status == "failed" and given & {plugin.distribution, plugin.file}:
+            raise UserMistake(
+                stopped(f"The plugin {plugin.file or plugin.distribution} failed to load: {plugin.error}")
+            )
 
 
 def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], set[str]]:

@@ -22,6 +22,7 @@ from alseg.cli.run_flags import (
     ORACLE,
     PIXELS_PER_ROUND,
     PROTOCOL,
+    RECIPE,
     ROUNDS,
     SETTING,
     SIZE,
@@ -52,7 +53,7 @@ alseg compare runs/margin-* runs/random-* --out comparisons/mine
 # flags that are the settings of all runs
 OF_RUNS = (
     *("dataset", "data", "classes", "split", "protocol", "model", "encoder", "weights", "oracle"),
-    *("first_pixels", "pixels_per_round", "budget", "rounds", "size", "device", "trackers"),
+    *("first_pixels", "pixels_per_round", "budget", "rounds", "size", "device", "recipe", "trackers"),
 )
 ALONE = ("runs", "baseline", "out", "as_json")  # what goes with runs that are there
 
@@ -98,6 +99,7 @@ def compare(
     rounds: str = ROUNDS,
     size: str = SIZE,
     device: str = DEVICE,
+    recipe: str = RECIPE,
     trackers: str = TRACKERS,
     option: list[str] = typer.Option(
         [], "-o", metavar="KEY=VALUE", help="Any setting of the runs. May be repeated.", rich_help_panel=RUN

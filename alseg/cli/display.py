@@ -145,6 +145,19 @@ def whole(table: Table) -> Console:
     return Console(width=max(console.width, needed))
 
 
+def show_table(table: Table) -> None:
+    """A table folded to a terminal's width; elsewhere as wide as it is, without blanks at the ends of lines."""
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    console = whole(table)
+    with console.capture() as said:
+        console.print(table)
+    for line in said.get().splitlines():
+        print(line.rstrip())
+
+
 def show_result(result: RunResult, as_json: bool) -> None:
     """The table of rounds, the picture and the folder; or all of it as JSON."""
     if as_json:

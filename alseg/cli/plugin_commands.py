@@ -18,16 +18,23 @@ def add_plugin_commands(app: typer.Typer, registry: Registry) -> list[str]:
     """Let plugins add theirs to alseg's own; a sentence on each that failed or is left out."""
     own = len(app.registered_commands), len(app.registered_groups), app.registered_callback
     seen = [own[0], own[1]]
+    whose: dict[int, str] = {}  # by identity, of commands and groups
 
     def name_them(plugin: str) -> None:
         """Those that a plugin has just added."""
         distribution, _, name = plugin.rpartition(":")
         for added in [*app.registered_commands[seen[0] :], *app.registered_groups[seen[1] :]]:
             _name(added, f"of the plugin {name} of {distribution}")
+            whose[id(added)] = plugin
         seen[:] = len(app.registered_commands), len(app.registered_groups)
 
     failures = registry.notify("register_commands", after=name_them, app=app)
-    return [*failures, *_without_twins(registry, app, *own)]
+    left_out = _without_twins(registry, app, *own)
+    registry.commands.clear()
+    for added in [*app.registered_commands[own[0] :], *app.registered_groups[own[1] :]]:
+        if id(added) in whose:
+            registry.commands.setdefault(whose[id(added)], []).append(_name_of(added))
+    return [*failures, *left_out]
 
 
 def _name(added: Any, whose: str, of: str = "") -> None:
@@ -51,7 +58,7 @@ def _named(callback: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     @functools.wraps(callback)
     def call(*arguments: Any, **options: Any) -> Any:
-        return called(name, lambda: callback(*arguments, **options), passes=_of_the_command_line)
+        return called(name, lambda: callback(*arguments, **options), passes=_of_the_command_line, names=False)
 
     setattr(call, NAMED, name)
     return call
@@ -80,7 +87,10 @@ def _without_twins(registry: Registry, app: typer.Typer, commands: int, groups: 
             taken.add(name)
             continue
         where = registry.plugin_of(getattr(getattr(each, "callback", None), "__module__", None) or "")
-        said.append(f"The command {name!r} of {where or 'a plugin'} is left out: there is one of this name already.")
+        said.append(
+            f"The command {name!r} of {where or 'a plugin'} is left out, since there is one of this name already: "
+            "its author has to rename it."
+        )
         for found in (app.registered_commands, app.registered_groups):
             found[:] = [other for other in found if other is not each]  # type: ignore[misc]
     return said

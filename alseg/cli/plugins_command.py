@@ -41,6 +41,8 @@ def plugins(
 ) -> None:
     """List every registered piece, where it comes from and its options; a plugin that failed with its error.
 
+    A plugin that adds commands, or has no piece, is listed with its commands and hooks.
+
     What is listed as power:NAME modifies another piece of its kind, such as power:margin.
     """
     if context.invoked_subcommand is not None:
@@ -58,20 +60,26 @@ def plugins(
 
 def show(
     context: typer.Context,
-    name: str = typer.Argument(metavar="NAME", help="A piece's or a plugin's name."),
+    name: str = typer.Argument(metavar="NAME", help="A piece's, a plugin's or its command's name."),
     kind: str = typer.Option(None, help="Only a piece of this kind."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Show what a piece is, each of its options with type and default, and which plugin it comes from."""
+    """Show what a piece is, each of its options with type and default, and which plugin it comes from.
+
+    Of a plugin, and of a command that a plugin adds, show the plugin's hooks and commands.
+    """
     registry: Registry = context.obj
     found = _pieces_called(registry, name, _known(kind))
     named = [each for each in registry.plugins if name.replace("-", "_") == each.name.replace("-", "_")]
     bare = [plugin for plugin in named if plugin.status != "ok" or not (found or kind)]
+    if kind is None:
+        bare += [plugin for plugin in registry.plugins if plugin not in bare and name in _commands(registry, plugin)]
     if not found and not bare:
         from alseg.names import nearest
 
         names = [piece.name for piece in registry.pieces if kind is None or piece.kind == kind]
-        names += [plugin.name for plugin in registry.plugins if kind is None]
+        if kind is None:
+            names += [name for plugin in registry.plugins for name in (plugin.name, *_commands(registry, plugin))]
         raise UserMistake(f"There is no piece {name!r}{nearest(name, names)}; `alseg plugins` lists all.")
     described = [_described(registry, piece) for piece in found]
     described += [_plugin_row(registry, plugin) for plugin in bare]
@@ -118,16 +126,34 @@ def _known(kind: str | None) -> str | None:
 
 
 def listing(registry: Registry, kind: str | None = None) -> list[dict[str, Any]]:
-    """A row a piece, and a row a plugin that failed or has no piece; those have neither kind nor options."""
-    rows = [_described(registry, piece) for piece in registry.pieces if kind is None or piece.kind == kind]
-    with_pieces = {id(piece.plugin) for piece in registry.pieces}
-    bare = (p for p in registry.plugins if p.status != "ok" or (kind is None and id(p) not in with_pieces))
+    """A row a piece, by kind and name, and a row a plugin that failed, has commands or no piece.
+
+    Those have neither kind nor options.
+    """
+    kinds = list(GIVEN)
+    pieces = sorted(registry.pieces, key=lambda piece: (kinds.index(piece.kind), piece.name, piece.plugin.origin))
+    rows = [_described(registry, piece) for piece in pieces if kind is None or piece.kind == kind]
+    with_pieces = {id(piece.plugin) for piece in pieces}
+    bare = (
+        plugin
+        for plugin in sorted(registry.plugins, key=lambda plugin: (plugin.name, plugin.origin))
+        if plugin.status != "ok" or (kind is None and (id(plugin) not in with_pieces or _commands(registry, plugin)))
+    )
     return rows + [_plugin_row(registry, plugin) for plugin in bare]
 
 
 def _plugin_row(registry: Registry, plugin: Plugin) -> dict[str, Any]:
     row = _row(plugin.name, None, plugin, plugin.status, plugin.error, [])
-    return row | {"says": "Its hooks: " + ", ".join(registry.hooks_of(plugin)) + "."} if plugin.status == "ok" else row
+    if plugin.status != "ok":
+        return row
+    commands, says = _commands(registry, plugin), f"Its hooks: {', '.join(registry.hooks_of(plugin))}."
+    if commands:
+        says += f" Its commands: {', '.join(f'alseg {command}' for command in commands)}."
+    return row | {"says": says, "commands": commands}
+
+
+def _commands(registry: Registry, plugin: Plugin) -> list[str]:
+    return registry.commands.get(f"{plugin.distribution}:{plugin.name}", [])
 
 
 def _pieces_called(registry: Registry, name: str, kind: str | None) -> list[Piece]:
@@ -180,11 +206,10 @@ def _row(
 
 
 def _show_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from alseg.cli.display import whole
+    from alseg.cli.display import show_table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "options"):
@@ -202,16 +227,14 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
         style = "red" if row["error"] else ""
         name = f"{row['written']}:NAME" if row["modifier"] else row["written"]
         table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", name, origin, words)))
-    console = Console()
-    (console if console.is_terminal else whole(table)).print(table)
+    show_table(table)
 
 
 def _show_one(row: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from alseg.cli.display import whole
+    from alseg.cli.display import show_table
 
     name = f"{row['written']}:NAME" if row["modifier"] else row["written"]
     typer.echo(f"{row['kind'] or 'plugin'} {name}, of {row['origin']}")
@@ -228,8 +251,7 @@ def _show_one(row: dict[str, Any]) -> None:
         cells = (f"{prefix_of(row)}.{option['name']}", option["type"], default)
         table.add_row(*(Text(cell) for cell in cells))
     typer.echo("")
-    console = Console()
-    (console if console.is_terminal else whole(table)).print(table)
+    show_table(table)
 
 
 def prefix_of(row: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from alseg.cli.run_flags import (
     PIECES_PANEL,
     PIXELS_PER_ROUND,
     PROTOCOL,
+    RECIPE,
     ROUNDS,
     RUN_PANEL,
     SETTING,
@@ -91,7 +92,7 @@ def run(
         None, "--deterministic", help="The same figures again on a GPU, slower.", rich_help_panel=TRAINING_PANEL
     ),
     seed: str = typer.Option(None, metavar="N", help="Of every random choice.", rich_help_panel=RUN_PANEL),
-    recipe: str = typer.Option(None, help="Settings by name; by default the dataset's.", rich_help_panel=RUN_PANEL),
+    recipe: str = RECIPE,
     trackers: str = TRACKERS,
     config: Path = typer.Option(None, metavar="FILE", help="Settings as TOML.", rich_help_panel=RUN_PANEL),
     option: list[str] = typer.Option(

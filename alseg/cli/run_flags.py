@@ -29,6 +29,7 @@ BUDGET: str = typer.Option(None, metavar="N", help="And in all.", rich_help_pane
 ROUNDS: str = typer.Option(None, metavar="N", help="Trainings, at most.", rich_help_panel=TRAINING_PANEL)
 SIZE: str = typer.Option(None, metavar="HxW", help="Training and query size.", rich_help_panel=TRAINING_PANEL)
 DEVICE: str = typer.Option(None, metavar="auto|cpu|cuda", help="Where to compute.", rich_help_panel=TRAINING_PANEL)
+RECIPE: str = typer.Option(None, help="Settings by name; by default the dataset's.", rich_help_panel=RUN_PANEL)
 TRACKERS: str = typer.Option(
     None, metavar="A,B|none", help="Where its figures go besides its folder.", rich_help_panel=RUN_PANEL
 )

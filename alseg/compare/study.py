@@ -207,7 +207,7 @@ def _suited(registry: Registry, base: Mapping[str, Any], varied: Mapping[str, An
     for kind in NAMED:
         if kind not in varied or varied[kind] == base.get(kind):
             continue
-        known = registry.find(kind, str(varied[kind])).options()
+        known = registry.find(kind, str(varied[kind])).spellings()
         for name in [name for name in suited if name.startswith(f"{kind}.")]:
             if name.removeprefix(f"{kind}.") not in known:
                 del suited[name]
@@ -220,7 +220,7 @@ def _check_options(registry: Registry, base: Mapping[str, Any], places: Sequence
         names = {str(place[kind]) for place in places if kind in place}
         if not names or any(kind not in place for place in places):
             continue
-        known = {option for name in names for option in registry.find(kind, name).options()}
+        known = {option for name in names for option in registry.find(kind, name).spellings()}
         for name in base:
             head, _, option = name.partition(".")
             if head == kind and option and option not in known:

@@ -18,6 +18,17 @@ from alseg.protocols import Acquirer, Selector
 from alseg.values import PoolBatch, Selection
 
 T = TypeVar("T")
+# what is wrong with a choice -> what to do about it
+MENDS = {
+    "Selection": "give alseg.Selection(indices, priority), or what alseg.pick(values, batch.candidates, n) gives",
+    "at most": "give one row for each image with n columns or fewer",
+    "int64": "give indices as int64 and a priority for each of them",
+    "outside": "an index is y * W + x, and -1 stands for none",
+    "no candidate": "choose among batch.candidates alone and give -1 for what is missing, as alseg.pick does",
+    "twice": "choose without replacement, as alseg.pick does",
+    "NaN": "give what the pixel was chosen by, such as its utility or its draw",
+    "stay on": "make tensors with device=batch.candidates.device",
+}
 
 
 def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
@@ -41,7 +52,10 @@ def checked_acquirer(acquirer: Acquirer, name: str) -> Acquirer:
             refuse_spoilt(batch)
             key = batch.keys[int(unfit.nonzero()[0])]
             what = "NaN" if bool(result.isnan().any()) else "an infinite utility"
-            raise AlsegError(f"{name} gave {what} for the image {key}; utilities must be finite numbers.")
+            raise AlsegError(
+                f"{name} gave {what} for the image {key}; utilities must be finite numbers: look for a division "
+                "by 0 or a logarithm of 0."
+            )
         return result
 
     return utility
@@ -55,13 +69,20 @@ def checked_selector(selector: Selector, name: str) -> Selector:
         result = _called(name, batch, lambda: selector(batch, utility, n))
         _refuse_changes(name, before, batch, utility)
         if not isinstance(result, Selection) or not isinstance(result.indices, Tensor):
-            raise AlsegError(f"{name} gave {type(result).__name__}; it must give a Selection of tensors.")
+            raise AlsegError(
+                f"{name} gave {type(result).__name__}; it must give a Selection of tensors, as alseg.pick does."
+            )
         problem = _problem(batch, result, n)
         if problem:
-            raise AlsegError(f"{name} {problem}.")
+            raise AlsegError(f"{name} {problem}: {mend_of(problem)}.")
         return result
 
     return select
+
+
+def mend_of(problem: str) -> str:
+    """What to do about a choice that is refused."""
+    return next(mend for words, mend in MENDS.items() if words in problem)
 
 
 def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
@@ -86,7 +107,7 @@ def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
     if bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()):
         return "chose one pixel twice"
     if bool((chosen & priority.isnan()).any()):
-        return "gave a priority that is NaN; priorities are compared with one another"
+        return "gave a priority that is NaN, and priorities are compared with one another"
     return None
 
 

@@ -92,7 +92,7 @@ def _result(of: OfAcquirer) -> None:
     require(
         list(found.shape) == wanted,
         f"it gave {described(found)}; expected float [B, H, W], here {wanted}",
-        "give one utility for each pixel of each image: reduce over the classes, dimension 1",
+        _mend_of_shape(list(found.shape), wanted),
     )
     require(
         found.is_floating_point(),
@@ -105,6 +105,17 @@ def _result(of: OfAcquirer) -> None:
         "make tensors with device=batch.candidates.device",
     )
     _require_finite(found, batches.KEYS, "with ordinary probabilities", "look for a division by 0 or a logarithm of 0")
+
+
+def _mend_of_shape(given: list[int], wanted: list[int]) -> str:
+    mend = "give one utility for each pixel of each image"
+    if len(given) == 4:
+        return f"{mend}: reduce over the classes, dimension 1"
+    if len(given) != 3:
+        return mend
+    if given[0] != wanted[0]:
+        return f"{mend}: keep dimension 0, the images"
+    return f"{mend}: the map has the size of the image, batch.size, so pad what a filter takes off the borders"
 
 
 def _require_finite(utility: Tensor, keys: tuple[str, ...], where: str, mend: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alseg import noise
 from alseg.calling import described
-from alseg.engine.checks import checked_selector
+from alseg.engine.checks import MENDS, checked_selector
 from alseg.engine.device import seeded
 from alseg.errors import AlsegError
 from alseg.options import Between
@@ -25,17 +25,6 @@ from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.values import PoolBatch, Selection
 
 N = 5
-# what a run refuses -> what to do about it
-MENDS = {
-    "Selection": "give alseg.Selection(indices, priority), or what alseg.pick(values, batch.candidates, n) gives",
-    "at most": "give one row for each image with n columns or fewer",
-    "int64": "give indices as int64 and a priority for each of them",
-    "outside": "an index is y * W + x, and -1 stands for none",
-    "no candidate": "choose among batch.candidates alone and give -1 for what is missing, as alseg.pick does",
-    "twice": "choose without replacement, as alseg.pick does",
-    "NaN": "give what the pixel was chosen by, such as its utility or its draw",
-    "stay on": "make tensors with device=batch.candidates.device",
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,7 @@ class OfSelector:
             mend = next((mend for words, mend in MENDS.items() if words in found), None)
             if mend is None:
                 raise
-            raise Broken(found, mend) from error
+            raise Broken(found.removesuffix(f": {mend}"), mend) from error
 
 
 CONTRACT: Contract[OfSelector] = Contract("selector")

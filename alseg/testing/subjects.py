@@ -72,7 +72,8 @@ def subject_of(
                 f"{option!r} is no option of {with_article(kind)}: alseg gives it to the factory, and {called} does so "
                 "as well; leave it out of the options."
             )
-    missing = [option for option, each in takes.items() if each.default is MISSING and option not in given]
+    stated = piece.by_one_name(given)
+    missing = [option for option, each in takes.items() if each.default is MISSING and option not in stated]
     if missing:
         raise UserMistake(_lacking(*_owner(piece, missing[0], called), missing[0], isinstance(what, str)))
     return Subject(piece, piece.resolve(given), registry)
@@ -155,10 +156,12 @@ def built(subject: Subject, **given: Any) -> Any:
     except UserMistake as mistake:
         if isinstance(mistake.__cause__, ImportError):
             raise Unusable(mistake) from mistake
+        own = mistake.__cause__ if isinstance(mistake.__cause__, UserMistake) else mistake
         raise Broken(
-            f"its factory refused: {str(mistake).rstrip('.')}", "give options with which it builds here, or mend it"
+            f"its factory refused: {str(own).rstrip('.')}", "give options with which it builds here, or mend it"
         ) from mistake
     except AlsegError as error:
         cause = error.__cause__
-        found = _of(subject.piece, error) if cause is None else f"its factory raised {said(cause)}"
-        raise Broken(found, "it must build with these options, and return the piece") from error
+        if cause is None:
+            raise Broken(_of(subject.piece, error), "end the factory by returning the piece") from error
+        raise Broken(f"its factory raised {said(cause)}", "it must build with these options") from error

@@ -85,9 +85,11 @@ def _builds(of: OfTracker) -> None:
         with load_plugins((), third_party=False, entry_points=()).joined_by({"tracker": of.made}):
             pass
     except (AlsegError, ValueError) as error:
-        raise Broken(
-            str(error).rstrip("."), f"mark the methods among {', '.join((*LIFE_CYCLE, 'run_stopped'))} with @hookimpl"
-        ) from error
+        hooks = ", ".join((*LIFE_CYCLE, "run_stopped"))
+        mend = f"a tracker's hooks are {hooks}"
+        if "implements no life-cycle hook" in str(error):
+            mend = f"mark the methods among {hooks} with @hookimpl"
+        raise Broken(str(error).rstrip("."), mend) from error
 
 
 @CONTRACT.check("whole-run")

@@ -31,7 +31,8 @@ PROTOCOLS = f"""# Protocols and values
 
 {MADE}
 What the core asks of a piece, and what it hands to one. No base class is needed: an object with these methods
-is the piece. How one is registered: [hooks](hooks.md).
+is the piece. How one is registered: [hooks](hooks.md). All names are to be had by `from alseg import NAME`, but for
+those that say otherwise.
 
 """
 PYTHON = f"""# Python
@@ -92,9 +93,15 @@ def protocols_page(registry: Registry) -> str:
     """docs/reference/protocols.md."""
     text = PROTOCOLS + paragraphs(documentation(protocols).partition("\n\n")[2]) + "\n\n## Protocols\n\n"
     text += "".join(described(thing, 3) for thing in classes_of(protocols))
-    text += "".join(described(getattr(module, name), 3) for module, names in MORE for name in names)
+    text += "".join(_imported(module, name) for module, names in MORE for name in names)
     text += f"## Values\n\n{paragraphs(documentation(values).partition(chr(10) * 2)[2])}\n\n"
     return (text + "".join(described(thing, 3) for thing in classes_of(values))).rstrip() + "\n"
+
+
+def _imported(module: ModuleType, name: str) -> str:
+    """A class that `import alseg` does not give, with where it is imported from."""
+    heading, _, rest = described(getattr(module, name), 3).partition("\n\n")
+    return f"{heading}\n\n`from {module.__name__} import {name}`\n\n{rest}"
 
 
 def python_page(registry: Registry) -> str:

@@ -1,0 +1,43 @@
+"""Plugins that are single files: those given, and those in folders that the environment names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from alseg.errors import UserMistake
+from alseg.pieces import PACKAGE_FILE, Plugin
+
+FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
+
+
+def given_files(files: Path | str | Iterable[Path | str]) -> list[Path]:
+    """The absolute paths of files that somebody gave, one or several; UserMistake where one is no file."""
+    given = [Path(file).absolute() for file in ([files] if isinstance(files, Path | str) else files)]
+    for path in given:
+        if (path / PACKAGE_FILE).is_file():
+            raise UserMistake(f"{path} is a folder: give the package in it by its file, {path / PACKAGE_FILE}.")
+        if path.is_dir():
+            raise UserMistake(
+                f"{path} is a folder: give a file of it, or have all of them loaded each time by {FOLDERS}={path}."
+            )
+        if not path.is_file():
+            raise UserMistake(f"There is no plugin file {path}.")
+    return given
+
+
+def files_in_folders(plugins: list[Plugin]) -> list[Path]:
+    """The single files in ALSEG_PLUGINS' folders; a folder that cannot be read is added to the plugins as failed."""
+    files: list[Path] = []
+    for name in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
+        folder = Path(name).expanduser().absolute()
+        try:
+            found = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.is_file())
+        except OSError as error:
+            why = f"the folder {folder} cannot be read: {error.strerror}"
+            plugins.append(Plugin(folder.name, FOLDERS, "-", "failed", why))
+            continue
+        files += [path for path in found if not re.match(r"[_.]|test_|conftest\.py$", path.name)]
+    return files
