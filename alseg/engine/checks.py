@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from alseg.engine.calls import called
+from alseg.engine.calls import called, writes
 from alseg.errors import AlsegError
 from alseg.protocols import Acquirer, Selector
 from alseg.values import PoolBatch, Selection
@@ -98,12 +98,7 @@ def _handed(batch: PoolBatch, utility: Tensor | None = None) -> dict[str, Tensor
 
 
 def _counts(batch: PoolBatch, utility: Tensor | None = None) -> dict[str, int]:
-    return {name: _count(tensor) for name, tensor in _handed(batch, utility).items()}
-
-
-def _count(tensor: Tensor) -> int:
-    """How often it was written into; tensors of inference mode are not counted."""
-    return 0 if tensor.is_inference() else tensor._version
+    return {name: writes(tensor) for name, tensor in _handed(batch, utility).items()}
 
 
 def _refuse_changes(name: str, before: Mapping[str, int], batch: PoolBatch, utility: Tensor | None = None) -> None:
