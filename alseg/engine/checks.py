@@ -1,13 +1,14 @@
 """What an acquirer and a selector give is checked, and what they raise or change in place names them.
 
 Torch counts what is written into a tensor (`_version`), so that nothing is copied to see a change. A map that a
-prediction keeps is fresh when it is computed: its count is 0 until somebody writes into it.
+prediction keeps is fresh when it is computed: its count is 0 until somebody writes into it. What is not counted is
+found by comparing values, once a run (`compared`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -64,6 +65,31 @@ def checked_selector(selector: Selector, name: str) -> Selector:
     return select
 
 
+def compared(piece: Callable[..., T], name: str) -> Callable[..., T]:
+    """An acquirer or selector before and after whose call the values that it is handed are compared.
+
+    For a single image: it finds what torch does not count, such as writing into `.data` or by NumPy. Copies are the
+    host's, whose memory is larger.
+    """
+
+    def call(batch: PoolBatch, *given: Any) -> T:
+        batch.prediction.top2()  # so that all maps are there
+        before = {handed: _bits(tensor).to("cpu", copy=True) for handed, tensor in _handed(batch, *given[:1]).items()}
+        result = piece(batch, *given)
+        for handed, tensor in _handed(batch, *given[:1]).items():
+            if handed in before and not torch.equal(before[handed], _bits(tensor).cpu()):
+                raise _changed(name, handed)
+        return result
+
+    return call
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """A tensor whose NaN are equal to themselves."""
+    whole = {4: torch.int32, 8: torch.int64}.get(tensor.element_size()) if tensor.is_floating_point() else None
+    return tensor.detach() if whole is None else tensor.detach().view(whole)
+
+
 def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
     indices, priority = selection.indices, selection.priority
     count = batch.size[0] * batch.size[1]
@@ -104,9 +130,13 @@ def _counts(batch: PoolBatch, utility: Tensor | None = None) -> dict[str, int]:
 def _refuse_changes(name: str, before: Mapping[str, int], batch: PoolBatch, utility: Tensor | None = None) -> None:
     for handed, count in _counts(batch, utility).items():
         if count != before.get(handed, 0):
-            raise AlsegError(
-                f"{name} changed {handed} in place, which others read too: it must work on a copy, {handed}.clone()."
-            )
+            raise _changed(name, handed)
+
+
+def _changed(name: str, handed: str) -> AlsegError:
+    return AlsegError(
+        f"{name} changed {handed} in place, which others read too: it must work on a copy, {handed}.clone()."
+    )
 
 
 def refuse_spoilt(batch: PoolBatch) -> None:
