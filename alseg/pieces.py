@@ -224,7 +224,22 @@ def settings_of(recipe: Piece, options: Mapping[str, Any]) -> Mapping[str, Any]:
     strange = [key for key in _keys(made) if not isinstance(key, str)]
     if strange:
         raise AlsegError(f"{recipe.described()} gave a setting called {strange[0]!r}; {form}.")
+    twice = [name for name, count in Counter(_settings(made)).items() if count > 1]
+    if twice:
+        raise AlsegError(
+            f"{recipe.described()} sets {twice[0]} twice, such as dotted and nested: leave one of them out."
+        )
     return made
+
+
+def _settings(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """The dotted names of what a table sets, once for each time."""
+    for key, value in table.items():
+        name = f"{before}{key.replace('-', '_')}"
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{name}.")
+        else:
+            yield name
 
 
 def _keys(table: Mapping[Any, Any]) -> Iterator[Any]:

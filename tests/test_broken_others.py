@@ -253,6 +253,12 @@ def always_one():
 
 
 RECIPES = [
+    (
+        "settings",
+        lambda: {"train": {"epochs": 1}, "train.epochs": 2},
+        "sets train.epochs twice, such as dotted and nested",
+        "",
+    ),
     ("builds", lambda: ["train.epochs"], "the factory gave list", '{"train.epochs": 50'),
     ("settings", lambda: {"train.epoch": 5}, "There is no setting 'train.epoch'", "docs/settings.md"),
     ("settings", lambda: {"acquirer": "marginn"}, "There is no acquirer 'marginn'", "alseg plugins"),
@@ -284,7 +290,7 @@ def one_after_another(jobs, logs, watch, **spoilt):
         if not spoilt.get("no_logs"):
             log_of(logs, job).write_text("")
         if not (spoilt.get("forgets") and error):
-            watch.finished(job, error)
+            watch.finished(job, 42 if spoilt.get("number") and error else error)
 
 
 def executor(**spoilt):
@@ -292,6 +298,7 @@ def executor(**spoilt):
 
 
 EXECUTORS = [
+    ("finishes", executor(number=True), "the job 'broken' finished with 42 as its error", "give None or a sentence"),
     ("builds", lambda: 5, "the factory gave int", "__call__(jobs, logs, watch)"),
     ("finishes", executor(forgets=True), "0 times that the job 'broken' finished", "once for each job"),
     ("done", executor(idle=True), "the job 'first' left 0 rounds of 1", "when it has ended"),

@@ -370,6 +370,7 @@ DATASETS = {
     "Pictures.image = lambda self, i: [0][:1] * 2**62": ("is wrong: the image train-0 is larger than the memory", 2),
     "Mine.splits = 'train'": ('gave \'train\' as its splits; it must give names, such as ("train", "val").', 1),
     "Mine.splits = ('val',)": ("has no images to train on.", 2),
+    "Mine.splits = ('train', 'valid')": ('has a split \'valid\', which is none of "train", "val" and "test": re', 1),
     "Mine.recipe = None": ("gave None as its recipe; it must give a registered recipe's name.", 1),
     "Mine.__init__ = lambda self: open('/nowhere/list.txt')": (
         "failed to start: No such file or directory: /nowhere/list.txt (FILE, line 41).",
