@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from alseg.config import Resolved, RunConfig, flatten, named_by, resolve, stored
 from alseg.engine.team import Team, join
 from alseg.errors import Interrupted, Lasting, UserMistake, Waiting
 from alseg.experiment import Experiment
+from alseg.hints import command, plugin_hint
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
-from alseg.plugins import Registry, load_plugins, plugin_hint
+from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
 from alseg.store import SETTINGS, RunFolder, name_of, new_name, refuse_occupied
@@ -94,7 +94,7 @@ def run(
                 raise  # else another run took the free name at the same moment
     team.tell(str(folder.path), name)
     with folder.lock():
-        return _carried_on(experiment, folder, registry.joined_by(trackers))
+        return _carried_on(registry, experiment, folder, registry.joined_by(trackers))
 
 
 def resume(
@@ -155,10 +155,10 @@ def _gone_on(
         if before.get("report") and not is_current(folder.path):
             write_report([folder.path], folder.path)  # the run was killed before its figures were drawn
         team.tell("nothing to do")
-        with _resumable(folder):
+        with _resumable(registry, folder):
             tell_late(registry, folder, before, settings, progress.say)
         return _result(folder, records)
-    with _resumable(folder):
+    with _resumable(registry, folder):
         check_trackers(registry, folder, settings)
         resolved = resolve_stored(registry, folder, settings)
         folder.check_labels(len(records))
@@ -167,7 +167,8 @@ def _gone_on(
         joined = registry.joined_by(stored_trackers(registry, folder, resolved.config.trackers))
         experiment.check_same_data(folder)
     team.tell("go on", settings)
-    return _carried_on(experiment, folder, joined, None if settings == before else with_origins(registry, settings))
+    changed = None if settings == before else with_origins(registry, settings)
+    return _carried_on(registry, experiment, folder, joined, changed)
 
 
 def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
@@ -217,7 +218,7 @@ def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, An
             raise UserMistake("it lacks the setting dataset.")
         resolved = resolve(registry, flatten(stored), {})
     except UserMistake as error:
-        raise UserMistake(f"{path} cannot be taken up: {error}{plugin_hint(record)}") from error
+        raise UserMistake(f"{path} cannot be taken up: {error}{plugin_hint(record, folder.path)}") from error
     missing = flatten(resolved.config.nested()).keys() - flatten(stored).keys()
     if missing:
         raise UserMistake(f"{path} lacks the setting {min(missing)}: it is damaged, or of another version of alseg.")
@@ -225,42 +226,43 @@ def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, An
 
 
 @contextlib.contextmanager
-def _resumable(folder: RunFolder, by_person: bool = False) -> Iterator[None]:
+def _resumable(registry: Registry, folder: RunFolder, by_person: bool = False) -> Iterator[None]:
     """What stops a run says how it goes on."""
-    command = f"alseg resume {shlex.quote(str(folder.path))}"
+    goes_on = command(registry.files, "resume", folder.path)
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise Interrupted(f"Interrupted; {_from_the_last_phase(folder)}") from stop
+        raise Interrupted(f"Interrupted; {_from_the_last_phase(registry, folder)}") from stop
     except Waiting as wait:
-        label = f"`alseg annotate {shlex.quote(str(folder.path))}` lets them be given; "
-        raise Waiting(f"{wait} {label if by_person else ''}`{command}` goes on when they are in.") from wait
+        label = f"{command(registry.files, 'annotate', folder.path)} lets them be given; "
+        raise Waiting(f"{wait} {label if by_person else ''}{goes_on} goes on when they are in.") from wait
 
 
 @contextlib.contextmanager
-def _going_on(folder: RunFolder) -> Iterator[None]:
+def _going_on(registry: Registry, folder: RunFolder) -> Iterator[None]:
     """What ends a run that has begun carries a note on how it goes on, unless it would end it again."""
     try:
         yield
     except (Interrupted, Waiting, Lasting):
         raise
     except Exception as error:
-        error.add_note(_from_the_last_phase(folder))
+        error.add_note(_from_the_last_phase(registry, folder))
         raise
 
 
-def _from_the_last_phase(folder: RunFolder) -> str:
-    return f"`alseg resume {shlex.quote(str(folder.path))}` goes on from the last phase."
+def _from_the_last_phase(registry: Registry, folder: RunFolder) -> str:
+    return f"{command(registry.files, 'resume', folder.path)} goes on from the last phase."
 
 
 def _carried_on(
+    registry: Registry,
     experiment: Experiment,
     folder: RunFolder,
     trackers: AbstractContextManager[None],
     settings: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Do what is left to do of a run, whose lock is held; `settings` take the place of the stored ones before."""
-    with _going_on(folder), trackers, _resumable(folder, experiment.by_person):
+    with _going_on(registry, folder), trackers, _resumable(registry, folder, experiment.by_person):
         if settings is not None:
             folder.write_settings(settings)
         try:

@@ -8,6 +8,7 @@ import torch
 
 from alseg.config import RunConfig
 from alseg.engine.acquire import Pool, Proposals, View, ask_at_random, ask_model, views, within_budget
+from alseg.engine.checks import compared
 from alseg.engine.device import deterministic, in_smaller_batches
 from alseg.engine.images import DecodedImages
 from alseg.engine.team import ALONE, Team
@@ -112,11 +113,15 @@ class Asking:
         audit = audit_questions(images.keys, images.sizes, taken, count, known, seed=seed, round=round)
         return sorted([*questions, *audit], key=lambda question: order[question.image])
 
-    def rehearse(self, model: Model) -> None:
-        """Let acquirer and selector choose in the first image, so that what cannot work fails before training."""
+    def rehearse(self, model: Model, acquirer: str, selector: str) -> None:
+        """Let acquirer and selector choose in the first image, so that what cannot work fails before training.
+
+        acquirer, selector: what they are called where they changed what they are handed.
+        """
         pool = self._pool(1, PixelLabels(), [0])
         size, device, precision = self._config.query.size, self._device, self._precision
-        n, pieces = max(1, self._config.pixels_in(1, len(self._images))), (self._acquirer, self._selector)
+        pieces = compared(self._acquirer, acquirer), compared(self._selector, selector)
+        n = max(1, self._config.pixels_in(1, len(self._images)))
         in_smaller_batches(
             lambda _: ask_model(pool, n, model, *pieces, self._classes, size=size, device=device, precision=precision),
             1,

@@ -16,11 +16,12 @@ from alseg.calling import called
 from alseg.config import RunConfig, stored_config
 from alseg.engine.images import digest
 from alseg.errors import AlsegError, UserMistake, Waiting
+from alseg.hints import command, plugin_hint
 from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
 from alseg.opened import ReadOnly, open_dataset
 from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
-from alseg.plugins import Registry, plugin_hint
+from alseg.plugins import Registry
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Images
 from alseg.store import SETTINGS, RunFolder, name_of
@@ -156,12 +157,12 @@ def annotate(
     with folder.lock():
         number, settings = len(folder.rounds()), folder.settings()
         questions = folder.questions(number)
-        go_on = f"`alseg resume {shlex.quote(str(folder.path))}` goes on."
+        go_on = f"{command(registry.files, 'resume', folder.path)} goes on."
         registry = registry.recalling(settings.get("record"))
         try:
             config = stored_config(registry, settings | {"record": {}}, ("dataset", "selector", "oracle"))
         except UserMistake as error:
-            hint = plugin_hint(settings.get("record"))
+            hint = plugin_hint(settings.get("record"), folder.path)
             raise UserMistake(f"{folder.path / SETTINGS} cannot be taken up: {error}{hint}") from error
         if number >= config.total_rounds():
             raise UserMistake(f"The run {folder.path} is complete: it asks nothing any more.")

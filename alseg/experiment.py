@@ -123,7 +123,7 @@ class Experiment:
         """Build the first round's model and rehearse its asking: what cannot work stops a run before its folder."""
         self._first = self._models.fresh(0)
         if not self._picks:
-            self._asking.rehearse(self._first)
+            self._asking.rehearse(self._first, self._pieces["acquirer"].described(), self.selector.name)
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """A line an image, which tells it from any other."""

@@ -15,6 +15,7 @@ from alseg.protocols import Dataset, Images
 from alseg.values import Classes
 
 T = TypeVar("T")
+SPLITS = ("train", "val", "test")
 
 
 def open_dataset(piece: Piece, options: Mapping[str, Any]) -> Dataset:
@@ -46,6 +47,9 @@ class NamedDataset:
         splits = dataset.splits
         if isinstance(splits, str) or not isinstance(splits, Sequence) or not all(isinstance(s, str) for s in splits):
             raise AlsegError(f'{name} gave {splits!r:.80} as its splits; it must give names, such as ("train", "val").')
+        strange = next((split for split in splits if split not in SPLITS), None)
+        if strange is not None:
+            raise AlsegError(f'{name} has a split {strange!r}, which is none of "train", "val" and "test": rename it.')
         self.splits: tuple[str, ...] = tuple(splits)
         self.recipe: str = called(name, lambda: getattr(dataset, "recipe", "default"), "recipe")
         if not isinstance(self.recipe, str):

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alseg.errors import UserMistake
-from alseg.pieces import PACKAGE_FILE, Plugin
+from alseg.lacking import PACKAGE_FILE
+from alseg.pieces import Plugin
 
 FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
 

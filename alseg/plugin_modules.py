@@ -18,8 +18,9 @@ import pluggy
 
 from alseg import hookspecs
 from alseg.errors import AlsegError
+from alseg.lacking import FILE_MODULE, PACKAGE_FILE
 from alseg.names import nearest
-from alseg.pieces import FILE_MODULE, PACKAGE_FILE, Plugin, name_of_file
+from alseg.pieces import Plugin, name_of_file
 
 # What plugins and alseg agree on: protocols, values and hooks. It rises when a plugin that keeps to them could break.
 API_VERSION = 1

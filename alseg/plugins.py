@@ -18,7 +18,8 @@ import pluggy
 from alseg import hookspecs
 from alseg.calling import own_words, place_of
 from alseg.errors import AlsegError, UserMistake
-from alseg.pieces import GIVEN, Piece, Plugin, install_hint, modifies_another, name_of_file
+from alseg.lacking import install_hint
+from alseg.pieces import GIVEN, Piece, Plugin, modifies_another, name_of_file
 from alseg.plugin_files import files_in_folders, given_files
 from alseg.plugin_modules import check_hooks, file_of, hook_problem, imported, is_module_of, module_of, trace_hooks
 from alseg.registering import check_registered
@@ -296,9 +297,3 @@ def _prefixes(found: Sequence[Piece]) -> list[str]:
 def _is_moved(plugin: Plugin, origin: str) -> bool:
     """Whether a single file has the name of the one that a run took a piece of: its folder may be another now."""
     return origin.endswith(".py") and name_of_file(Path(origin)) == plugin.file_name
-
-
-def plugin_hint(record: Any) -> str:
-    """A sentence on the plugin files that a run was started with, from the record in its settings."""
-    files = record.get("plugin_files") if isinstance(record, Mapping) else None
-    return f" It was started with {' '.join(f'--plugin {file}' for file in files)}." if files else ""

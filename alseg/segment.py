@@ -21,9 +21,10 @@ from alseg.engine.predict import ModelPrediction, spoilt
 from alseg.engine.tiles import strips, tiled_logits
 from alseg.errors import UserMistake
 from alseg.grid import resize_images
+from alseg.hints import plugin_hint
 from alseg.models import Models
 from alseg.options import Longer, Size, fitted
-from alseg.plugins import Registry, load_plugins, plugin_hint
+from alseg.plugins import Registry, load_plugins
 from alseg.protocols import Acquirer, Model
 from alseg.store import SETTINGS, RunFolder
 from alseg.values import Classes, PixelLabels, PoolBatch

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import shlex
 import shutil
 import socket
 import tempfile
@@ -26,6 +25,7 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from alseg.errors import Lasting, UserMistake
+from alseg.hints import command, files_in
 from alseg.journal import Journal
 from alseg.values import Classes, PixelLabel, PixelLabels, Question
 
@@ -278,8 +278,8 @@ def name_of(record: Any) -> str:
 def refuse_occupied(path: Path) -> None:
     """A run or other files at `path` are not written over."""
     if (path / SETTINGS).exists():
-        command = f"alseg resume {shlex.quote(str(path))}"
-        raise UserMistake(f"{path} is a run already: go on with `{command}`, or give another --out.")
+        goes_on = command(files_in(RunFolder(path).settings().get("record")), "resume", path)
+        raise UserMistake(f"{path} is a run already: go on with {goes_on}, or give another --out.")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserMistake(f"{path} holds other files: give another --out.")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from alseg.config import with_origins
 from alseg.errors import Waiting, disk_sentence
+from alseg.hints import command
 from alseg.plugins import Registry
 from alseg.several import names_in
 from alseg.store import RunFolder, write_whole
@@ -41,8 +41,8 @@ class Life:
         self._goes_on = False
         owed = frozenset(known(name) for name in failed if name.startswith("tracker "))
         if owed:
-            who, command = " and the ".join(sorted(owed)), f"alseg resume {shlex.quote(str(self._folder.path))}"
-            self._say(f"`{command}` tells the {who} of the end again.")
+            again = command(self._registry.files, "resume", self._folder.path)
+            self._say(f"{again} tells the {' and the '.join(sorted(owed))} of the end again.")
         leave_owed(self._folder, owed)
 
     def stopped(self, reason: str, message: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 from alseg.config import RunConfig, flatten
 from alseg.errors import AlsegError, UserMistake
+from alseg.hints import command, plugin_hint
 from alseg.names import nearest
-from alseg.plugins import Registry, plugin_hint
+from alseg.plugins import Registry
 from alseg.several import Choice, lists_of, names_in
 from alseg.store import RunFolder
 
@@ -79,7 +79,9 @@ def check_trackers(registry: Registry, folder: RunFolder, settings: Mapping[str,
         try:
             registry.find("tracker", name)
         except UserMistake as error:
-            raise UserMistake(f"{error}{plugin_hint(settings.get('record'))} {_untracked(folder)}.") from error
+            raise UserMistake(
+                f"{error}{plugin_hint(settings.get('record'), folder.path)} {_untracked(registry, folder)}."
+            ) from error
 
 
 def stored_trackers(registry: Registry, folder: RunFolder, choices: Sequence[Choice]) -> dict[str, Any]:
@@ -87,11 +89,11 @@ def stored_trackers(registry: Registry, folder: RunFolder, choices: Sequence[Cho
     try:
         return trackers_of(registry, choices)
     except AlsegError as error:
-        raise type(error)(f"{str(error).rstrip('.')}; {_untracked(folder)}.") from error
+        raise type(error)(f"{str(error).rstrip('.')}; {_untracked(registry, folder)}.") from error
 
 
-def _untracked(folder: RunFolder) -> str:
-    return f"`alseg resume {shlex.quote(str(folder.path))} --trackers none` goes on without trackers"
+def _untracked(registry: Registry, folder: RunFolder) -> str:
+    return f"{command(registry.files, 'resume', folder.path, '--trackers', 'none')} goes on without trackers"
 
 
 def _trackers(registry: Registry, names: Sequence[str], flat: Mapping[str, Any]) -> tuple[Choice, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import one_sentence
 
+from alseg.hints import command
 from alseg.testing.tiny import PLUGIN
 
 TINY = ("--plugin", PLUGIN)
@@ -36,7 +37,8 @@ def told(cli, tmp_path) -> Callable[..., str]:
         outcome = cli(*TINY, "--plugin", file, *words, "--out", tmp_path / "run")
         lines = [line for line in outcome.err.splitlines() if not line.lower().startswith("round ")]
         if (tmp_path / "run" / "run.toml").exists():
-            assert lines.pop() == f"alseg: `alseg resume {tmp_path / 'run'}` goes on from the last phase."
+            again = command([PLUGIN, file], "resume", tmp_path / "run")
+            assert lines.pop() == f"alseg: {again} goes on from the last phase."
         outcome.err = "\n".join(lines)
         one_sentence(outcome, f" of {file}", code=code)
         return outcome.err.strip().removeprefix("alseg: ").replace(str(file), "FILE")

@@ -25,6 +25,11 @@ class Half(TinyModel):
         return super().decode(features).half()
 
 
+class Elsewhere(TinyModel):
+    def decode(self, features):
+        return super().decode(features).to("meta")
+
+
 class OneMap(TinyModel):
     def decode(self, features):
         return super().decode(features).argmax(1)
@@ -183,6 +188,7 @@ MODELS = [
     ),
     ("builds", lambda classes: lambda images: images, "no nn.Module", "derive it from nn.Module"),
     ("shapes", Half, "decode gave torch.float16; expected torch.float32", "end with .float()"),
+    ("shapes", Elsewhere, "decode gave a tensor on meta for images on cpu", "device=features.device"),
     ("shapes", OneMap, "expected float32 [2, 4, h, w]", "one map of logits for each class"),
     ("sizes", Halving, "it raised RuntimeError", "pixel_unshuffle"),
     ("classes", ThreeClasses, "with classes=1 it gave 4 logits a pixel", "size the last layer by it"),

@@ -185,6 +185,20 @@ class Appends(Oracle):
         return Answers(tuple(self.all), complete=True)
 
 
+class InMemory(Oracle):
+    """Its answers come a while after the first `ask`, and are nowhere but here."""
+
+    since = None
+
+    def ask(self, questions):
+        super().ask(questions)
+        self.since = self.since or time.monotonic()
+
+    def collect(self):
+        there = self.since is None or time.monotonic() > self.since + 0.02
+        return Answers(tuple(self.answers.values()) if there else (), complete=there)
+
+
 class Drawn(Oracle):
     def name(self, question):
         return self.classes.names[len(self.answers) % 3]
@@ -222,6 +236,7 @@ ORACLES = [
     ("answers", Skips, "it says it is complete and ['train-0 1'] has no answer", "answer None"),
     ("answers", Slow, "after 0.1 seconds collect() is not complete, 0 of 8", "give patience="),
     ("ask-again", Appends, "it has other answers, or more", "take each on once"),
+    ("resumed", InMemory, "a run calls collect once, and `alseg resume` builds the oracle anew", "or let ask wait"),
     ("same-seed", Drawn, "asked in another order, it gives other answers", "alseg.noise.stream"),
     ("void", CallsVoid, "it calls a void pixel 'sky'", "classes.void"),
     ("inputs", WritesMask, "it changed an image or mask", "work on a copy"),
@@ -238,6 +253,12 @@ def always_one():
 
 
 RECIPES = [
+    (
+        "settings",
+        lambda: {"train": {"epochs": 1}, "train.epochs": 2},
+        "sets train.epochs twice, such as dotted and nested",
+        "",
+    ),
     ("builds", lambda: ["train.epochs"], "the factory gave list", '{"train.epochs": 50'),
     ("settings", lambda: {"train.epoch": 5}, "There is no setting 'train.epoch'", "docs/settings.md"),
     ("settings", lambda: {"acquirer": "marginn"}, "There is no acquirer 'marginn'", "alseg plugins"),
@@ -269,7 +290,7 @@ def one_after_another(jobs, logs, watch, **spoilt):
         if not spoilt.get("no_logs"):
             log_of(logs, job).write_text("")
         if not (spoilt.get("forgets") and error):
-            watch.finished(job, error)
+            watch.finished(job, 42 if spoilt.get("number") and error else error)
 
 
 def executor(**spoilt):
@@ -277,6 +298,7 @@ def executor(**spoilt):
 
 
 EXECUTORS = [
+    ("finishes", executor(number=True), "the job 'broken' finished with 42 as its error", "give None or a sentence"),
     ("builds", lambda: 5, "the factory gave int", "__call__(jobs, logs, watch)"),
     ("finishes", executor(forgets=True), "0 times that the job 'broken' finished", "once for each job"),
     ("done", executor(idle=True), "the job 'first' left 0 rounds of 1", "when it has ended"),
@@ -389,8 +411,28 @@ def test_a_person_is_checked_as_far_as_nobody_answers_and_wholly_where_somebody_
         for question in questions:
             oracle.type(question.item, CLASSES.names[0])
 
-    played = check_oracle(Person, name="typing", reply=reply)
+    forgets = "resumed"
+    played = check_oracle(Person, name="typing", reply=reply, skip={forgets: "it is for one process"})
     assert {"answers", "ask-again", "inputs"} <= set(played.passed)
+    fails("oracle", forgets, Person, "one that is built anew and asked the same has 0 of 8 of them", reply=reply)
+
+
+def test_answers_that_come_late_and_are_kept_elsewhere_are_there_for_one_that_is_built_anew():
+    kept: dict[str, Answer] = {}
+
+    class Elsewhere(InMemory):
+        def ask(self, questions):
+            super().ask([q for q in questions if q.item not in kept])
+            self.answers |= {q.item: kept[q.item] for q in questions if q.item in kept}
+
+        def collect(self):
+            if (self.answers and kept.keys() >= self.answers.keys()) or (given := super().collect()).complete:
+                kept.update(self.answers)
+                return Answers(tuple(self.answers.values()), complete=True)
+            return given
+
+    assert "resumed" in check_oracle(Elsewhere, name="elsewhere").passed
+    assert kept
 
 
 def test_an_oracle_that_keeps_one_waiting_is_found(monkeypatch):

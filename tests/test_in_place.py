@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import SMALL, one_sentence
 
-from alseg.engine.checks import checked_acquirer, checked_selector
+from alseg.engine.checks import checked_acquirer, checked_selector, compared
 from alseg.errors import AlsegError
 from alseg.ranking import pick
 from alseg.testing import pool_batch
@@ -84,6 +84,51 @@ def test_what_is_changed_in_place_is_named(kind, broken, what):
     )
 
 
+def with_data(batch):
+    batch.prediction.probabilities().data.clamp_(min=0.4)
+    return fine(batch)
+
+
+def with_an_array(batch):
+    batch.candidates.numpy()[0, 0, 0] = False
+    return fine(batch)
+
+
+def with_an_array_of_a_map(batch):
+    batch.prediction.predicted().numpy()[0] = 1
+    return fine(batch)
+
+
+UNCOUNTED = [
+    (with_data, "batch.prediction.probabilities()"),
+    (with_an_array, "batch.candidates"),
+    (with_an_array_of_a_map, "batch.prediction.predicted()"),
+]
+
+
+@pytest.mark.parametrize(("broken", "what"), UNCOUNTED)
+def test_what_torch_does_not_count_is_seen_where_values_are_compared(broken, what):
+    checked_acquirer(broken, "A")(batch())  # by its counts alone it is not
+    said = f"A changed {what} in place, which others read too: it must work on a copy, {what}.clone()."
+    with pytest.raises(AlsegError) as failure:
+        compared(checked_acquirer(broken, "A"), "A")(batch())
+    assert str(failure.value) == said
+
+    def select(batch, utility, n):
+        broken(batch)
+        return pick(utility, batch.candidates, n)
+
+    with pytest.raises(AlsegError) as failure:
+        compared(checked_selector(select, "A"), "A")(batch(), torch.zeros(BATCH_SIZE), 2)
+    assert str(failure.value) == said
+
+
+def test_comparing_takes_nan_and_channels_last_as_they_are():
+    p = torch.full((2, 3, 6, 7), 1 / 3).contiguous(memory_format=torch.channels_last)
+    select = compared(lambda batch, utility, n: pick(utility.nan_to_num(), batch.candidates, n), "S")
+    assert select(pool_batch(p), torch.full(BATCH_SIZE, torch.nan), 2).indices.shape == (2, 2)
+
+
 def test_a_selector_that_changes_utilities_is_named():
     def select(batch, utility, n):
         utility[~batch.candidates] = -torch.inf
@@ -148,7 +193,7 @@ from alseg import hookimpl, pick
 
 def masks_in_place():
     def select(batch, utility, n):
-        utility[~batch.candidates] = -1e9
+        WRITES
         return pick(utility, batch.candidates, n)
 
     return select
@@ -160,10 +205,17 @@ def register_selectors(register):
 """
 
 
-def test_a_run_refuses_it_before_anything_is_trained(cli, camvid, tmp_path):
+@pytest.mark.parametrize(
+    ("writes", "what"),
+    [
+        ("utility[~batch.candidates] = -1e9", "utility"),
+        ("batch.candidates.cpu().numpy()[0, :3] = False", "batch.candidates"),
+    ],
+)
+def test_a_run_refuses_it_before_anything_is_trained(cli, camvid, tmp_path, writes, what):
     file = tmp_path / "inplace.py"
-    file.write_text(PLUGIN)
+    file.write_text(PLUGIN.replace("WRITES", writes))
     words = ["--plugin", file, "run", "--dataset", "camvid", "--data", camvid, *SMALL, "--selector", "in-place"]
     outcome = cli(*words, "--rounds", 2, "--out", tmp_path / "run")
-    one_sentence(outcome, "The selector 'in-place' of ", "changed utility in place", code=1)
+    one_sentence(outcome, "The selector 'in-place' of ", f"changed {what} in place", code=1)
     assert not (tmp_path / "run").exists()

@@ -46,6 +46,9 @@ BEFORE_THE_RUN = {
     method("decode", "torch.cat([given, given])"): "gave torch.float32 [2, 3, 16, 16] in decode",
     method("decode", "given[..., :0]"): "gave torch.float32 [1, 3, 16, 0] in decode",
     method("decode", "[given]"): "gave list in decode",
+    method("decode", "given.half()"): "gave torch.float16 logits in decode; they must be float32",
+    method("decode", "given.to('meta')"): "gave logits on meta in decode; they must stay on cpu, where its parameters",
+    method("encode", "(images.sub_(0.5), given)[1]", "images"): "changed its images in place in encode, which others",
     method("decode", "given / 0 * 0"): "gave logits that are not finite, of which no probability comes: look for a div",
     groups("1 / 0"): "failed in parameter_groups: ZeroDivisionError",
     groups("list(given)"): "gave list in parameter_groups; it must give a dict of lists",
@@ -107,6 +110,7 @@ LATER = {
         AT_POINTS,
         "gave torch.float32 [2, 2, 2] in decode_",
     ),
+    in_training("decode_at", "given.double()", "features, points"): (AT_POINTS, "gave torch.float64 logits in decod"),
     in_training("decode_at", "1 / 0 + given", "features, points"): (AT_POINTS, "failed in decode_at: ZeroDivisionErr"),
     in_training("decode", "given + torch.nan"): (
         DENSE,

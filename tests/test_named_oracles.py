@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from broken_runs import HEAD, RUN, TINY, journal, line_of, told  # noqa: F401
+from broken_runs import HEAD, PLUGIN, RUN, TINY, journal, line_of, told  # noqa: F401
 
 ORACLE = """
 class Mine:
@@ -134,10 +134,11 @@ def test_how_a_run_goes_on_is_said_by_the_name_it_was_given(cli, tmp_path, monke
     Path("mine.py").write_text(HEAD + ORACLE.format(ask=ask, collect=ALL))
     first = cli(*TINY, "--plugin", "mine.py", *ASK, "--out", "my run").err.splitlines()
     assert said in first[-2]
-    assert first[-1] == "alseg: `alseg resume 'my run'` goes on from the last phase."
+    plugins = f"--plugin {PLUGIN} --plugin mine.py"
+    assert first[-1] == f"alseg: `alseg {plugins} resume 'my run'` goes on from the last phase."
     Path("mine.py").write_text(HEAD + ORACLE.format(ask="pass", collect=ALL))
     _, *words = shlex.split(first[-1].split("`")[1])
-    assert cli(*TINY, "--plugin", "mine.py", *words).code == 0
+    assert cli(*words).code == 0
 
 
 def test_a_damaged_run_is_not_said_to_go_on(told, cli, tmp_path):  # noqa: F811
@@ -370,6 +371,7 @@ DATASETS = {
     "Pictures.image = lambda self, i: [0][:1] * 2**62": ("is wrong: the image train-0 is larger than the memory", 2),
     "Mine.splits = 'train'": ('gave \'train\' as its splits; it must give names, such as ("train", "val").', 1),
     "Mine.splits = ('val',)": ("has no images to train on.", 2),
+    "Mine.splits = ('train', 'valid')": ('has a split \'valid\', which is none of "train", "val" and "test": re', 1),
     "Mine.recipe = None": ("gave None as its recipe; it must give a registered recipe's name.", 1),
     "Mine.__init__ = lambda self: open('/nowhere/list.txt')": (
         "failed to start: No such file or directory: /nowhere/list.txt (FILE, line 41).",

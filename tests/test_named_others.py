@@ -43,6 +43,11 @@ COMPARE += ["--executor", "mine"]
         ("raise SystemExit(5)", "failed: SystemExit: 5", 1),
         ("open('/nowhere/cluster.toml')", "failed: No such file or directory: /nowhere/cluster.toml (FILE", 2),
         (
+            "watch.finished(jobs[0], 42)",
+            "failed: TypeError: watch.finished(job, error) takes None or a sentence on what went wrong, not 42 (FILE",
+            1,
+        ),
+        (
             "pass",
             "returned without a word on 3 of 3 jobs, the first of them first round, seed=0,",
             1,
@@ -164,6 +169,8 @@ def register_recipes(register):
             "gave what no run takes: There is no setting 'train.epoch'; did you mean train.ep",
         ),
         ("return {'train': {'epochs': 'many'}}", "gave what no run takes: train.epochs takes a whole number"),
+        ("return {'train': {'epochs': 1}, 'train.epochs': 2}", "sets train.epochs twice, such as dotted and nested: l"),
+        ("return {'train': {'batch-size': 1, 'batch_size': 2}}", "sets train.batch_size twice"),
         ("return {'acquirer': 'margn'}", "gave what no run takes: There is no acquirer 'margn'; did you mean margin"),
     ],
 )

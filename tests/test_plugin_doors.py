@@ -16,7 +16,8 @@ from conftest import one_sentence
 from test_plugins import ACQUIRER, CHECKERS, QUICK, RUN, SMALL_SHAPES, failed
 
 import alseg
-from alseg.pieces import GIVEN, install_hint
+from alseg.lacking import install_hint
+from alseg.pieces import GIVEN
 from alseg.plugin_modules import API_VERSION
 from alseg.plugins import load_plugins
 from alseg.scaffold import KINDS

@@ -273,7 +273,9 @@ def test_only_a_tracker_that_failed_at_the_end_is_told_it_again(cli, lines, tmp_
     assert outcome.code == 0
     assert "The tracker 'second' of" in outcome.err
     assert "failed in run_finished: RuntimeError: no server" in outcome.err
-    assert outcome.err.splitlines()[-1] == f"`alseg resume {run}` tells the tracker 'second' of the end again."
+    assert outcome.err.splitlines()[-1] == (
+        f"`alseg {' '.join(map(str, plugins))} resume {run}` tells the tracker 'second' of the end again."
+    )
     assert heard(one) == heard(two) == ["started run 1", "round 0", "finished 1"]
     order.write_text("fail finished")
     assert cli(*plugins, "resume", run).code == 0
@@ -445,6 +447,7 @@ def test_a_run_whose_trackers_plugin_is_gone_says_how_to_do_without(cli, tmp_pat
     assert cli("--plugin", path, *WORDS, "--rounds", 2, "--trackers", "mine", "--out", run).code == 0
     outcome = cli("resume", run, "--rounds", 3)
     assert outcome.code == 2
-    assert "There is no tracker 'mine'" in outcome.err and f"--plugin {path}" in outcome.err
+    assert "There is no tracker 'mine'" in outcome.err
+    assert f"It was started with --plugin {path}: `alseg --plugin {path} resume {run}` goes on." in outcome.err
     assert f"`alseg resume {run} --trackers none` goes on without trackers." in outcome.err
     assert cli("resume", run, "--rounds", 3, "--trackers", "none").code == 0

@@ -40,6 +40,7 @@ def annotate(
     from alseg.attending import annotate as answer
     from alseg.cli.alone import result_alone
     from alseg.cli.display import terminal_progress
+    from alseg.hints import command
     from alseg.store import RunFolder
 
     with terminal_progress() as progress, result_alone(as_json):
@@ -50,4 +51,5 @@ def annotate(
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "round": number, "answers": count}))
         return
-    typer.echo(f"Round {number} is answered: {count} pixels. `alseg resume {folder}` trains on them.")
+    again = command(context.obj.files, "resume", folder)
+    typer.echo(f"Round {number} is answered: {count} pixels. {again} trains on them.")

@@ -61,7 +61,11 @@ class Overview:
             self._say(f"{job.name}: begun")
 
     def finished(self, job: Job, error: str | None) -> None:
-        """How it went, and how much is left."""
+        """How it went, and how much is left; TypeError for an error that is no sentence."""
+        if error is not None and not isinstance(error, str):
+            raise TypeError(
+                f"watch.finished(job, error) takes None or a sentence on what went wrong, not {error!r:.80}"
+            )
         self._running.pop(job.name, None)
         self._ended.add(job.name)
         spent = time.monotonic() - self._begun.get(job.name, time.monotonic())

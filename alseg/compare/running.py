@@ -25,6 +25,7 @@ from alseg.compare.request import Request
 from alseg.compare.study import BASELINE, Cell, cells
 from alseg.config import recipe
 from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
+from alseg.hints import command
 from alseg.plugins import Registry, load_plugins
 from alseg.several import names_in
 from alseg.store import SETTINGS, RunFolder, write_toml
@@ -73,7 +74,7 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
         except KeyboardInterrupt as stop:
             raise Interrupted(
                 f"Interrupted with {overview.done} of {len(jobs)} jobs done; the same command goes on. "
-                f"`alseg compare {shlex.quote(str(out))}` shows what is there."
+                f"{command(registry.files, 'compare', out)} shows what is there."
             ) from stop
         failed = {**broken, **overview.errors}
         if overview.waiting and not failed and not any(has_rounds(out / "runs" / cell.name, 1) for cell in wanted):

@@ -52,9 +52,21 @@ def called(name: str, call: Callable[[], T], where: str = "") -> T:
     return calling.called(name, call, where, lambda error: out_of_memory(error) or is_of_team(error))
 
 
+def writes(tensor: Tensor) -> int:
+    """How often it was written into, as torch counts that; tensors of inference mode are not counted."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def encoded(model: Model, images: Tensor) -> Any:
-    """The features of images [B, 3, H, W]."""
-    return called(told(model).name, lambda: model.encode(images), "encode")
+    """The features of images [B, 3, H, W], which stay as they are."""
+    name, before = told(model).name, writes(images)
+    features = called(name, lambda: model.encode(images), "encode")
+    if writes(images) != before:
+        raise AlsegError(
+            f"{name} changed its images in place in encode, which others read too: it must work on a copy, such as "
+            "images - mean instead of images.sub_(mean)."
+        )
+    return features
 
 
 def decoded(model: Model, features: Any, count: int) -> Tensor:
@@ -67,7 +79,8 @@ def decoded(model: Model, features: Any, count: int) -> Tensor:
             f"{name} gave {described(logits)} in decode; it must give float logits [{count}, {wanted}, h, w], a map "
             "for each class."
         )
-    return logits.float()
+    _refuse_elsewhere(model, name, logits, "decode")
+    return logits
 
 
 def decoded_at(model: Any, features: Any, points: Tensor) -> Tensor:
@@ -82,7 +95,23 @@ def decoded_at(model: Any, features: Any, points: Tensor) -> Tensor:
             f"{name} gave {described(logits)} in decode_at for {n} points of {count} images; it must give float logits "
             f"[{count}, {wanted}, {n}]."
         )
-    return logits.float()
+    _refuse_elsewhere(model, name, logits, "decode_at")
+    return logits
+
+
+def _refuse_elsewhere(model: Any, name: str, logits: Tensor, where: str) -> None:
+    """AlsegError where logits are not float32 (rounded ones tie utilities), or lie elsewhere than its parameters."""
+    if logits.dtype != torch.float32:
+        raise AlsegError(
+            f"{name} gave {logits.dtype} logits in {where}; they must be float32, whatever the precision around it: "
+            "end it with .float()."
+        )
+    parameter = next(model.parameters(), None)
+    if parameter is not None and logits.device != parameter.device:
+        raise AlsegError(
+            f"{name} gave logits on {logits.device} in {where}; they must stay on {parameter.device}, where its "
+            "parameters are."
+        )
 
 
 def embedded(model: Any, features: Any, count: int) -> Tensor:

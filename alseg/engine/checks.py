@@ -1,18 +1,19 @@
 """What an acquirer and a selector give is checked, and what they raise or change in place names them.
 
 Torch counts what is written into a tensor (`_version`), so that nothing is copied to see a change. A map that a
-prediction keeps is fresh when it is computed: its count is 0 until somebody writes into it.
+prediction keeps is fresh when it is computed: its count is 0 until somebody writes into it. What is not counted is
+found by comparing values, once a run (`compared`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from alseg.engine.calls import called
+from alseg.engine.calls import called, writes
 from alseg.errors import AlsegError
 from alseg.protocols import Acquirer, Selector
 from alseg.values import PoolBatch, Selection
@@ -85,6 +86,31 @@ def mend_of(problem: str) -> str:
     return next(mend for words, mend in MENDS.items() if words in problem)
 
 
+def compared(piece: Callable[..., T], name: str) -> Callable[..., T]:
+    """An acquirer or selector before and after whose call the values that it is handed are compared.
+
+    For a single image: it finds what torch does not count, such as writing into `.data` or by NumPy. Copies are the
+    host's, whose memory is larger.
+    """
+
+    def call(batch: PoolBatch, *given: Any) -> T:
+        batch.prediction.top2()  # so that all maps are there
+        before = {handed: _bits(tensor).to("cpu", copy=True) for handed, tensor in _handed(batch, *given[:1]).items()}
+        result = piece(batch, *given)
+        for handed, tensor in _handed(batch, *given[:1]).items():
+            if handed in before and not torch.equal(before[handed], _bits(tensor).cpu()):
+                raise _changed(name, handed)
+        return result
+
+    return call
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """A tensor whose NaN are equal to themselves."""
+    whole = {4: torch.int32, 8: torch.int64}.get(tensor.element_size()) if tensor.is_floating_point() else None
+    return tensor.detach() if whole is None else tensor.detach().view(whole)
+
+
 def _problem(batch: PoolBatch, selection: Selection, n: int) -> str | None:
     indices, priority = selection.indices, selection.priority
     count = batch.size[0] * batch.size[1]
@@ -119,20 +145,19 @@ def _handed(batch: PoolBatch, utility: Tensor | None = None) -> dict[str, Tensor
 
 
 def _counts(batch: PoolBatch, utility: Tensor | None = None) -> dict[str, int]:
-    return {name: _count(tensor) for name, tensor in _handed(batch, utility).items()}
-
-
-def _count(tensor: Tensor) -> int:
-    """How often it was written into; tensors of inference mode are not counted."""
-    return 0 if tensor.is_inference() else tensor._version
+    return {name: writes(tensor) for name, tensor in _handed(batch, utility).items()}
 
 
 def _refuse_changes(name: str, before: Mapping[str, int], batch: PoolBatch, utility: Tensor | None = None) -> None:
     for handed, count in _counts(batch, utility).items():
         if count != before.get(handed, 0):
-            raise AlsegError(
-                f"{name} changed {handed} in place, which others read too: it must work on a copy, {handed}.clone()."
-            )
+            raise _changed(name, handed)
+
+
+def _changed(name: str, handed: str) -> AlsegError:
+    return AlsegError(
+        f"{name} changed {handed} in place, which others read too: it must work on a copy, {handed}.clone()."
+    )
 
 
 def refuse_spoilt(batch: PoolBatch) -> None:

@@ -16,6 +16,7 @@ from alseg.dataset_check import check_dataset as read_all
 from alseg.engine.images import digest
 from alseg.errors import PROTOCOLS, UserMistake
 from alseg.names import nearest
+from alseg.opened import SPLITS
 from alseg.options import Between
 from alseg.plugins import Registry
 from alseg.protocols import Dataset, Images
@@ -24,7 +25,6 @@ from alseg.testing.contract import Broken, Contract, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.values import Classes
 
-SPLITS = ("train", "val", "test")
 READERS = 8  # threads that read at once
 
 

@@ -123,6 +123,12 @@ def _finishes(of: OfExecutor) -> None:
             f"the watch was told {len(ends)} times that the job {job.name!r} finished",
             "call watch.finished(job, error) once for each job, done, failed or given up",
         )
+        error = ends[0][2]
+        require(
+            error is None or isinstance(error, str),
+            f"the job {job.name!r} finished with {error!r} as its error",
+            "give None or a sentence on what went wrong, such as str(error)",
+        )
 
 
 @CONTRACT.check("done")

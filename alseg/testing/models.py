@@ -127,6 +127,11 @@ def _require_logits(of: OfModel, images: Tensor) -> None:
         f"[{len(images)}, {classes}, h, w]",
         "give one map of logits for each class, not of probabilities or labels",
     )
+    require(
+        logits.device == images.device,
+        f"decode gave a tensor on {logits.device} for images on {images.device}",
+        "make tensors with device=features.device, and register what the model keeps as parameters or buffers",
+    )
     require(logits.dtype == torch.float32, f"decode gave {logits.dtype}; expected torch.float32", "end with .float()")
     require(bool(logits.isfinite().all()), f"a logit is not finite for images of {size}", "look for log or division")
 

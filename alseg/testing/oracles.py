@@ -54,6 +54,10 @@ class OfOracle:
         """What a fresh one, or this one, says when all is in, by item; Inapplicable where a person must answer."""
         oracle = oracle or self.new()
         self.ask(oracle, questions)
+        return self.waited(oracle, questions)
+
+    def waited(self, oracle: Any, questions: Sequence[Question]) -> dict[str, Answer]:
+        """What one that was asked says when all is in; see `answers`."""
         latest = time.monotonic() + self.patience
         while not (found := self.collected(oracle)).complete:
             if self.reply is None and (hasattr(oracle, "attend") or getattr(oracle, "is_person", False)):
@@ -178,6 +182,32 @@ def _ask_again(of: OfOracle) -> None:
         and len(of.collected(oracle).answers) == len(before),
         "asked again what it was asked, it has other answers, or more",
         "remember questions by their item and take each on once",
+    )
+
+
+@CONTRACT.check("resumed")
+def _resumed(of: OfOracle) -> None:
+    """Answers that were not in at once are there for an oracle that is built anew, as each resume builds it."""
+    questions, oracle = of.questions, of.new()
+    if hasattr(oracle, "attend"):
+        raise Inapplicable("it writes its answers into the run itself")
+    at_once(partial(oracle.ask, questions), "ask(questions)", "take them on, answer elsewhere, and return")
+    if of.collected(oracle).complete:
+        return
+    if of.reply is not None:
+        of.reply(oracle, questions)
+    of.waited(oracle, questions)
+    anew = of.new()
+    at_once(partial(anew.ask, questions), "ask(questions)", "take them on, answer elsewhere, and return")
+    found = {answer.item for answer in of.collected(anew).answers}
+    count = sum(question.item in found for question in questions)
+    require(
+        count == len(questions),
+        f"its answers came after collect(), and one that is built anew and asked the same has {count} of "
+        f"{len(questions)} of them, so that no run gets them: a run calls collect once, and `alseg resume` builds the "
+        "oracle anew",
+        "keep what was asked and answered outside of the process (alseg's documentation, docs/guides/services.md), or "
+        "let ask wait for the answers",
     )
 
 

@@ -1,0 +1,42 @@
+"""Commands as they are to be typed, single-file plugins included, for whoever is told how to go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files, which are loaded without being given
+
+
+def command(files: Iterable[Path | str], *words: Path | str) -> str:
+    """`alseg --plugin FILE WORD ...` for a shell that is where this process is; files in ALSEG_PLUGINS are left out."""
+    folders = {Path(name).expanduser().absolute() for name in os.environ.get(FOLDERS, "").split(os.pathsep) if name}
+    given = [Path(file) for file in files]
+    plugins = [word for file in given if file.parent not in folders for word in ("--plugin", _near(file))]
+    return f"`{shlex.join(['alseg', *plugins, *map(str, words)])}`"
+
+
+def files_in(record: Any) -> list[str]:
+    """The plugin files that a run was started with, from the record in its settings."""
+    files = record.get("plugin_files") if isinstance(record, Mapping) else None
+    return [str(file) for file in files] if isinstance(files, list | tuple) else []
+
+
+def plugin_hint(record: Any, run: Path | None = None) -> str:
+    """A sentence on the plugin files that a run was started with; run: its folder, where it is to be gone on with."""
+    files = files_in(record)
+    if not files:
+        return ""
+    given = shlex.join([word for file in files for word in ("--plugin", _near(Path(file)))])
+    if run is None:
+        return f" It was started with {given}: give that after `alseg`."
+    return f" It was started with {given}: {command(files, 'resume', run)} goes on."
+
+
+def _near(file: Path) -> str:
+    """A file's path from where this process is, if it lies there or below."""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
