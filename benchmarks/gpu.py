@@ -56,14 +56,14 @@ class Piece:
 
 
 PIECES = (
-    Piece("checks", 90, gpu_pieces.checks),
-    Piece("roofline", 90, gpu_pieces.roofline),
-    Piece("table", 180, gpu_pieces.table),
-    Piece("profile", 90, gpu_pieces.profile),
+    Piece("checks", 45, gpu_pieces.checks),
+    Piece("roofline", 45, gpu_pieces.roofline),
+    Piece("table", 60, gpu_pieces.table),
+    Piece("profile", 45, gpu_pieces.profile),
+    Piece("cityscapes-acquisition", 60, gpu_pieces.cityscapes_acquisition),
+    Piece("together", 180, gpu_pieces.at_once),
     Piece("recipe", 60, runs=gpu_runs.recipe),
     Piece("recipe-points", 60, runs=partial(gpu_runs.recipe, decode="points")),
-    Piece("cityscapes-acquisition", 120, gpu_pieces.cityscapes_acquisition),
-    Piece("together", 300, gpu_pieces.at_once),
     Piece("camvid", 60, runs=gpu_runs.paper),
 )
 
