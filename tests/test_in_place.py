@@ -173,8 +173,8 @@ def test_what_an_acquirer_gives_is_refused(acquirer, words):
 @pytest.mark.parametrize(
     ("selection", "words"),
     [
-        (lambda s: Selection(s.indices.to("meta"), s.priority), "S gave a tensor on meta; it must stay on cpu."),
-        (lambda s: Selection(s.indices, s.priority.to("meta")), "S gave a tensor on meta; it must stay on cpu."),
+        (lambda s: Selection(s.indices.to("meta"), s.priority), "S gave a tensor on meta; it must stay on cpu: "),
+        (lambda s: Selection(s.indices, s.priority.to("meta")), "S gave a tensor on meta; it must stay on cpu: "),
         (lambda s: Selection(s.indices, s.priority * torch.nan), "S gave a priority that is NaN"),
     ],
 )
