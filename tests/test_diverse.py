@@ -166,7 +166,7 @@ def plain(classes):
         def encode(self, images):
             return images
         def decode(self, features):
-            return self.layer(features)
+            return self.layer(features).float()
         def parameter_groups(self):
             return {"encoder": [], "decoder": list(self.layer.parameters())}
     return Plain()

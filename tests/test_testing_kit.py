@@ -398,7 +398,8 @@ def test_the_tiny_dataset_has_every_class_and_void():
         assert set(np.unique(images.mask(i))) == {0, 1, 2, 255}
 
 
-def test_a_tiny_run_is_a_run(cli, tmp_path):
+def test_a_tiny_run_is_a_run(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # files below are told relative to it
     folder = tiny_run(tmp_path / "run", acquirer="entropy", train__epochs=1, **{"selector": "topk"})
     run = RunFolder(folder)
     settings = run.settings()
