@@ -11,10 +11,15 @@ from typing import Any
 FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files, which are loaded without being given
 
 
+def plugin_folders() -> list[Path]:
+    """The absolute paths of the folders that ALSEG_PLUGINS names."""
+    names = os.environ.get(FOLDERS, "").split(os.pathsep)
+    return [Path(name).expanduser().absolute() for name in names if name]
+
+
 def command(files: Iterable[Path | str], *words: Path | str) -> str:
     """`alseg --plugin FILE WORD ...` for a shell that is where this process is; files in ALSEG_PLUGINS are left out."""
-    folders = {Path(name).expanduser().absolute() for name in os.environ.get(FOLDERS, "").split(os.pathsep) if name}
-    given = [Path(file) for file in files]
+    folders, given = plugin_folders(), [Path(file) for file in files]
     plugins = [word for file in given if file.parent not in folders for word in ("--plugin", _near(file))]
     return f"`{shlex.join(['alseg', *plugins, *map(str, words)])}`"
 

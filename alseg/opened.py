@@ -44,7 +44,7 @@ class NamedDataset:
             raise AlsegError(f"{name} gave {described(self.classes)} as its classes; it must give alseg.Classes.")
         if problem := _problem(self.classes):
             raise AlsegError(f"{name} gave {problem}.")
-        splits = dataset.splits
+        splits = called(name, lambda: dataset.splits, "splits")
         if isinstance(splits, str) or not isinstance(splits, Sequence) or not all(isinstance(s, str) for s in splits):
             raise AlsegError(f'{name} gave {splits!r:.80} as its splits; it must give names, such as ("train", "val").')
         strange = next((split for split in splits if split not in SPLITS), None)

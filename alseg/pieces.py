@@ -129,8 +129,7 @@ class Piece:
         """The options of the factory, by name, and those of the pieces that it wraps.
 
         Where several parts have an option of one name, each is called part.option, as which any may be given. Raises
-        UserMistake where the parts
-        are of one name too, BrokenPiece where a factory declares what can be no option.
+        UserMistake where the parts are of one name too, BrokenPiece where a factory declares what can be no option.
         """
         found: dict[str, Option] = {}
         for part, names in zip(self.parts(), self._option_names(), strict=True):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from alseg.errors import UserMistake
+from alseg.hints import FOLDERS, plugin_folders
 from alseg.lacking import PACKAGE_FILE
 from alseg.pieces import Plugin
-
-FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files
 
 
 def given_files(files: Path | str | Iterable[Path | str]) -> list[Path]:
@@ -32,8 +30,7 @@ def given_files(files: Path | str | Iterable[Path | str]) -> list[Path]:
 def files_in_folders(plugins: list[Plugin]) -> list[Path]:
     """The single files in ALSEG_PLUGINS' folders; a folder that cannot be read is added to the plugins as failed."""
     files: list[Path] = []
-    for name in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
-        folder = Path(name).expanduser().absolute()
+    for folder in plugin_folders():
         try:
             found = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.is_file())
         except OSError as error:

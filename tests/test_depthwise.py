@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
-import pytest
 import torch
 import torch.nn.functional as F
+from interpreted import runs_interpreted
 
 from alseg_pixelpick.convolutions import _Direct, has_kernels
 
-# Triton's interpreter runs the kernels on a CPU; it is chosen before Triton is imported.
-INTERPRETED = os.environ | {"TRITON_INTERPRET": "1"}
 CASES = [(2, 5, 9, 7, 3, 2), (1, 48, 23, 30, 3, 4), (3, 70, 6, 5, 5, 2), (2, 3, 4, 4, 3, 6)]
 
 
@@ -46,12 +40,7 @@ def check_all(device: str) -> None:
 
 
 def test_the_kernels_give_what_torch_gives():
-    pytest.importorskip("triton", reason="Triton is not installed here")
-    code = "from test_depthwise import *; check_all('cpu'); print('the kernels ran')"
-    environment = INTERPRETED | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "the kernels ran" in done.stdout
+    runs_interpreted("test_depthwise")
 
 
 def test_where_triton_cannot_compile_torch_does_it():

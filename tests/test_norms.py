@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from interpreted import runs_interpreted
 from timm.layers import BatchNormAct2d
 from torch import nn
 
 from alseg.engine.norms import ACTIVATIONS, fused, fused_norms, fusible, normed
-
-# Triton's interpreter runs the kernels on a CPU; it is chosen before Triton is imported.
-INTERPRETED = os.environ | {"TRITON_INTERPRET": "1"}
 
 
 def norm_of(channels: int, kind: type[nn.Module]) -> nn.BatchNorm2d:
@@ -70,12 +65,7 @@ def check_all(device: str) -> None:
 
 
 def test_the_kernels_give_what_torch_gives():
-    code = "from test_norms import *; check_all('cpu'); print('the kernels ran')"
-    environment = INTERPRETED | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-    pytest.importorskip("triton", reason="Triton is not installed here")
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "the kernels ran" in done.stdout
+    runs_interpreted("test_norms")
 
 
 def test_only_norms_that_the_kernels_know_are_fused():

@@ -80,11 +80,11 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
         if overview.waiting and not failed and not any(has_rounds(out / "runs" / cell.name, 1) for cell in wanted):
             raise Waiting(said_of_waiting(overview.waiting))
         page, note = _written(registry, request, wanted, out, failed, published)
-        note = f"{note} {_left_alone(untold(sound, jobs, out), request)}".strip()
+        note = f"{note} {_left_alone(untold(sound, jobs, out), request, registry)}".strip()
     return Compared(page, rows_of(out), failed, note, overview.waiting)
 
 
-def _left_alone(runs: Sequence[Path], request: Request) -> str:
+def _left_alone(runs: Sequence[Path], request: Request, registry: Registry) -> str:
     """What is said where complete runs do not hear of other trackers; empty where there are none."""
     if not runs:
         return ""
@@ -92,16 +92,10 @@ def _left_alone(runs: Sequence[Path], request: Request) -> str:
     names = names_in("trackers", given.get("trackers"))
     heads = [name.replace("-", "_") for name in names]
     options = [f"{key}={value}" for key, value in given.items() if key.partition(".")[0] in heads]
-    words = [
-        "alseg",
-        "resume",
-        str(runs[0]),
-        "--trackers",
-        ",".join(names),
-        *(w for each in options for w in ("-o", each)),
-    ]
+    words = ("--trackers", ",".join(names), *(word for each in options for word in ("-o", each)))
+    again = command(registry.files, "resume", runs[0], *words)
     count = f"{len(runs)} runs were" if len(runs) > 1 else "One run was"
-    return f"{count} complete and left alone; their new trackers hear of the first by `{shlex.join(words)}`."
+    return f"{count} complete and left alone; their new trackers hear of the first by {again}."
 
 
 def said_of_waiting(waiting: Mapping[str, str]) -> str:
