@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from alseg.engine.batches import Batch
 from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages
 from alseg.engine.predict import predict
 from alseg.engine.steps import CUDAGraph, Recorded, Recorder
-from alseg.engine.train import point_loss
+from alseg.engine.train import FEW_POINTS, point_loss
 from alseg.options import Size
 from alseg.settings import TrainSettings
 from benchmarks import together
 from benchmarks.__main__ import measured, timed, whole_round
+from benchmarks.counts import counted, trained
 from benchmarks.hardware import Traffic, busy_seconds, copy_rate, multiplication_rate, profiled
 from benchmarks.material import CITY, CLASSES, DISTINCT, Material, Repeated, model
 from benchmarks.rows import acquisition, asking, batches, first_batch, rows, trainer
@@ -114,25 +114,26 @@ def roofline(arguments: argparse.Namespace, material: Material, network: nn.Modu
     """The device's measured ceilings, and how near the training step and the acquisition come to them."""
     device = material.device
     copied, multiplied = copy_rate(device), multiplication_rate(device)
-    plain = trainer(material, copy.deepcopy(network), TrainSettings(cuda_graph=False))
+    # by torch's own operators, which alone are counted
+    plain = trainer(material, copy.deepcopy(network), TrainSettings(cuda_graph=False, fused_norms=False))
     step, batch = trainer(material, copy.deepcopy(network)), first_batch(material)
+    forward = trained(network).to(device)
     row = acquisition(material, network)
-    work: dict[str, tuple[Callable[[], object], Callable[[], object], int]] = {
-        # what is counted once, what is timed, and how many units a call of it does
-        "training step": (lambda: plain(batch), lambda: [step(batch) for _ in range(STEPS)], STEPS),
-        "acquisition of an image": (row.alseg, row.alseg, row.per),
+    # torch counts the gradient of a grouped convolution as if it had one group: a step is three forward passes
+    step_flops = 3 * counted(lambda: point_loss(forward, batch, material.pixels <= FEW_POINTS))
+    work: dict[str, tuple[float, Callable[[], object], Callable[[], object], int]] = {
+        # its FLOPs, what its bytes are counted in, what is timed, and how many units a call of that does
+        "training step": (step_flops, lambda: plain(batch), lambda: [step(batch) for _ in range(STEPS)], STEPS),
+        "acquisition of an image": (counted(row.alseg) / row.per, row.alseg, row.alseg, row.per),
     }
     parts = []
-    for name, (once, call, per) in work.items():
+    for name, (flops, once, call, per) in work.items():
         once()
-        with FlopCounterMode(display=False) as counter:
-            once()
         with Traffic() as traffic:
             once()
-        counted = per if once is call else 1
         call()
         seconds = statistics.median(timed(call, device) for _ in range(arguments.repeats)) / per
-        flops, moved = counter.get_total_flops() / counted, traffic.bytes / counted
+        moved = traffic.bytes / (per if once is call else 1)
         floor = max(flops / multiplied, moved / copied)
         parts.append({"name": name, "flops": flops, "bytes": moved, "seconds": seconds, "floor_seconds": floor})
     return {"copy_bytes_per_second": copied, "flops_per_second": multiplied, "parts": parts}
