@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_acquirers import noise_of
 from test_balanced import batch_of, chosen, fair, selector
-from test_plugins import RUN, entry_point, plugin, two_margins  # noqa: F401
+from test_piece_names import entry_point, two_margins  # noqa: F401
+from test_plugins import RUN, plugin  # noqa: F401
 
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins

@@ -10,7 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from test_plugins import RUN, SMALL_SHAPES, entry_point, failed
+from test_piece_names import entry_point
+from test_plugins import RUN, SMALL_SHAPES, failed
 
 from alseg.plugins import load_plugins
 from alseg.scaffold import KINDS, REGISTERED, write_package

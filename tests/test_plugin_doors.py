@@ -1,26 +1,21 @@
-"""How plugins come in, what is said of those that cost or break something, and `alseg plugins show` and `new`."""
+"""How plugins come in, and what is said of those that cost or break something."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 from conftest import one_sentence
-from test_plugins import ACQUIRER, CHECKERS, QUICK, RUN, SMALL_SHAPES, failed
+from test_plugins import ACQUIRER, CHECKERS, RUN, failed
 
-import alseg
 from alseg.lacking import install_hint
 from alseg.pieces import GIVEN
 from alseg.plugin_modules import API_VERSION
 from alseg.plugins import load_plugins
-from alseg.scaffold import KINDS
 
 MINE = ACQUIRER + "def mine(): pass\n"
 
@@ -346,224 +341,3 @@ def test_packages_that_cannot_be_begun(cli, tmp_path, monkeypatch, words, said):
     Path("there").mkdir()
     one_sentence(cli("plugins", "new", *words), said)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
-
-
-def test_the_public_surface():
-    """What plugins and scripts may rely on: a change here is one for CHANGELOG's section for plugin authors."""
-    assert sorted(alseg.__all__) == SURFACE
-    for name in SURFACE:
-        assert getattr(alseg, name) is not None
-    assert set(dir(alseg)) == {*SURFACE, "__version__"}
-
-
-SURFACE = [
-    *(
-        "API_VERSION",
-        "Acquirer",
-        "AlsegError",
-        "Answer",
-        "Answers",
-        "Between",
-        "Classes",
-        "Dataset",
-        "Images",
-        "Longer",
-    ),
-    *("Model", "Oracle", "PixelLabel", "PixelLabels", "PoolBatch", "Prediction", "Question", "Registry"),
-    *("Segmentation", "Segmenter", "Selection", "Selector", "Size", "Taught", "Term", "UserMistake", "Waiting"),
-    *("export_labels", "highest", "hookimpl", "import_labels", "load_plugins", "pick", "predict", "resume", "run"),
-]
-
-
-# what an executor of one's own needs besides
-MODULES = {
-    "alseg.compare.jobs": ["Executor", "Job", "Watch", "carry_out", "log_of"],
-    "alseg.compare.worker": ["error_of", "printing_to"],
-}
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_the_public_surface_of_modules_is_documented(module):
-    public = importlib.import_module(module)
-    assert sorted(public.__all__) == MODULES[module]
-    reference = Path(__file__).parent.parent / "docs" / "reference"
-    pages = "".join((reference / name).read_text() for name in ("python.md", "protocols.md"))
-    for name in public.__all__:
-        assert getattr(public, name) is not None
-        assert f"# {name}\n" in pages, name
-
-
-GIVEN_TYPES = """\
-from alseg import hookimpl
-from alseg.testing.tiny import tiny_model
-from torch import nn
-
-told = {}
-
-class Term(nn.Module):
-    def loss(self, model, taught):
-        return taught.logits.sum() * 0
-
-def model(classes: int):
-    told["model"] = {"classes": classes}
-    return tiny_model(classes)
-
-def term(model, classes):
-    told["term"] = {"model": model, "classes": classes}
-    return Term()
-
-class Oracle:
-    sees_truth = False
-    def __init__(self, **given):
-        told["oracle"] = given
-        self.name = given["classes"].names[0]
-    def ask(self, questions):
-        self.items = [question.item for question in questions]
-    def collect(self):
-        from alseg import Answer, Answers
-        return Answers([Answer(item, self.name, "x") for item in self.items], True)
-
-def oracle(images, classes, seed, run):
-    return Oracle(images=images, classes=classes, seed=seed, run=run)
-
-@hookimpl
-def register_models(register):
-    register("told-model", model)
-
-@hookimpl
-def register_terms(register):
-    register("told-term", term)
-
-@hookimpl
-def register_oracles(register):
-    register("told-oracle", oracle)
-"""
-
-
-def test_what_factories_are_given_is_what_the_reference_says(tmp_path):
-    """Their names, and types as the protocols have them."""
-    from alseg.given import FACTORIES
-    from alseg.testing import tiny_run
-    from alseg.testing.tiny_runs import tiny_registry
-
-    declared = {kind: get_type_hints(given) for kind, given in FACTORIES.items()}
-    assert {kind: tuple(types) for kind, types in declared.items()} == {k: given for k, given in GIVEN.items() if given}
-    (tmp_path / "told.py").write_text(GIVEN_TYPES)
-    registry = tiny_registry([tmp_path / "told.py"])
-    tiny_run(
-        tmp_path / "run",
-        registry=registry,
-        model="told-model",
-        oracle="told-oracle",
-        terms="told-term",
-        rounds=1,
-        first_pixels=1,
-        train__epochs=1,
-    )
-    told = registry.find("model", "told-model").factory.__globals__["told"]
-    assert {kind: set(given) for kind, given in told.items()} == {k: set(types) for k, types in declared.items()}
-    for kind, types in declared.items():
-        for name, kept_to in types.items():
-            assert isinstance(told[kind][name], kept_to), f"{kind}: {name}"
-
-
-def test_every_kind_that_can_be_registered_can_be_begun():
-    assert set(KINDS) == {*GIVEN, "modifier", "command", "hooks"}
-
-
-NAMED_RUN = """\
-from alseg import Answers, hookimpl
-
-class Later:
-    sees_truth = False
-    def ask(self, questions):
-        pass
-    def collect(self):
-        return Answers((), complete=False)
-
-def later(run, file: str = ""):
-    with open(file, "a") as said:
-        said.write(run + "\\n")
-    return Later()
-
-@hookimpl
-def register_oracles(register):
-    register("later", later)
-"""
-
-
-def test_an_oracle_knows_its_run_from_all_others(cli, tmp_path):
-    path, said = tmp_path / "later.py", tmp_path / "said"
-    path.write_text(NAMED_RUN)
-    words = ["--plugin", path, *RUN, "--oracle", "later", "-o", f"oracle.file={said}", "--out"]
-    for out in ("a", "b"):
-        assert cli(*words, tmp_path / out).code == 3
-    (tmp_path / "a").rename(tmp_path / "moved")
-    assert cli("--plugin", path, "resume", tmp_path / "moved").code == 3
-    first, second, again = said.read_text().split()
-    assert first == again != second
-    assert len(first) == 32
-
-
-def test_the_runs_of_a_comparison_have_names_of_their_own(cli, tmp_path):
-    words = ["compare", "--dataset", "shapes", *SMALL_SHAPES, *QUICK, "--acquirers", "margin,entropy", "--seeds", "1"]
-    outcome = cli(*words, "--out", tmp_path / "grid")
-    assert outcome.code == 0, outcome.err
-    names = [tomllib.loads(path.read_text())["record"]["run"] for path in (tmp_path / "grid").rglob("run.toml")]
-    assert len(names) == len(set(names)) > 2
-
-
-INSTALLED = """\
-import json
-from alseg import Answers
-
-class Oracle:
-    sees_truth = False
-    def ask(self, questions):
-        json.loads("no json")
-    def collect(self):
-        return Answers((), complete=False)
-"""
-
-
-def test_the_line_of_an_installed_plugins_own_code_is_named(cli, tmp_path):
-    """Not the line of Python's library that it calls."""
-    place = tmp_path / "site-packages" / "theirs"
-    place.mkdir(parents=True)
-    (place / "__init__.py").write_text(INSTALLED)
-    path = tmp_path / "door.py"
-    path.write_text(
-        f"import sys\nsys.path.insert(0, {str(place.parent)!r})\nfrom alseg import hookimpl\nimport theirs\n\n"
-        "@hookimpl\ndef register_oracles(register):\n    register('theirs', lambda: theirs.Oracle())\n"
-    )
-    outcome = cli("--plugin", path, *RUN, "--oracle", "theirs", "--out", tmp_path / "run")
-    sys.modules.pop("theirs", None)
-    assert (
-        f"failed in ask: JSONDecodeError: Expecting value: line 1 column 1 (char 0) ({place}/__init__.py, line 7)"
-        in (outcome.err)
-    )
-
-
-LIAR = """\
-from alseg import hookimpl
-
-def liar():
-    def execute(jobs, logs, watch):
-        for job in jobs:
-            watch.started(job)
-            watch.finished(job, None)
-    return execute
-
-@hookimpl
-def register_executors(register):
-    register("liar", liar)
-"""
-
-
-def test_an_executor_that_says_done_of_what_it_did_not_do_is_named(cli, tmp_path):
-    path = tmp_path / "liar.py"
-    path.write_text(LIAR)
-    words = ["--plugin", path, "compare", "--dataset", "shapes", *SMALL_SHAPES, *QUICK, "--acquirers", "margin"]
-    outcome = cli(*words, "--seeds", 1, "--executor", "liar", "--out", tmp_path / "grid")
-    assert outcome.code == 1
-    assert f"The executor 'liar' of {path} said of 3 of 3 jobs that they are done" in outcome.err
