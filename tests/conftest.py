@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -86,6 +87,18 @@ def one_sentence(outcome, *words: str, code: int = 2) -> None:
     assert len(re.sub(r"/\S+", "", said)) < 300, "too long to be read"
     for word in words:
         assert word in said
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Callable[..., Path]:
+    """Write a plugin file."""
+
+    def write(text: str, name: str = "my_piece.py") -> Path:
+        path = tmp_path / name
+        path.write_text(dedent(text))
+        return path
+
+    return write
 
 
 @pytest.fixture

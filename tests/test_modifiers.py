@@ -17,7 +17,7 @@ from scipy import stats
 from test_acquirers import noise_of
 from test_balanced import batch_of, chosen, fair, selector
 from test_piece_names import entry_point, two_margins  # noqa: F401
-from test_plugins import RUN, plugin  # noqa: F401
+from test_plugins import RUN
 
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
@@ -62,7 +62,7 @@ def batch_with(candidates: np.ndarray, seed: int = 0, round: int = 1) -> PoolBat
     return PoolBatch(keys, size, SimpleNamespace(), torch.from_numpy(candidates), PixelLabels(), round, draw)
 
 
-def test_a_third_partys_modifier_wraps_what_its_name_says(plugin):  # noqa: F811
+def test_a_third_partys_modifier_wraps_what_its_name_says(plugin):
     registry = load_plugins([path := plugin(MODIFIERS)])
     batch = batch_with(np.ones((1, 2, 3), bool))
     for name, options, value in (
@@ -96,7 +96,7 @@ def register_oracles(register):
 """
 
 
-def test_the_core_gives_each_part_what_it_takes(plugin):  # noqa: F811
+def test_the_core_gives_each_part_what_it_takes(plugin):
     piece = load_plugins([plugin(ORACLES)]).find("oracle", "counted:plain")
     made = piece.build(piece.resolve({"offset": 2}), images=[1, 2, 3], classes="abc", seed=7)
     assert made == ((7, "abc"), 5)
@@ -116,13 +116,13 @@ def test_the_core_gives_each_part_what_it_takes(plugin):  # noqa: F811
         (":constant", "There is no acquirer"),
     ],
 )
-def test_a_name_that_does_not_fit_together_is_explained(plugin, name, words):  # noqa: F811
+def test_a_name_that_does_not_fit_together_is_explained(plugin, name, words):
     registry = load_plugins([plugin(MODIFIERS)])
     with pytest.raises(UserMistake, match=words):
         registry.find("acquirer", name).options()
 
 
-def test_an_option_that_several_parts_have_is_called_by_its_part(plugin):  # noqa: F811
+def test_an_option_that_several_parts_have_is_called_by_its_part(plugin):
     registry = load_plugins([path := plugin(MODIFIERS)])
     batch = batch_with(np.ones((1, 2, 3), bool))
     assert list(registry.find("acquirer", "twice:other").options()) == ["twice.factor", "other.factor"]
@@ -142,7 +142,7 @@ def test_an_option_that_several_parts_have_is_called_by_its_part(plugin):  # noq
         registry.find("acquirer", "twice:other").resolve({"factor": 3})
 
 
-def test_such_options_are_stored_and_read_again(cli, tmp_path, plugin):  # noqa: F811
+def test_such_options_are_stored_and_read_again(cli, tmp_path, plugin):
     path, table = plugin(MODIFIERS), tmp_path / "settings.toml"
     words = ["--plugin", path, *RUN, "--acquirer", "twice:other"]
     assert cli(*words, "-o", "acquirer.other.factor=3", "--out", tmp_path / "run").code == 0
@@ -154,7 +154,7 @@ def test_such_options_are_stored_and_read_again(cli, tmp_path, plugin):  # noqa:
         assert cli("--plugin", path, "resume", tmp_path / run, "--rounds", 3).code == 0
 
 
-def test_an_option_is_shown_by_the_name_that_works(cli, plugin):  # noqa: F811
+def test_an_option_is_shown_by_the_name_that_works(cli, plugin):
     words = ("--plugin", plugin(MODIFIERS), "plugins", "show", "twice:other")
     shown = cli(*words).out
     assert "acquirer.twice.factor" in shown and "acquirer.other.factor" in shown
@@ -162,7 +162,7 @@ def test_an_option_is_shown_by_the_name_that_works(cli, plugin):  # noqa: F811
     assert [option["name"] for option in row["options"]] == ["twice.factor", "other.factor"]
 
 
-def test_an_option_by_its_part_goes_over_one_without(cli, tmp_path, plugin):  # noqa: F811
+def test_an_option_by_its_part_goes_over_one_without(cli, tmp_path, plugin):
     path, table = plugin(MODIFIERS), tmp_path / "settings.toml"
     table.write_text('[acquirer]\nname = "twice:constant"\nfactor = 4\n')
     words = ["--plugin", path, *RUN, "--config", table, "-o", "acquirer.twice.factor=3"]

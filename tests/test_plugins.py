@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -22,18 +21,6 @@ SELECTOR = "from alseg import hookimpl\n\n@hookimpl\ndef register_selectors(regi
 def cases(names: Iterable[str]) -> Any:
     """Parametrise by name."""
     return pytest.mark.parametrize("case", list(names))
-
-
-@pytest.fixture
-def plugin(tmp_path):
-    """Write a plugin file."""
-
-    def write(text: str, name: str = "my_piece.py") -> Path:
-        path = tmp_path / name
-        path.write_text(dedent(text))
-        return path
-
-    return write
 
 
 def said_once(outcome, *words: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
-from test_plugins import ACQUIRER, RUN, plugin, said_once  # noqa: F401  a fixture
+from test_plugins import ACQUIRER, RUN, said_once
 from test_run import camvid_run, fingerprint
 
 from alseg.engine.acquire import _keep_best, within_budget
@@ -38,7 +38,7 @@ def test_a_training_that_diverges_is_said_and_not_scored(cli, camvid, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_utility_that_is_no_number_is_refused(cli, plugin, tmp_path, value):  # noqa: F811
+def test_a_utility_that_is_no_number_is_refused(cli, plugin, tmp_path, value):
     path = plugin(ACQUIRER + f"def mine(): return lambda batch: batch.candidates.double() * float('{value}')\n")
     outcome = cli("--plugin", path, *RUN, "--acquirer", "mine", "--out", tmp_path / "run")
     said_once(outcome, "mine", "train-000", "finite")
@@ -62,7 +62,7 @@ def register_oracles(register):
 """
 
 
-def test_an_answer_that_is_no_class_is_refused_and_the_run_goes_on_later(cli, plugin, tmp_path):  # noqa: F811
+def test_an_answer_that_is_no_class_is_refused_and_the_run_goes_on_later(cli, plugin, tmp_path):
     flag = tmp_path / "flag"
     flag.touch()
     path = plugin(ORACLE.format(flag=str(flag)))
@@ -121,12 +121,12 @@ def register_datasets(register):
 """
 
 
-def test_void_that_is_a_class_is_refused(cli, plugin, tmp_path):  # noqa: F811
+def test_void_that_is_a_class_is_refused(cli, plugin, tmp_path):
     outcome = cli("--plugin", plugin(DATASET), "run", "--dataset", "mine", *SMALL, "--out", tmp_path / "run")
     said_once(outcome, "void is 0", "unlabelled")
 
 
-def test_an_option_must_not_be_called_name(cli, plugin, tmp_path):  # noqa: F811
+def test_an_option_must_not_be_called_name(cli, plugin, tmp_path):
     path = plugin(ACQUIRER + "def mine(name: str = 'x'): return lambda batch: batch.candidates.float()\n")
     said_once(cli("--plugin", path, *RUN, "--acquirer", "mine", "--out", tmp_path / "run"), "mine", "'name'")
 
@@ -141,7 +141,7 @@ def test_a_finished_run_needs_no_data_and_gets_its_figures(cli, camvid, tmp_path
     assert (tmp_path / "run/figures/learning-curve.png").exists()
 
 
-def test_what_a_plugin_prints_does_not_spoil_the_json(cli, plugin, tmp_path):  # noqa: F811
+def test_what_a_plugin_prints_does_not_spoil_the_json(cli, plugin, tmp_path):
     path = plugin("from alseg import hookimpl\n\n@hookimpl\ndef round_finished(record): print('hello')\n")
     outcome = cli("--plugin", path, *RUN, "--out", tmp_path / "run", "--json")
     assert len(json.loads(outcome.out)["rounds"]) == 2
@@ -206,7 +206,7 @@ def raising(words: str) -> int:
     raise RuntimeError(words)
 
 
-def test_memory_that_runs_out_in_an_acquirer_makes_batches_smaller(cli, plugin, tmp_path):  # noqa: F811
+def test_memory_that_runs_out_in_an_acquirer_makes_batches_smaller(cli, plugin, tmp_path):
     text = "import torch\n" + ACQUIRER + "def mine():\n    def utility(batch):\n"
     text += "        if len(batch.keys) > 2: raise torch.OutOfMemoryError('CUDA out of memory')\n"
     text += "        return batch.prediction.entropy()\n    return utility\n"
