@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from alseg.engine.acquire import Pool, Proposals, ask_model
 from alseg.engine.augment import draw_geometry, draws_of
 from alseg.engine.batches import Batch, BatchSource
-from alseg.engine.device import choose_precision, lower_precision
+from alseg.engine.device import choose_precision
 from alseg.engine.evaluate import confusion_matrix
+from alseg.engine.gradients import gradients_of
 from alseg.engine.images import DecodedImages
-from alseg.engine.norms import fused, fused_norms
 from alseg.engine.steps import CUDAGraph, Recorded
 from alseg.engine.train import FEW_POINTS, optimizer, point_loss
 from alseg.options import Size
@@ -101,15 +101,10 @@ def trainer(
     descent = optimizer(ours, settings)
     at_points = settings.decode == "points" or (settings.decode == "auto" and material.pixels <= FEW_POINTS)
 
-    norms = fused_norms(ours, device, precision, settings.fused_norms, say)
+    def loss_of(*parts: Any) -> Tensor:
+        return point_loss(ours, Batch(*parts), at_points)
 
-    def gradients(batch: Batch) -> Tensor:
-        with lower_precision(device, precision), fused(norms):
-            error = point_loss(ours, batch, at_points)
-        descent.zero_grad(set_to_none=True)
-        error.backward()
-        return error.detach()
-
+    gradients = gradients_of(ours, loss_of, descent, device, precision, fused_norms=settings.fused_norms, say=say)
     recorded = settings.cuda_graph and device.type == "cuda"
     work = Recorded(gradients, ours.parameters(), material.pixels, CUDAGraph(), say) if recorded else gradients
 

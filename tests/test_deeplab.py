@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from alseg.errors import UserMistake
 from alseg.grid import fractions, resize, sample
 from alseg.plugins import Registry
-from alseg_pixelpick.convolutions import DilatedConv2d, DilatedDepthwise, quicken, resized_convolution
+from alseg_pixelpick.convolutions import DilatedConv2d, DilatedDepthwise, quicken, resized, resized_convolution
 from alseg_pixelpick.deeplab import ASPP, PATCH_COST, DeepLabV3Plus
 from alseg_pixelpick.encoders import Encoder
 
@@ -371,3 +371,21 @@ def test_only_dilated_depthwise_convolutions_are_exchanged():
     block = nn.Sequential(*kept)
     quicken(block)
     assert all(type(module) is nn.Conv2d for module in block)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(9, 17), (30, 45), (3, 5), (4, 1)])
+def test_maps_are_resized_as_torch_does(kind, size):
+    """First seen in inference mode, whose tensors no training may see."""
+    torch.manual_seed(0)
+    maps = torch.randn(2, 6, 3, 5).to(memory_format=torch.channels_last).to(kind).requires_grad_()
+    with torch.inference_mode():
+        resized(maps, size)
+    found, wanted = resized(maps, size), F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    assert found.dtype == kind
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    given = torch.randn_like(wanted)
+    close = {"atol": 1e-5, "rtol": 1e-5} if kind == torch.float32 else {"atol": 0.1, "rtol": 0.02}
+    torch.testing.assert_close(found.float(), wanted, **close)
+    gradient = torch.autograd.grad(found, maps, given.to(kind))[0]
+    torch.testing.assert_close(gradient.float(), torch.autograd.grad(wanted, maps, given)[0].float(), **close)

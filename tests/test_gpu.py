@@ -57,12 +57,18 @@ def test_fused_norms_are_torch_s():
 
 
 def test_norms_are_fused_in_a_training():
-    from alseg.engine.norms import fused_norms
+    from alseg.engine.norms import fusible_here
 
     said: list[str] = []
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(4))
-    assert fused_norms(model, torch.device("cuda"), torch.bfloat16, True, said.append)
+    assert fusible_here(model, torch.device("cuda"), torch.bfloat16, True, said.append)
     assert not said
+
+
+def test_weights_cast_at_once_give_autocast_s_gradients():
+    from test_casts import check_same, network
+
+    check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=1e-2)  # a GPU's sums run in any order
 
 
 def test_dilated_depthwise_convolutions_are_torch_s():

@@ -10,7 +10,7 @@ from interpreted import runs_interpreted
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from alseg.engine.norms import ACTIVATIONS, fused, fused_norms, fusible, normed
+from alseg.engine.norms import ACTIVATIONS, fused, fusible, fusible_here, normed
 
 
 def norm_of(channels: int, kind: type[nn.Module]) -> nn.BatchNorm2d:
@@ -91,5 +91,5 @@ def test_what_the_kernels_do_not_fit_is_torch_s(how):
 
 def test_nothing_is_fused_on_a_cpu():
     said: list[str] = []
-    assert fused_norms(nn.Sequential(nn.BatchNorm2d(4)), torch.device("cpu"), torch.float32, True, said.append) == {}
+    assert fusible_here(nn.Sequential(nn.BatchNorm2d(4)), torch.device("cpu"), torch.float32, True, said.append) == {}
     assert not said

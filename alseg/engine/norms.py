@@ -84,7 +84,7 @@ def fused(norms: dict[nn.BatchNorm2d, Bounds]) -> Iterator[None]:
             vars(norm).pop("forward", None)
 
 
-def fused_norms(
+def fusible_here(
     model: nn.Module, device: torch.device, precision: torch.dtype, wanted: bool, say: Callable[[str], None]
 ) -> dict[nn.BatchNorm2d, Bounds]:
     """The norms to be fused on a device: none but on a GPU where Triton works, and `say` is told where it does not."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.calls import called, decoded, decoded_at, encoded, groups_of, term_loss, term_parameters, told
 from alseg.engine.device import lower_precision, mode, seeded
+from alseg.engine.gradients import gradients_of
 from alseg.engine.losses import Losses
-from alseg.engine.norms import Bounds, fused, fused_norms
-from alseg.engine.steps import CUDAGraph, Gradients, Recorded
-from alseg.engine.team import ALONE, Team, together
+from alseg.engine.steps import CUDAGraph, Recorded
+from alseg.engine.team import ALONE, Team
 from alseg.engine.terms import terms_of
 from alseg.errors import AlsegError
 from alseg.grid import resize, sample
@@ -75,8 +75,8 @@ def train(
     terms = terms_of(model)
     losses = Losses(model, terms, round)
     loss_of = team.wrapped(_Loss(model, at_points, losses), device)
-    norms = fused_norms(model, device, precision, settings.fused_norms, say)
-    gradients = _gradients(loss_of, descent, device, precision, team, told(model).name, norms)
+    wanted = settings.fused_norms
+    gradients = gradients_of(model, loss_of, descent, device, precision, fused_norms=wanted, say=say, team=team)
     if can_record(settings, device, team, terms):
         gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
@@ -122,31 +122,6 @@ def decodes_at_points(model: Model, source: BatchSource, settings: TrainSettings
 def can_record(settings: TrainSettings, device: torch.device, team: Team, terms: Sequence[Any]) -> bool:
     """Whether steps may be recorded as a CUDA graph; a term may do what cannot be."""
     return settings.cuda_graph and device.type == "cuda" and team.size == 1 and not terms
-
-
-def _gradients(
-    loss_of: nn.Module,
-    descent: torch.optim.Optimizer,
-    device: torch.device,
-    precision: torch.dtype,
-    team: Team,
-    name: str,
-    norms: dict[nn.BatchNorm2d, Bounds],
-) -> Gradients:
-    """Forward and backward pass of a batch; an error of the latter names the model. norms: those that are fused."""
-
-    def gradients(batch: Batch) -> Tensor:
-        with together():  # in the backward pass members wait for each other
-            with lower_precision(device, precision), fused(norms):
-                error: Tensor = loss_of(*batch.tensors())
-            if team.size > 1:  # members' means weigh as their labels do
-                known = (batch.classes != PADDING).sum().float()
-                error = error * known * team.size / team.total(known.clone()).clamp(min=1)
-            descent.zero_grad(set_to_none=True)
-            called(name, error.backward, "the backward pass")
-        return error.detach()
-
-    return gradients
 
 
 class _Loss(nn.Module):

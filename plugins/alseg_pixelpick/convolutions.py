@@ -139,6 +139,37 @@ def quicken(module: nn.Module) -> None:
             inner.__class__ = DilatedDepthwise
 
 
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [B, c, h, w] resized to H x W, bilinear with half-pixel centres: [B, c, H, W] in channels-last memory.
+
+    By one matrix an axis: on a GPU torch's own takes float32 under autocast, and its gradient adds in any order.
+    """
+    height, width = maps.shape[-2:]
+    rows, columns = (_matrix(*axis, maps) for axis in zip(size, (height, width), strict=True))
+    tall = rows @ maps.permute(0, 2, 3, 1).flatten(2)  # [B, H, w c]
+    return (columns @ tall.unflatten(2, (width, -1))).permute(0, 3, 1, 2)
+
+
+def _matrix(length: int, cells: int, maps: Tensor) -> Tensor:
+    """[length, cells], the bilinear weights of an axis; kept on its device, as nothing is copied to one in a step."""
+    if type(maps) is Tensor:
+        return _kept_matrix(length, cells, maps.dtype, maps.device)
+    return _made_matrix(length, cells)[:, :cells].to(maps)  # a tensor of a trace must not outlive it
+
+
+@lru_cache(64)
+def _kept_matrix(length: int, cells: int, kind: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _made_matrix(length, cells).to(device, kind)[:, :cells]
+
+
+def _made_matrix(length: int, cells: int) -> Tensor:
+    """Its rows lie at multiples of eight in memory, which a GPU's matrix units want."""
+    weights = torch.zeros(length, -(-cells // 8) * 8)
+    weights[:, :cells] = torch.from_numpy(_bilinear(np.arange(length), length, cells))
+    return weights
+
+
 def resized_convolution(maps: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
     """A 3x3 convolution, zero-padded, of maps [B, c, h, w] resized to H x W: [B, c', H, W].
 
@@ -158,9 +189,13 @@ def resized_convolution(maps: Tensor, weight: Tensor, size: tuple[int, int]) -> 
 @lru_cache(64)
 def _shifted_weights(length: int, cells: int) -> np.ndarray:
     """[length, 3 cells]: bilinear weights of the places before, at and after each; 0 beyond the ends."""
-    places = np.arange(-1, length + 1)
-    position = np.clip((places + 0.5) * (cells / length) - 0.5, 0, cells - 1)
-    weights = np.clip(1 - abs(position[:, None] - np.arange(cells)), 0, None)
+    weights = _bilinear(np.arange(-1, length + 1), length, cells)
     weights[0] = weights[-1] = 0
     # an array: a tensor made while a model is traced would be one of the trace's
-    return np.concatenate([weights[:-2], weights[1:-1], weights[2:]], 1).astype(np.float32)
+    return np.concatenate([weights[:-2], weights[1:-1], weights[2:]], 1)
+
+
+def _bilinear(places: np.ndarray, length: int, cells: int) -> np.ndarray:
+    """[n, cells], float32: how much each of `cells` weighs at places of an axis of `length`."""
+    position = np.clip((places + 0.5) * (cells / length) - 0.5, 0, cells - 1)
+    return np.clip(1 - abs(position[:, None] - np.arange(cells)), 0, None).astype(np.float32)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.grid import sample
-from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
+from alseg_pixelpick.convolutions import DilatedConv2d, resized, resized_convolution
 from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
 from alseg_pixelpick.patches import fused_patches
@@ -142,8 +142,7 @@ class DeepLabV3Plus(nn.Module):
         low, context = self.low_level(features[0]), self.aspp(features[1])
         size = (low.shape[-2], low.shape[-1])
         if low.device.type != "cpu":
-            context = F.interpolate(context, size=size, mode="bilinear", align_corners=False)
-            return self.first(torch.cat([context, low], 1))
+            return self.first(torch.cat([resized(context, size), low], 1))
         convolve, norm, activate = self.first
         assert isinstance(convolve, nn.Conv2d)
         by_context, by_low = convolve.weight.split([context.shape[1], low.shape[1]], 1)

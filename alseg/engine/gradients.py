@@ -1,0 +1,51 @@
+"""The forward and backward pass of a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from alseg.engine.batches import PADDING, Batch
+from alseg.engine.calls import called, told
+from alseg.engine.casts import Casts
+from alseg.engine.device import lower_precision
+from alseg.engine.norms import fused, fusible_here
+from alseg.engine.steps import Gradients
+from alseg.engine.team import ALONE, Team, together
+
+
+def gradients_of(
+    model: nn.Module,
+    loss_of: Callable[..., Tensor],
+    descent: torch.optim.Optimizer,
+    device: torch.device,
+    precision: torch.dtype,
+    *,
+    fused_norms: bool,
+    say: Callable[[str], None] = lambda line: None,
+    team: Team = ALONE,
+) -> Gradients:
+    """Forward and backward pass of a batch by the fewest kernels; an error of the latter names the model.
+
+    loss_of: takes a batch's tensors. `say` is told where norms cannot be fused though they should be.
+    """
+    norms = fusible_here(model, device, precision, fused_norms, say)
+    lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1
+    casts = Casts(model if lowers else nn.Sequential(), precision)
+    name = told(model).name
+
+    def gradients(batch: Batch) -> Tensor:
+        with together(), fused(norms), casts.used():  # in the backward pass members wait for each other
+            with lower_precision(device, precision):
+                error = loss_of(*batch.tensors())
+            if team.size > 1:  # members' means weigh as their labels do
+                known = (batch.classes != PADDING).sum().float()
+                error = error * known * team.size / team.total(known.clone()).clamp(min=1)
+            descent.zero_grad(set_to_none=True)
+            called(name, error.backward, "the backward pass")
+            casts.hand_over()
+        return error.detach()
+
+    return gradients

@@ -1,0 +1,131 @@
+"""Weights that are cast all at once, beside those that autocast casts layer by layer."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alseg.engine.casts import Casts
+from alseg.plugins import load_plugins
+
+
+class Mixed(nn.Module):
+    """Layers of several kinds: one in float32 throughout, one whose weight is used twice, one without gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.frozen = nn.Conv2d(8, 8, 1).requires_grad_(False)
+        self.twin = nn.Conv2d(8, 8, 1)
+        self.twin.weight = self.grouped_weight = nn.Parameter(torch.randn(8, 8, 1, 1) / 3)
+        self.linear = nn.Linear(8, 8)
+        self.exact = nn.Linear(8, 4)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.frozen(self.grouped(self.first(x)))
+        x = self.twin(x) + F.conv2d(x, self.grouped_weight)  # one weight, through its layer and past it
+        x = self.linear(x.mean((2, 3)))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.exact(x.float())
+
+
+def gradients(model: nn.Module, images: Tensor, casts: Casts | None = None) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """Of a step in bfloat16, whose weights autocast casts where there are no `casts`."""
+    model.zero_grad(set_to_none=True)
+    with (casts or Casts(nn.Sequential(), torch.bfloat16)).used():
+        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+            out = model(images)
+        out.float().square().mean().backward()
+    if casts is not None:
+        casts.hand_over()
+    return out, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def check_same(ours: nn.Module, images: Tensor, *, rel: float = 0.0) -> Casts:
+    """Outputs and gradients of three steps are those of autocast; between them the weights move."""
+    theirs, casts = copy.deepcopy(ours), Casts(ours, torch.bfloat16)
+    for _ in range(3):
+        torch.manual_seed(1)
+        out, found = gradients(ours, images, casts)
+        torch.manual_seed(1)
+        expected, wanted = gradients(theirs, images)
+        torch.testing.assert_close(out, expected, rtol=rel, atol=rel)
+        for name, gradient in wanted.items():
+            if gradient is None:
+                assert found[name] is None, name
+            else:
+                assert found[name].dtype == torch.float32
+                torch.testing.assert_close(found[name], gradient, rtol=rel, atol=rel * float(gradient.abs().max()))
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+            ours.load_state_dict(theirs.state_dict())
+    assert not any("forward" in vars(module) for module in ours.modules())
+    return casts
+
+
+def test_gradients_are_those_of_autocast():
+    # the weight that is used twice adds its two gradients in another precision
+    check_same(Mixed(), torch.randn(2, 3, 9, 9).to(memory_format=torch.channels_last), rel=1e-2)
+
+
+def network() -> nn.Module:
+    load_plugins()
+    from alseg_pixelpick.deeplab import DeepLabV3Plus
+    from alseg_pixelpick.encoders import Encoder
+
+    torch.manual_seed(0)
+    model = DeepLabV3Plus(Encoder("test_byobnet.r160_in1k", "none", 16), classes=5, channels=16).train()
+    return model.to(memory_format=torch.channels_last)
+
+
+def test_a_network_s_gradients_are_those_of_autocast_bit_for_bit():
+    casts = check_same(network(), torch.rand(2, 3, 64, 64))
+    assert len(casts._layers) > 10
+
+
+def test_a_layer_s_weight_is_lower_in_its_call_alone():
+    model = nn.Sequential(nn.Linear(3, 2))
+    casts, seen = Casts(model, torch.bfloat16), []
+    model[0].register_forward_hook(lambda layer, given, out: seen.append((layer.weight.dtype, out.dtype)))
+    with casts.used(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.ones(1, 3))
+    with casts.used():
+        model(torch.ones(1, 3))
+    assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
+    assert dict(model.named_parameters())["0.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("how", ["hooked", "computed", "double", "own forward"])
+def test_layers_that_may_do_more_are_left_to_autocast(how):
+    layer: nn.Module = nn.Linear(3, 3)
+    if how == "hooked":
+        layer.weight.register_hook(lambda gradient: gradient)
+    elif how == "computed":
+        nn.utils.parametrizations.weight_norm(layer)
+    elif how == "double":
+        layer.double()
+    else:
+        layer = type("Own", (nn.Linear,), {"forward": lambda self, x: x @ self.weight})(3, 3)
+    assert not Casts(layer, torch.bfloat16)._layers
+
+
+def test_a_weight_that_is_frozen_or_replaced_later_is_followed():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    casts = Casts(model, torch.bfloat16)
+    model[0].requires_grad_(False)
+    model[1].weight = nn.Parameter(torch.eye(3))
+    given = torch.rand(2, 3)
+    out, found = gradients(model, given, casts)
+    expected, wanted = gradients(model, given)
+    assert torch.equal(out, expected)
+    assert found["0.weight"] is None
+    assert torch.equal(found["1.weight"], wanted["1.weight"])
