@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from alseg.engine.activations import uncopied
 from alseg.engine.batches import PADDING, Batch
 from alseg.engine.calls import called, told
 from alseg.engine.casts import Casts
@@ -37,7 +38,7 @@ def gradients_of(
     name = told(model).name
 
     def gradients(batch: Batch) -> Tensor:
-        with together(), fused(norms), casts.used():  # in the backward pass members wait for each other
+        with together(), fused(norms), uncopied(model), casts.used():  # in the backward pass members wait for others
             with lower_precision(device, precision):
                 error = loss_of(*batch.tensors())
             if team.size > 1:  # members' means weigh as their labels do

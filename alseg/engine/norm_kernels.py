@@ -23,25 +23,28 @@ VARIED = ("rows", "chunk", "parts")  # numbers for which nothing is compiled ane
 
 @triton.jit(do_not_specialize=VARIED)
 def _moments(x, means, squares, rows, channels, chunk, BR: tl.constexpr, BC: tl.constexpr):
-    """Of each part of the rows: the mean, and the sum of squared distances from it (Chan et al., 1983)."""
+    """Of each part of the rows: the mean, and the sum of squared distances from it.
+
+    Summed of the distances from the part's first row, which keeps the digits where a mean is far from 0, and across
+    threads at the end alone.
+    """
     part, column = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC)
+    here = column < channels
     start = part * chunk
     stop = tl.minimum(start + chunk, rows)
-    mean, square = tl.zeros([BC], tl.float32), tl.zeros([BC], tl.float32)
-    seen = 0.0
+    origin = tl.load(x + start * channels + column, here, 0.0).to(tl.float32)
+    total, square = tl.zeros([BR, BC], tl.float32), tl.zeros([BR, BC], tl.float32)
     for row in range(start, stop, BR):
         line = row + tl.arange(0, BR)
-        inside = (line < stop)[:, None] & (column < channels)[None, :]
+        inside = (line < stop)[:, None] & here[None, :]
         value = tl.load(x + line[:, None] * channels + column[None, :], inside, 0.0).to(tl.float32)
-        count = tl.minimum(stop - row, BR).to(tl.float32)
-        here = tl.sum(value, 0) / count
-        apart = tl.where(inside, value - here[None, :], 0.0)
-        gap = here - mean
-        square += tl.sum(apart * apart, 0) + gap * gap * (seen * count / (seen + count))
-        mean += gap * (count / (seen + count))
-        seen += count
-    tl.store(means + part * channels + column, mean, column < channels)
-    tl.store(squares + part * channels + column, square, column < channels)
+        apart = tl.where(inside, value - origin[None, :], 0.0)
+        total += apart
+        square += apart * apart
+    count = (stop - start).to(tl.float32)
+    gap = tl.sum(total, 0) / count
+    tl.store(means + part * channels + column, origin + gap, here)
+    tl.store(squares + part * channels + column, tl.maximum(tl.sum(square, 0) - gap * gap * count, 0.0), here)
 
 
 @triton.jit(do_not_specialize=VARIED)
@@ -110,17 +113,17 @@ def _products(
     scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
     start = part * chunk
     stop = tl.minimum(start + chunk, rows)
-    total, product = tl.zeros([BC], tl.float32), tl.zeros([BC], tl.float32)
+    total, product = tl.zeros([BR, BC], tl.float32), tl.zeros([BR, BC], tl.float32)
     for row in range(start, stop, BR):
         line = row + tl.arange(0, BR)
         inside = (line < stop)[:, None] & here[None, :]
         place = line[:, None] * channels + column[None, :]
         value, gradient = tl.load(x + place, inside, 0.0), tl.load(dy + place, inside, 0.0).to(tl.float32)
         gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), low, high)
-        total += tl.sum(gradient, 0)
-        product += tl.sum(gradient * (value.to(tl.float32) - centre) * by, 0)
-    tl.store(sums + part * channels + column, total, here)
-    tl.store(products + part * channels + column, product, here)
+        total += gradient
+        product += gradient * (value.to(tl.float32) - centre) * by
+    tl.store(sums + part * channels + column, tl.sum(total, 0), here)
+    tl.store(products + part * channels + column, tl.sum(product, 0), here)
 
 
 @triton.jit(do_not_specialize=VARIED)

@@ -46,8 +46,9 @@ class ASPP(nn.Module):
 
     def forward(self, high: Tensor) -> Tensor:
         """The encoder's last map -> [B, channels, h, w]."""
-        pooled = self.pooling(high).expand(-1, -1, *high.shape[-2:])
         branches = [branch(high) for branch in self.branches]
+        # as the other branches lie in memory: else all of them would be copied into another order
+        pooled = torch.empty_like(branches[0]).copy_(self.pooling(high))
         return self.dropout(self.project(torch.cat([*branches, pooled], 1)))
 
 

@@ -46,7 +46,7 @@ def _weigh(
     part, channel, tap = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC), tl.program_id(2)
     down, across = (tap // K - K // 2) * rate, (tap % K - K // 2) * rate
     here = channel < channels
-    total = tl.zeros([BC], tl.float32)
+    total = tl.zeros([BP, BC], tl.float32)
     for first in range(part * chunk, tl.minimum((part + 1) * chunk, cells), BP):
         cell = first + tl.arange(0, BP)
         row, column = (cell // width) % height, cell % width
@@ -55,8 +55,8 @@ def _weigh(
         place = cell[:, None] * channels + channel[None, :]
         gradient = tl.load(dy + place, seen, 0.0).to(tl.float32)
         value = tl.load(x + place + (down * width + across) * channels, seen, 0.0).to(tl.float32)
-        total += tl.sum(gradient * value, 0)
-    tl.store(parts + (part * channels + channel) * (K * K) + tap, total, here)
+        total += gradient * value
+    tl.store(parts + (part * channels + channel) * (K * K) + tap, tl.sum(total, 0), here)
 
 
 def convolved(x: Tensor, weight: Tensor, rate: int, flip: bool = False) -> Tensor:
