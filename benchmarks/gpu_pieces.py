@@ -7,6 +7,7 @@ import copy
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -168,7 +169,11 @@ def step_seconds(step: Callable[[Batch], Tensor], batch: Batch, repeats: int, de
 
 
 def profile(arguments: argparse.Namespace, material: Material, network: nn.Module) -> Figures:
-    """Whole training steps, augmentation included: timed, then looked at by torch's profiler."""
+    """Whole training steps, augmentation included: timed, then looked at by torch's profiler.
+
+    A plain step's operators, with their shapes and kernels, are kept as traces for Perfetto: step-points.json.gz and
+    step-dense.json.gz.
+    """
     step, given, device = trainer(material, copy.deepcopy(network)), series(material), material.device
 
     def many() -> None:
@@ -183,6 +188,11 @@ def profile(arguments: argparse.Namespace, material: Material, network: nn.Modul
         averages = profiler.key_averages()
         texts += [f"By {title} time", averages.table(sort_by=order, row_limit=25, max_name_column_width=80)]
     (arguments.state / "profile.txt").write_text("\n".join(texts) + "\n")
+    for decode in ("points", "dense"):
+        settings = TrainSettings(decode=decode, cuda_graph=False)
+        work = partial(trainer(material, copy.deepcopy(network), settings), first_batch(material))
+        work()
+        profiled(work, device, shapes=True)[0].export_chrome_trace(str(arguments.state / f"step-{decode}.json.gz"))
     busy = busy_seconds(profiler)
     found = {"steps": arguments.steps, "seconds": seconds, "profiled_seconds": seconds_profiled, "busy_seconds": busy}
     return found | {"kernels": launches(profiler)}

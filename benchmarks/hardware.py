@@ -66,12 +66,14 @@ class Traffic(TorchDispatchMode):
         return result
 
 
-def profiled(call: Callable[[], object], device: torch.device) -> tuple[torch.profiler.profile, float]:
-    """torch's profiler after a call, and the call's seconds under it."""
+def profiled(
+    call: Callable[[], object], device: torch.device, shapes: bool = False
+) -> tuple[torch.profiler.profile, float]:
+    """torch's profiler after a call, and the call's seconds under it; shapes: those of what operators took are kept."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profiler:
+    with torch.profiler.profile(activities=activities, record_shapes=shapes) as profiler:
         seconds = timed(call, device)
     return profiler, seconds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -54,6 +55,10 @@ def test_all_pieces_are_measured_in_several_calls(tmp_path):
         assert f"## {name}" in text
     assert "Not measured yet" not in text
     assert len(json.loads((state / "recipe.json").read_text())["miou"]) == 2
+    for decode in ("points", "dense"):
+        with gzip.open(state / f"step-{decode}.json.gz", "rt") as trace:
+            events = json.load(trace)["traceEvents"]
+        assert any("convolution_backward" in str(event.get("name")) for event in events)
     assert (state / "camvid" / "camvid.md").exists() and "aten::" in (state / "profile.txt").read_text()
     assert not list(state.rglob("*.failed.txt"))
 

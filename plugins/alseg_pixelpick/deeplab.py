@@ -46,10 +46,12 @@ class ASPP(nn.Module):
 
     def forward(self, high: Tensor) -> Tensor:
         """The encoder's last map -> [B, channels, h, w]."""
+        # the order of memory: pooling comes first, so that its gradient is added to one that is channels-last, and its
+        # map lies as the others do; else each of them would be copied
+        pooled = self.pooling(high)
         branches = [branch(high) for branch in self.branches]
-        # as the other branches lie in memory: else all of them would be copied into another order
-        pooled = torch.empty_like(branches[0]).copy_(self.pooling(high))
-        return self.dropout(self.project(torch.cat([*branches, pooled], 1)))
+        branches.append(torch.empty_like(branches[0]).copy_(pooled))
+        return self.dropout(self.project(torch.cat(branches, 1)))
 
 
 class DeepLabV3Plus(nn.Module):
