@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from alseg.engine.activations import uncopied
 from alseg.engine.batches import PADDING, Batch
 from alseg.engine.calls import called, told
 from alseg.engine.casts import Casts
 from alseg.engine.device import lower_precision
+from alseg.engine.layers import quickened
 from alseg.engine.norms import fused, fusible_here
 from alseg.engine.steps import Gradients
 from alseg.engine.team import ALONE, Team, together
@@ -38,7 +38,8 @@ def gradients_of(
     name = told(model).name
 
     def gradients(batch: Batch) -> Tensor:
-        with together(), fused(norms), uncopied(model), casts.used():  # in the backward pass members wait for others
+        # in the backward pass, too: what is computed anew there is computed the same way, and a team's members wait
+        with together(), fused(norms), quickened(model), casts.used():
             with lower_precision(device, precision):
                 error = loss_of(*batch.tensors())
             if team.size > 1:  # members' means weigh as their labels do

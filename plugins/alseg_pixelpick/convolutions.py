@@ -22,7 +22,53 @@ class DilatedConv2d(nn.Conv2d):
         """[B, c, h, w] -> [B, c', h, w]."""
         rate = self.dilation[0]
         weight, padding = seen_taps(self.weight, rate, x.shape[-2:])
+        if x.device.type == "cpu" and torch.is_grad_enabled() and _share_seen(rate, x.shape[-2:]) < 0.6:
+            return _ByTaps.apply(x, weight, padding, rate)
         return F.conv2d(x, weight, padding=padding, dilation=rate)
+
+
+class _ByTaps(torch.autograd.Function):
+    """A dilated convolution whose weight's gradient is computed tap by tap where these see more than padding.
+
+    oneDNN leaves the padding out everywhere but there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: tuple[int, int], rate: int) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            x, weight = (part.to(torch.get_autocast_dtype("cpu")) for part in (x, weight))
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.rate = padding, rate
+        return F.conv2d(x, weight, padding=padding, dilation=rate)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        dy = gradients[0]
+        by_x: Tensor | None = torch.ops.aten.convolution_backward(
+            *(dy, x, weight, None, [1, 1], list(ctx.padding), [ctx.rate] * 2, False, [0, 0], 1),
+            [ctx.needs_input_grad[0], False, False],
+        )[0]
+        by_weight = torch.empty_like(weight)
+        for i, j in np.ndindex(*weight.shape[2:]):
+            down, across = i * ctx.rate - ctx.padding[0], j * ctx.rate - ctx.padding[1]
+            by_weight[:, :, i, j] = _overlapping(dy, -down, -across).T @ _overlapping(x, down, across)
+        return by_x, by_weight, None, None
+
+
+def _overlapping(maps: Tensor, down: int, across: int) -> Tensor:
+    """Those cells [n, c] of maps [B, c, h, w] over which they lie themselves when moved by so many cells."""
+    height, width = maps.shape[2:]
+    rows = slice(max(0, down), height + min(0, down))
+    columns = slice(max(0, across), width + min(0, across))
+    return maps.permute(0, 2, 3, 1)[:, rows, columns].flatten(0, 2)
+
+
+def _share_seen(rate: int, size: torch.Size) -> float:
+    """What part of a dilated 3x3 kernel's taps see more than padding on a map of `size`."""
+    height, width = ((side + 2 * max(0, side - rate)) / (side * (3 if rate < side else 1)) for side in size)
+    return height * width
 
 
 def seen_taps(weight: Tensor, rate: int, size: torch.Size) -> tuple[Tensor, tuple[int, int]]:
