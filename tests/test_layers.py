@@ -118,13 +118,28 @@ def test_dropout_leaves_out_its_share(rate):
         assert torch.equal(layer.eval()(x), x)
     dropped = out == 0
     assert dropped.float().mean() == pytest.approx(rate, abs=0.01)
-    torch.testing.assert_close(out[~dropped], torch.full_like(out[~dropped], 1 / (1 - rate)))
+    assert out.detach().mean() == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(out[~dropped], torch.full_like(out[~dropped], 1 / (1 - rate)), rtol=1e-4, atol=0)
     assert torch.equal(gradient, out)
     # no place or channel is left out more than another
     assert dropped.float().mean((0, 2, 3)).sub(rate).abs().max() < 0.02
+    # and nothing hangs together with its neighbour
+    for moved in (dropped.roll(1, 1), dropped.roll(1, 2), dropped.roll(1, 3)):
+        assert (dropped & moved).float().mean() == pytest.approx(rate**2, abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 1, 7), (0, 4)])
+def test_maps_of_any_size_and_order_are_dropped_from(shape):
+    layer = nn.Dropout(0.5)
+    with quickened(layer):
+        for x in (torch.ones(shape), torch.ones(shape).expand(2, *shape), torch.ones(*shape, 3)[..., 1]):
+            out = layer(x)
+            assert out.shape == x.shape and bool(((out == 0) | (out == 2)).all())
 
 
 def test_only_dropout_that_leaves_something_out_is_another_way():
-    layers = nn.Sequential(nn.Dropout(0.0), nn.Dropout(1.0), nn.Dropout(0.5, inplace=True), nn.Dropout2d(0.5))
+    layers = nn.Sequential(
+        nn.Dropout(0.0), nn.Dropout(1.0), nn.Dropout(1e-6), nn.Dropout(0.5, inplace=True), nn.Dropout2d(0.5)
+    )
     with quickened(layers):
         assert not any("forward" in vars(layer) for layer in layers)
