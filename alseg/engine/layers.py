@@ -35,14 +35,14 @@ def quickened(model: nn.Module) -> Iterator[None]:
             vars(module).pop("forward", None)
 
 
-def _way(module: nn.Module) -> Callable[[Any, Tensor], Tensor] | None:
+def _way(module: Any) -> Callable[[Any, Tensor], Tensor] | None:
     """How a layer is computed, if it is one of those."""
     kind = type(module)
     if kind in (nn.ReLU6, nn.Hardtanh) and module.inplace:
         return _clamped
-    if kind is nn.Dropout and not module.inplace and 0 < round(module.p * WORDS) < WORDS:  # type: ignore[operator]
+    if kind is nn.Dropout and not module.inplace and 0 < round(module.p * WORDS) < WORDS:
         return _dropped
-    if kind is nn.Conv2d and 1 < module.groups == module.in_channels and module.stride != (1, 1):  # type: ignore[operator]
+    if kind is nn.Conv2d and 1 < module.groups == module.in_channels and module.stride != (1, 1):
         plain = module.dilation == (1, 1) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return _convolved if plain else None
     return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alseg.engine.calls import decoded, embedded, encoded, seen
 from alseg.engine.device import lower_precision, seeded
+from alseg.engine.layers import quickened
 from alseg.engine.terms import term_called
 from alseg.errors import UserMistake
 from alseg.protocols import Model, members_of
@@ -114,7 +115,8 @@ class Passes:
                 with only_training(model, ()), _calls(active) as calls:
                     self._features, self._count = encoded(self._model, images), len(images)
                 self._kept = images if calls else None
-            with only_training(model, active), seeded(self._device, seed, round, f"dropout pass {number}", key):
+            purpose = f"dropout pass {number}"
+            with only_training(model, active), quickened(model), seeded(self._device, seed, round, purpose, key):
                 features = self._features if self._kept is None else encoded(self._model, self._kept)
                 return decoded(self._model, features, self._count)
 
