@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from alseg.engine.layers import quickened
+from alseg.engine.layers import quickened, ways_of
 
 
 def passed(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -27,7 +27,7 @@ def test_clamped_results_and_gradients_are_torch_s(kind, dtype):
     torch.manual_seed(0)
     x = torch.cat([4 * torch.randn(200), torch.tensor([0.0, 6.0, -1.0, 2.0, float("nan"), float("inf")])]).to(dtype)
     model = nn.Sequential(nn.Softplus(), kind(inplace=True), nn.Tanh()).to(dtype)
-    with quickened(model):
+    with quickened(ways_of(model)):
         assert "forward" in vars(model[1])
         found = passed(model, x)
     assert "forward" not in vars(model[1])
@@ -38,7 +38,7 @@ def test_clamped_results_and_gradients_are_torch_s(kind, dtype):
 def test_nothing_is_copied():
     model = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU6(inplace=True))
     copies = []
-    for context in (quickened(model), quickened(nn.Sequential())):
+    for context in (quickened(ways_of(model)), quickened(ways_of(nn.Sequential()))):
         x = torch.randn(2, 4, 8, 8, requires_grad=True)
         with context, profile(activities=[ProfilerActivity.CPU]) as profiler:
             model(x).sum().backward()
@@ -50,7 +50,7 @@ def test_what_torch_alone_can_do_is_torch_s():
     plain, placed = nn.ReLU6(), nn.ReLU6(inplace=True)
     own = type("Own", (nn.ReLU6,), {})(inplace=True)
     model = nn.Sequential(plain, placed, own)
-    with quickened(model):
+    with quickened(ways_of(model)):
         assert [("forward" in vars(module)) for module in model] == [False, True, False]
         x = torch.randn(3, 4)
         assert placed(x) is x
@@ -72,7 +72,7 @@ def test_a_strided_depthwise_convolution_is_torch_s(how, size):
     found = []
     for model in (layer, nn.Sequential()):
         layer.zero_grad()
-        with quickened(model):
+        with quickened(ways_of(model)):
             assert ("forward" in vars(layer)) == (model is layer)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 out = layer(x)
@@ -94,7 +94,7 @@ def test_other_convolutions_and_precisions_are_torch_s():
         nn.Conv2d(4, 4, 3, 2, 1, groups=4, padding_mode="reflect"),
         depthwise := nn.Conv2d(4, 4, 3, 2, 1, groups=4),
     ]
-    with quickened(nn.Sequential(*layers)):
+    with quickened(ways_of(nn.Sequential(*layers))):
         assert [("forward" in vars(layer)) for layer in layers] == [False, False, False, False, True]
         x = torch.randn(1, 4, 8, 8)
         assert "_Strided" not in depthwise(x).grad_fn.name()
@@ -107,7 +107,7 @@ def test_dropout_leaves_out_its_share(rate):
     torch.manual_seed(0)
     layer = nn.Dropout(rate)
     x = torch.ones(2, 8, 100, 100).to(memory_format=torch.channels_last).requires_grad_()
-    with quickened(layer):
+    with quickened(ways_of(layer)):
         out = layer(x)
         (gradient,) = torch.autograd.grad(out.sum(), x)
         torch.manual_seed(1)
@@ -131,7 +131,7 @@ def test_dropout_leaves_out_its_share(rate):
 @pytest.mark.parametrize("shape", [(3,), (5, 1, 7), (0, 4)])
 def test_maps_of_any_size_and_order_are_dropped_from(shape):
     layer = nn.Dropout(0.5)
-    with quickened(layer):
+    with quickened(ways_of(layer)):
         for x in (torch.ones(shape), torch.ones(shape).expand(2, *shape), torch.ones(*shape, 3)[..., 1]):
             out = layer(x)
             assert out.shape == x.shape and bool(((out == 0) | (out == 2)).all())
@@ -141,5 +141,5 @@ def test_only_dropout_that_leaves_something_out_is_another_way():
     layers = nn.Sequential(
         nn.Dropout(0.0), nn.Dropout(1.0), nn.Dropout(1e-6), nn.Dropout(0.5, inplace=True), nn.Dropout2d(0.5)
     )
-    with quickened(layers):
+    with quickened(ways_of(layers)):
         assert not any("forward" in vars(layer) for layer in layers)

@@ -11,7 +11,7 @@ from alseg.engine.batches import PADDING, Batch
 from alseg.engine.calls import called, told
 from alseg.engine.casts import Casts
 from alseg.engine.device import lower_precision
-from alseg.engine.layers import quickened
+from alseg.engine.layers import quickened, ways_of
 from alseg.engine.norms import fused, fusible_here
 from alseg.engine.steps import Gradients
 from alseg.engine.team import ALONE, Team, together
@@ -35,11 +35,11 @@ def gradients_of(
     norms = fusible_here(model, device, precision, fused_norms, say)
     lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1
     casts = Casts(model if lowers else nn.Sequential(), precision)
-    name = told(model).name
+    ways, name = ways_of(model), told(model).name
 
     def gradients(batch: Batch) -> Tensor:
         # in the backward pass, too: what is computed anew there is computed the same way, and a team's members wait
-        with together(), fused(norms), quickened(model), casts.used():
+        with together(), fused(norms), quickened(ways), casts.used():
             with lower_precision(device, precision):
                 error = loss_of(*batch.tensors())
             if team.size > 1:  # members' means weigh as their labels do

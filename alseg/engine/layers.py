@@ -22,20 +22,27 @@ from torch import Tensor, nn
 WORDS = 2**16  # that two bytes tell apart
 
 
+Way = Callable[[Any, Tensor], Tensor]  # a layer's forward pass
+
+
+def ways_of(model: nn.Module) -> dict[nn.Module, Way]:
+    """Those of a model's layers that can be computed the faster way, and how."""
+    return {module: way for module in model.modules() if (way := _way(module)) and "forward" not in vars(module)}
+
+
 @contextlib.contextmanager
-def quickened(model: nn.Module) -> Iterator[None]:
-    """A model's layers are computed the faster way inside, where torch is asked for a gradient."""
-    found = {module: way for module in model.modules() if (way := _way(module)) and "forward" not in vars(module)}
+def quickened(ways: dict[nn.Module, Way]) -> Iterator[None]:
+    """The layers are computed the faster way inside, where torch is asked for a gradient."""
     try:
-        for module, way in found.items():
+        for module, way in ways.items():
             module.forward = partial(way, module)
         yield
     finally:
-        for module in found:
+        for module in ways:
             vars(module).pop("forward", None)
 
 
-def _way(module: Any) -> Callable[[Any, Tensor], Tensor] | None:
+def _way(module: Any) -> Way | None:
     """How a layer is computed, if it is one of those."""
     kind = type(module)
     if kind in (nn.ReLU6, nn.Hardtanh) and module.inplace:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alseg.engine.calls import decoded, embedded, encoded, seen
 from alseg.engine.device import lower_precision, seeded
-from alseg.engine.layers import quickened
+from alseg.engine.layers import quickened, ways_of
 from alseg.engine.terms import term_called
 from alseg.errors import UserMistake
 from alseg.protocols import Model, members_of
@@ -116,7 +116,11 @@ class Passes:
                     self._features, self._count = encoded(self._model, images), len(images)
                 self._kept = images if calls else None
             purpose = f"dropout pass {number}"
-            with only_training(model, active), quickened(model), seeded(self._device, seed, round, purpose, key):
+            with (
+                only_training(model, active),
+                quickened(ways_of(model)),
+                seeded(self._device, seed, round, purpose, key),
+            ):
                 features = self._features if self._kept is None else encoded(self._model, self._kept)
                 return decoded(self._model, features, self._count)
 
