@@ -36,7 +36,9 @@ class Mixed(nn.Module):
             return self.exact(x.float())
 
 
-def gradients(model: nn.Module, images: Tensor, casts: Casts | None = None) -> tuple[Tensor, dict[str, Tensor | None]]:
+def gradients(
+    model: nn.Module, images: Tensor, casts: Casts | None = None, *, uses: bool = True
+) -> tuple[Tensor, dict[str, Tensor | None]]:
     """Of a step in bfloat16, whose weights autocast casts where there are no `casts`."""
     model.zero_grad(set_to_none=True)
     with (casts or Casts(nn.Sequential(), torch.bfloat16)).used():
@@ -44,7 +46,9 @@ def gradients(model: nn.Module, images: Tensor, casts: Casts | None = None) -> t
             out = model(images)
         out.float().square().mean().backward()
     if casts is not None:
+        assert any(lower.grad is not None for lower in casts._lower.values()) == uses
         casts.hand_over()
+        assert all(lower.grad is None for lower in casts._lower.values())
     return out, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
@@ -92,19 +96,42 @@ def test_a_network_s_gradients_are_those_of_autocast_bit_for_bit():
     assert len(casts._layers) > 10
 
 
-def test_a_layer_s_weight_is_lower_in_its_call_alone():
-    model = nn.Sequential(nn.Linear(3, 2))
-    casts, seen = Casts(model, torch.bfloat16), []
-    model[0].register_forward_hook(lambda layer, given, out: seen.append((layer.weight.dtype, out.dtype)))
+def test_a_layer_s_weight_is_lower_in_its_call_alone(monkeypatch):
+    model, seen, plain = nn.Sequential(nn.Linear(3, 2)), [], F.linear
+    monkeypatch.setattr(F, "linear", lambda x, *weights: seen.append([w.dtype for w in weights]) or plain(x, *weights))
+    model[0].register_forward_hook(lambda layer, given, out: seen.append([layer.weight.dtype, out.dtype]))
+    casts = Casts(model, torch.bfloat16)
     with casts.used(), torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.ones(1, 3))
     with casts.used():
         model(torch.ones(1, 3))
-    assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
-    assert dict(model.named_parameters())["0.weight"].dtype == torch.float32
+    assert seen == [[torch.bfloat16] * 2, [torch.float32, torch.bfloat16], [torch.float32] * 2, [torch.float32] * 2]
 
 
-@pytest.mark.parametrize("how", ["hooked", "computed", "double", "own forward"])
+def test_a_backward_pass_that_failed_leaves_nothing():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    casts = Casts(model, torch.bfloat16)
+    with casts.used(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.ones(1, 3)).sum().backward()
+    casts.forget()
+    _, found = gradients(model, torch.ones(1, 3), casts)
+    _, wanted = gradients(model, torch.ones(1, 3))
+    assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
+
+
+@pytest.mark.parametrize("how", ["before", "hook"])
+def test_a_weight_that_is_written_into_is_followed(how):
+    model = nn.Sequential(nn.Linear(3, 3))
+    casts = Casts(model, torch.bfloat16)
+    if how == "hook":
+        model[0].register_forward_pre_hook(lambda layer, given: layer.weight.data.zero_())
+    with casts.used(), torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        if how == "before":
+            model[0].weight.zero_()
+        assert torch.equal(model(torch.ones(1, 3))[0], model[0].bias.bfloat16())
+
+
+@pytest.mark.parametrize("how", ["hooked", "computed", "double", "own", "lazy"])
 def test_layers_that_may_do_more_are_left_to_autocast(how):
     layer: nn.Module = nn.Linear(3, 3)
     if how == "hooked":
@@ -113,8 +140,10 @@ def test_layers_that_may_do_more_are_left_to_autocast(how):
         nn.utils.parametrizations.weight_norm(layer)
     elif how == "double":
         layer.double()
+    elif how == "lazy":
+        layer = nn.LazyLinear(3)
     else:
-        layer = type("Own", (nn.Linear,), {"forward": lambda self, x: x @ self.weight})(3, 3)
+        layer = type("Own", (nn.Conv2d,), {"_conv_forward": lambda self, x, w, b: x * w.mean()})(3, 3, 1)
     assert not Casts(layer, torch.bfloat16)._layers
 
 
@@ -124,7 +153,7 @@ def test_a_weight_that_is_frozen_or_replaced_later_is_followed():
     model[0].requires_grad_(False)
     model[1].weight = nn.Parameter(torch.eye(3))
     given = torch.rand(2, 3)
-    out, found = gradients(model, given, casts)
+    out, found = gradients(model, given, casts, uses=False)
     expected, wanted = gradients(model, given)
     assert torch.equal(out, expected)
     assert found["0.weight"] is None

@@ -45,7 +45,7 @@ for module, constants in CONSTANTS.items():
         summing = "ALL" in kernel.arg_names
         width = norm_kernels.FEW if summing else norm_kernels.COLUMNS
         ptx = compiled(kernel, NUMBERS[module], {"BC": width} | constants, int(sys.argv[1]))
-        assert "ld.global.v4" in ptx, f"{name} loads number by number"
+        assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
         seen += 1
 print(seen, "kernels")
 """
@@ -60,4 +60,4 @@ def test_the_kernels_compile_and_load_whole_vectors(tmp_path, capability):
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, script, str(capability)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "8 kernels" in done.stdout
+    assert done.stdout.startswith("8 kernels")

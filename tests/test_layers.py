@@ -2,63 +2,81 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from alseg.engine.layers import quickened, ways_of
+from alseg.engine.layers import _Clamped, quickened, ways_of
 
 
-def passed(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    x = x.clone().requires_grad_()
-    out = model(x)
-    (gradient,) = torch.autograd.grad(out.float().square().sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(gradient.sum(), x)
-    return out, gradient, second
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("kind", [nn.ReLU6, lambda inplace: nn.Hardtanh(-1.0, 2.0, inplace=inplace)])
-def test_clamped_results_and_gradients_are_torch_s(kind, dtype):
-    """On the edges and for what is no number, too, and those of a gradient."""
+def block(kind: type[nn.Module] = InvertedResidual, **options) -> nn.Module:
+    """One of timm's, its statistics of no special value."""
     torch.manual_seed(0)
-    x = torch.cat([4 * torch.randn(200), torch.tensor([0.0, 6.0, -1.0, 2.0, float("nan"), float("inf")])]).to(dtype)
-    model = nn.Sequential(nn.Softplus(), kind(inplace=True), nn.Tanh()).to(dtype)
-    with quickened(ways_of(model)):
-        assert "forward" in vars(model[1])
-        found = passed(model, x)
-    assert "forward" not in vars(model[1])
-    for ours, theirs in zip(found, passed(copy.deepcopy(model), x), strict=True):
+    return kind(8, 8, act_layer=nn.ReLU6, **options).train().to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [InvertedResidual, DepthwiseSeparableConv])
+def test_clamped_results_and_gradients_are_torch_s(kind, dtype):
+    """Those of a gradient, too."""
+    model = block(kind).to(dtype)
+    for parameter in model.parameters():
+        parameter.data *= 4  # so that some are clamped at 6
+    found = []
+    for ways in (ways_of(model), {}):
+        x = torch.randn(2, 8, 9, 9, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        given = x.to(memory_format=torch.channels_last)
+        with quickened(ways):
+            out = model(given)
+            assert ("_Clamped" in graph(out)) == bool(ways)
+            (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+            found.append((out, gradient, *torch.autograd.grad(gradient.square().sum(), [x, *model.parameters()])))
+    assert len(ways_of(model)) == (2 if kind is InvertedResidual else 1)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def graph(out: torch.Tensor) -> str:
+    """The names of what a tensor was computed by."""
+    names, left = set(), [out.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and str(node) not in names:
+            names.add(str(node))
+            left += [inner for inner, _ in node.next_functions]
+    return " ".join(names)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_edges_and_what_is_no_number_are_clamped_as_torch_does(dtype):
+    x = torch.tensor([-1.0, 0.0, 3.0, 6.0, 7.0, float("nan"), float("inf"), -float("inf")], dtype=dtype)
+    found = []
+    for clamp in (lambda x: _Clamped.apply(x, 0.0, 6.0), nn.ReLU6(inplace=True)):
+        given = x.clone().requires_grad_()
+        out = clamp(given * 1)
+        found.append((out, *torch.autograd.grad(out.sum(), given)))
+    for ours, theirs in zip(*found, strict=True):
         assert torch.equal(ours.nan_to_num(77.0), theirs.nan_to_num(77.0))
 
 
 def test_nothing_is_copied():
-    model = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU6(inplace=True))
-    copies = []
-    for context in (quickened(ways_of(model)), quickened(ways_of(nn.Sequential()))):
-        x = torch.randn(2, 4, 8, 8, requires_grad=True)
-        with context, profile(activities=[ProfilerActivity.CPU]) as profiler:
+    model, copies = block(), []
+    for ways in (ways_of(model), {}):
+        x = torch.randn(2, 8, 9, 9, requires_grad=True).to(memory_format=torch.channels_last)
+        with quickened(ways), profile(activities=[ProfilerActivity.CPU]) as profiler:
             model(x).sum().backward()
-        copies.append(sum(event.name == "aten::clone" for event in profiler.events()))
-    assert copies == [0, 1]
+        inside = [e for e in profiler.events() if e.name == "aten::clone"]
+        copies.append(sum(e.cpu_parent is not None and e.cpu_parent.name == "aten::hardtanh_" for e in inside))
+    assert copies == [0, 2]
 
 
-def test_what_torch_alone_can_do_is_torch_s():
-    plain, placed = nn.ReLU6(), nn.ReLU6(inplace=True)
-    own = type("Own", (nn.ReLU6,), {})(inplace=True)
-    model = nn.Sequential(plain, placed, own)
+def test_what_is_written_into_after_an_activation_stays_torch_s():
+    """Its result is needed for the gradient, and torch does not need it."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(inplace=True), nn.Dropout(0.5, inplace=True))
     with quickened(ways_of(model)):
-        assert [("forward" in vars(module)) for module in model] == [False, True, False]
-        x = torch.randn(3, 4)
-        assert placed(x) is x
-        y = (x.clone().requires_grad_() * 9).split(2, 1)[0]  # a view
-        with pytest.raises(RuntimeError, match=r"in-?place"):
-            placed(y)
-        with pytest.raises(RuntimeError, match="leaf"):
-            placed(torch.randn(3, requires_grad=True))
+        model(torch.randn(1, 3, 4, 4)).sum().backward()
 
 
 @pytest.mark.parametrize("how", [(3, 2, 1, 1), (5, 2, 2, 1), (3, (2, 1), (0, 2), 1), (3, 3, 1, 2), (7, 4, 3, 1)])
@@ -77,9 +95,10 @@ def test_a_strided_depthwise_convolution_is_torch_s(how, size):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 out = layer(x)
             assert ("_Strided" in out.grad_fn.name()) == (model is layer)
-            (by_x,) = torch.autograd.grad(out.float().square().sum(), x, retain_graph=True)
+            (by_x,) = torch.autograd.grad(out.float().square().sum(), x, create_graph=True)
+            (second,) = torch.autograd.grad(by_x.square().sum(), layer.weight, retain_graph=True)
             out.float().sin().sum().backward()
-        found.append((out, by_x, *(parameter.grad.clone() for parameter in layer.parameters())))
+        found.append((out, by_x, second, *(parameter.grad.clone() for parameter in layer.parameters())))
     assert found[0][0].dtype == torch.bfloat16 and torch.equal(found[0][0], found[1][0])
     for ours, theirs in zip(*found, strict=True):
         assert ours.dtype == theirs.dtype
@@ -115,6 +134,10 @@ def test_dropout_leaves_out_its_share(rate):
         torch.manual_seed(1)
         assert torch.equal(layer(x), first) and not torch.equal(first, out)
         assert layer(x.bfloat16()).dtype == torch.bfloat16
+        for p, share in ((0.0, 1.0), (1.0, 0.0)):  # as a schedule may set it
+            layer.p = p
+            assert torch.equal(layer(x), x * share)
+        layer.p = rate
         assert torch.equal(layer.eval()(x), x)
     dropped = out == 0
     assert dropped.float().mean() == pytest.approx(rate, abs=0.01)
@@ -137,9 +160,13 @@ def test_maps_of_any_size_and_order_are_dropped_from(shape):
             assert out.shape == x.shape and bool(((out == 0) | (out == 2)).all())
 
 
-def test_only_dropout_that_leaves_something_out_is_another_way():
-    layers = nn.Sequential(
-        nn.Dropout(0.0), nn.Dropout(1.0), nn.Dropout(1e-6), nn.Dropout(0.5, inplace=True), nn.Dropout2d(0.5)
-    )
-    with quickened(ways_of(layers)):
-        assert not any("forward" in vars(layer) for layer in layers)
+def test_other_kinds_of_dropout_are_torch_s():
+    layers = nn.Sequential(nn.Dropout(0.5, inplace=True), nn.Dropout2d(0.5))
+    assert not ways_of(layers)
+
+
+def test_within_torch_func_layers_are_torch_s():
+    layer = nn.Dropout(0.5)
+    with quickened(ways_of(layer)):
+        made = torch.func.vmap(layer, randomness="different")(torch.ones(3, 50))
+    assert not torch.equal(made[0], made[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from math import inf
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from interpreted import runs_interpreted
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from alseg.engine.norms import ACTIVATIONS, Fused, fused, fusible, fusible_here, normed
+from alseg.engine.norms import ACTIVATIONS, fused, fusible, fusible_here, normed
 
 
 def norm_of(channels: int, kind: type[nn.Module]) -> nn.BatchNorm2d:
@@ -36,7 +35,7 @@ def differences(
     results = []
     for norm, given in ((ours, x), (exact, x.double())):
         given = given.clone(memory_format=torch.preserve_format).requires_grad_()
-        with fused(fusible(norm) if norm is ours else {}):
+        with fused(norm, fusible(norm) if norm is ours else {}):
             assert ("forward" in vars(norm)) == (norm is ours)
             out = norm(given)
         out.backward(gradient.to(given.dtype))
@@ -54,18 +53,27 @@ SHAPES = [(2, 5, 7, 3), (3, 16, 9, 8), (4, 130, 6, 6), (2, 3, 90, 100)]
 
 
 def check_pair(device: str) -> None:
-    """A norm with the activation after it in a sequence."""
+    """A norm with the activation after it in a sequence, and what is done where somebody looks in between."""
     torch.manual_seed(0)
-    ours = nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 4, 1)).to(device)
-    ours, exact = ours.to(memory_format=torch.channels_last), copy.deepcopy(ours).double()
+    layers = nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 4, 1)
+    ours = nn.Sequential(*layers).to(device).to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(ours).double()
     x = torch.randn(2, 3, 9, 9).to(device).to(memory_format=torch.channels_last)
-    norms = fusible(ours)
-    assert len(norms) == 1 and norms[ours[1]].after is ours[2]
-    with fused(norms):
+    norms, calls, seen = fusible(ours), [], []
+    ours[2].forward = lambda x: calls.append(1) or torch.relu(x)
+    with fused(ours, norms):
+        ours(x)
+    assert calls == [1]  # its own forward pass
+    del ours[2].forward
+    ours[1].load_state_dict(exact[1].state_dict())
+    with fused(ours, norms):
         out = ours(x)
-        assert ours[2](torch.tensor(-1.0)) == 0  # of anything else it is itself
-        ours[1](ours[0](x))
-        assert ours[2](torch.tensor(-1.0)) == 0
+        assert ours[1](ours[0](x)).min() < 0  # on its own it is a norm
+        handle = ours[1].register_forward_hook(lambda *call: seen.append(call[2].clone()))
+        ours(x)
+        assert seen[0].min() < 0
+        handle.remove()
+    assert not any("forward" in vars(module) for module in ours.modules())
     wanted = exact(x.double())
     assert "_Normed" in str(out.grad_fn.next_functions)
     for result in (out, wanted):
@@ -97,34 +105,19 @@ def test_only_norms_that_the_kernels_know_are_fused():
     without = nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4, track_running_stats=False)
     plain, six = nn.BatchNorm2d(4), BatchNormAct2d(4, act_layer=nn.ReLU6)
     assert fusible(nn.Sequential(silu, instance, *without, plain, six)) == {
-        plain: Fused(ACTIVATIONS[nn.Identity]),
-        six: Fused((0.0, 6.0)),
+        plain: ACTIVATIONS[nn.Identity],
+        six: (0.0, 6.0),
     }
 
 
-def test_norms_are_fused_with_the_activation_after_them():
-    norms = [nn.BatchNorm2d(4) for _ in range(6)]
-    relu, six, shared, heard = nn.ReLU(inplace=True), nn.ReLU6(), nn.ReLU(), nn.ReLU()
-    heard.register_forward_hook(lambda *seen: None)
-    model = nn.Sequential(
-        nn.Sequential(nn.Conv2d(4, 4, 1), norms[0], relu),
-        nn.Sequential(norms[1], six, norms[2]),
-        nn.Sequential(norms[3], shared, shared),
-        nn.Sequential(norms[4], heard),
-        nn.ModuleList([norms[5], nn.ReLU()]),  # who knows in which order it calls them
-    )
-    found = fusible(model)
-    none = Fused(ACTIVATIONS[nn.Identity])
-    assert found == {
-        **{norms[0]: Fused((0.0, inf), relu), norms[1]: Fused((0.0, 6.0), six)},
-        **dict.fromkeys(norms[2:], none),
-    }
-    with fused(found):  # where the kernels do not fit, as on contiguous memory, both are torch's
-        x = torch.randn(2, 4, 5, 5)
-        twin = copy.deepcopy(model[0])
-        vars(twin[1]).pop("forward")
-        assert torch.equal(model[0](x), twin(x)) and model[0](x).min() == 0
-    assert not any("forward" in vars(module) for module in model.modules())
+def test_sequences_give_what_they_gave_where_the_kernels_do_not_fit():
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU6(), nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), inner, nn.Sequential())
+    twin, x = copy.deepcopy(model), torch.randn(2, 4, 5, 5)  # in contiguous memory
+    with fused(model, fusible(model)):
+        assert "forward" in vars(inner) and "forward" not in vars(model)
+        assert torch.equal(model(x), twin(x))
 
 
 @pytest.mark.parametrize("how", ["evaluation", "no gradient", "no momentum", "contiguous"])
@@ -134,7 +127,7 @@ def test_what_the_kernels_do_not_fit_is_torch_s(how):
     x = x if how == "contiguous" else x.to(memory_format=torch.channels_last)
     twin = copy.deepcopy(norm)
     with torch.set_grad_enabled(how != "no gradient"):
-        assert torch.equal(normed(norm, Fused(ACTIVATIONS[nn.Identity]), x), twin(x))
+        assert torch.equal(normed(norm, ACTIVATIONS[nn.Identity], x), twin(x))
     assert torch.equal(norm.running_var, twin.running_var)
 
 

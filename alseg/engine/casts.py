@@ -24,9 +24,9 @@ class Casts:
         self._precision = precision
         self._layers: dict[nn.Module, dict[str, nn.Parameter]] = {}  # each layer's own, by name
         self._lower: dict[nn.Parameter, Tensor] = {}
-        plain = {kind.forward for kind in LAYERS}
+        self._versions: dict[nn.Parameter, int] = {}  # when they were cast
         for layer in model.modules():
-            if type(layer).forward not in plain or "forward" in vars(layer):
+            if type(layer) not in LAYERS or "forward" in vars(layer):
                 continue
             own = {name: p for name, p in layer.named_parameters(recurse=False) if name in ("weight", "bias")}
             if "weight" not in own or any(p.dtype != torch.float32 or _watched(p) for p in own.values()):
@@ -42,6 +42,7 @@ class Casts:
                 torch._foreach_copy_(list(self._lower.values()), list(self._lower))
             for parameter, lower in self._lower.items():
                 lower.requires_grad_(parameter.requires_grad)
+                self._versions[parameter] = parameter._version
         try:
             for layer, own in self._layers.items():
                 layer.forward = partial(self._forward, layer, own)
@@ -49,6 +50,11 @@ class Casts:
         finally:
             for layer in self._layers:
                 vars(layer).pop("forward", None)
+
+    def forget(self) -> None:
+        """Leave no gradients of an earlier backward pass, which may have failed."""
+        for lower in self._lower.values():
+            lower.grad = None
 
     @torch.no_grad()
     def hand_over(self) -> None:
@@ -60,12 +66,17 @@ class Casts:
         torch._foreach_copy_(gradients, [gradient for _, gradient in found])
         for (parameter, _), gradient in zip(found, gradients, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-            self._lower[parameter].grad = None
+        self.forget()
 
     def _forward(self, layer: nn.Module, own: dict[str, nn.Parameter], *given: Any, **named: Any) -> Any:
         plainly, kind = type(layer).forward, own["weight"].device.type
         lowers = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == self._precision
-        if not lowers or any(layer._parameters.get(name) is not parameter for name, parameter in own.items()):
+        # others than those that were cast: replaced, written into since, or to be written into
+        others = layer._forward_pre_hooks or any(
+            layer._parameters.get(name) is not parameter or parameter._version != self._versions[parameter]
+            for name, parameter in own.items()
+        )
+        if not lowers or others:
             return plainly(layer, *given, **named)
         layer._parameters.update({name: self._lower[parameter] for name, parameter in own.items()})  # type: ignore[misc]
         try:

@@ -15,6 +15,7 @@ from alseg.engine.layers import quickened, ways_of
 from alseg.engine.norms import fused, fusible_here
 from alseg.engine.steps import Gradients
 from alseg.engine.team import ALONE, Team, together
+from alseg.engine.terms import terms_of
 
 
 def gradients_of(
@@ -33,19 +34,21 @@ def gradients_of(
     loss_of: takes a batch's tensors. `say` is told where norms cannot be fused though they should be.
     """
     norms = fusible_here(model, device, precision, fused_norms, say)
-    lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1
+    # a term may ask for a weight's own gradient, or change weights within the step
+    lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1 and not terms_of(model)
     casts = Casts(model if lowers else nn.Sequential(), precision)
     ways, name = ways_of(model), told(model).name
 
     def gradients(batch: Batch) -> Tensor:
         # in the backward pass, too: what is computed anew there is computed the same way, and a team's members wait
-        with together(), fused(norms), quickened(ways), casts.used():
+        with together(), fused(model, norms), quickened(ways), casts.used():
             with lower_precision(device, precision):
                 error = loss_of(*batch.tensors())
             if team.size > 1:  # members' means weigh as their labels do
                 known = (batch.classes != PADDING).sum().float()
                 error = error * known * team.size / team.total(known.clone()).clamp(min=1)
             descent.zero_grad(set_to_none=True)
+            casts.forget()
             called(name, error.backward, "the backward pass")
             casts.hand_over()
         return error.detach()

@@ -1,7 +1,7 @@
 """torch's own layers in training, where they take more time than they must; what they give is the same.
 
 - hardtanh_, which ReLU6 in place is, copies its whole input for the backward pass, though its result shows where it
-  clamped.
+  clamped; in timm's blocks, where nothing writes into that afterwards.
 - On a CPU, the gradient of a depthwise convolution with a stride is slow in bfloat16, and that of the same one without
   a stride is not.
 - On a CPU, a draw by Bernoulli for each number of a map takes four times as long as sixteen random bits that are
@@ -17,9 +17,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
 WORDS = 2**16  # that two bytes tell apart
+# timm's blocks, and those of their norms after whose activation a convolution comes
+BLOCKS: dict[type, tuple[str, ...]] = {InvertedResidual: ("bn1", "bn2"), DepthwiseSeparableConv: ("bn1",)}
 
 
 Way = Callable[[Any, Tensor], Tensor]  # a layer's forward pass
@@ -27,7 +30,15 @@ Way = Callable[[Any, Tensor], Tensor]  # a layer's forward pass
 
 def ways_of(model: nn.Module) -> dict[nn.Module, Way]:
     """Those of a model's layers that can be computed the faster way, and how."""
-    return {module: way for module in model.modules() if (way := _way(module)) and "forward" not in vars(module)}
+    found: dict[nn.Module, Way] = {}
+    for module in model.modules():
+        if "forward" not in vars(module) and (way := _way(module)):
+            found[module] = way
+        for name in BLOCKS.get(type(module), ()):
+            activation = getattr(getattr(module, name), "act", None)
+            if type(activation) is nn.ReLU6 and activation.inplace and "forward" not in vars(activation):
+                found[activation] = _clamped
+    return found
 
 
 @contextlib.contextmanager
@@ -45,9 +56,7 @@ def quickened(ways: dict[nn.Module, Way]) -> Iterator[None]:
 def _way(module: Any) -> Way | None:
     """How a layer is computed, if it is one of those."""
     kind = type(module)
-    if kind in (nn.ReLU6, nn.Hardtanh) and module.inplace:
-        return _clamped
-    if kind is nn.Dropout and not module.inplace and 0 < round(module.p * WORDS) < WORDS:
+    if kind is nn.Dropout and not module.inplace:
         return _dropped
     if kind is nn.Conv2d and 1 < module.groups == module.in_channels and module.stride != (1, 1):
         plain = module.dilation == (1, 1) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
@@ -55,8 +64,14 @@ def _way(module: Any) -> Way | None:
     return None
 
 
+def _transformed(x: Tensor) -> bool:
+    """Whether it is no plain tensor, or one of torch.func's: there only torch's own layers work."""
+    return type(x) is not Tensor or x.is_nested or torch._C._are_functorch_transforms_active()
+
+
 def _clamped(module: Any, x: Tensor) -> Tensor:
-    if x.requires_grad and torch.is_grad_enabled() and not (x.is_leaf or x._is_view()):
+    plain = x.is_leaf or x._is_view() or module._forward_hooks or _transformed(x)
+    if x.requires_grad and torch.is_grad_enabled() and not plain:
         return _Clamped.apply(x, module.min_val, module.max_val)
     return type(module).forward(module, x)
 
@@ -77,9 +92,10 @@ class _Clamped(torch.autograd.Function):
 
 
 def _dropped(module: Any, x: Tensor) -> Tensor:
-    if not module.training or x.device.type != "cpu" or not x.is_floating_point():
-        return type(module).forward(module, x)
     threshold, count = round(module.p * WORDS), x.numel()
+    plain = x.device.type != "cpu" or not x.is_floating_point() or not 0 < threshold < WORDS or _transformed(x)
+    if not module.training or plain:
+        return type(module).forward(module, x)
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
     laid = torch.empty_like(x, device="meta")  # as x lies in memory, if it is dense there
     kept = words.as_strided(laid.shape, laid.stride()) >= threshold - WORDS // 2
@@ -89,7 +105,7 @@ def _dropped(module: Any, x: Tensor) -> Tensor:
 def _convolved(module: Any, x: Tensor) -> Tensor:
     lower = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     half = x.dtype == torch.bfloat16 or (lower and x.dtype == torch.float32)
-    if x.device.type != "cpu" or x.dim() != 4 or not half or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or x.dim() != 4 or not half or not torch.is_grad_enabled() or _transformed(x):
         return type(module).forward(module, x)
     return _Strided.apply(
         x.to(torch.bfloat16), module.weight, module.bias, module.stride, module.padding, module.groups
@@ -109,10 +125,11 @@ class _Strided(torch.autograd.Function):
         padding: tuple[int, int],
         groups: int,
     ) -> Tensor:
-        lower = weight.to(x.dtype)
-        ctx.save_for_backward(x, lower)
+        ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding, ctx.groups = stride, padding, groups
-        return F.conv2d(x, lower, None if bias is None else bias.to(x.dtype), stride, padding, groups=groups)
+        return F.conv2d(
+            x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), stride, padding, groups=groups
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,7 +140,18 @@ class _Strided(torch.autograd.Function):
         ).zero_()
         spread[:, :, :: ctx.stride[0], :: ctx.stride[1]] = gradients[0]
         found = torch.ops.aten.convolution_backward(
-            *(spread, x, weight, [len(weight)], [1, 1], list(ctx.padding), [1, 1], False, [0, 0], ctx.groups),
+            *(
+                spread,
+                x,
+                weight.to(x.dtype),
+                [len(weight)],
+                [1, 1],
+                list(ctx.padding),
+                [1, 1],
+                False,
+                [0, 0],
+                ctx.groups,
+            ),
             ctx.needs_input_grad[:3],
         )
         return *found, None, None, None

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -47,17 +45,9 @@ class _Normed(torch.autograd.Function):
         return *norm_kernels.backward(x, dy, mean, rate, weight, bias, *ctx.bounds), None, None
 
 
-class Fused(NamedTuple):
-    """A batch norm's activation: what it clamps to, and the module after the norm that it is, if it is one."""
-
-    bounds: Bounds
-    after: nn.Module | None = None
-
-
-def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, Fused]:
-    """A model's batch norms that can be computed with their activation: one that is part of them or follows them."""
-    found: dict[nn.BatchNorm2d, Fused] = {}
-    followers = _followers(model)
+def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, Bounds]:
+    """A model's batch norms that can be computed with the activation that is part of them, and what that clamps to."""
+    found: dict[nn.BatchNorm2d, Bounds] = {}
     for module in model.modules():
         activation: type = nn.Identity
         if type(module) is BatchNormAct2d and type(module.drop) is nn.Identity:
@@ -67,61 +57,67 @@ def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, Fused]:
         assert isinstance(module, nn.BatchNorm2d)
         whole = module.affine and module.track_running_stats and module.running_mean is not None
         if whole and activation in ACTIVATIONS and "forward" not in vars(module):
-            after = followers.get(module) if type(module) is nn.BatchNorm2d else None
-            found[module] = Fused(ACTIVATIONS[activation if after is None else type(after)], after)
+            found[module] = ACTIVATIONS[activation]
     return found
 
 
-def _followers(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Of batch norms in an nn.Sequential the activation after each, where both are there once and nobody listens."""
-    places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
-    found = {}
-    for block in places:
-        if type(block) is not nn.Sequential or places[block] > 1:
-            continue
-        for norm, activation in pairwise(block):
-            listened = any(module._forward_hooks or module._forward_pre_hooks for module in (norm, activation))
-            if type(activation) in ACTIVATIONS and places[norm] == places[activation] == 1 and not listened:
-                found[norm] = activation
-    return found
+def normed(norm: nn.BatchNorm2d, bounds: Bounds, x: Tensor) -> Tensor:
+    """The norm's own forward pass in training mode, by the kernels where they fit."""
+    return _Normed.apply(x, norm.weight, norm.bias, norm, bounds) if _fits(norm, x) else type(norm).forward(norm, x)
 
 
-def normed(norm: nn.BatchNorm2d, fused: Fused, x: Tensor) -> Tensor:
-    """The norm's own forward pass in training mode and its activation's, by the kernels where they fit."""
+def _fits(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     fits = (
         *(norm.training, torch.is_grad_enabled(), norm.momentum is not None, norm.weight.dtype == torch.float32),
         *(x.ndim == 4, x.dtype in (torch.float32, torch.bfloat16), x.numel() // x.shape[1] > 1, x.numel() < 2**31),
     )
-    if all(fits) and x.is_contiguous(memory_format=torch.channels_last):
-        y = _Normed.apply(x, norm.weight, norm.bias, norm, fused.bounds)
-        if fused.after is not None:
-            fused.after.forward = partial(_once_more, fused.after, y)
-        return y
-    return type(norm).forward(norm, x)
+    return all(fits) and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def in_sequence(block: nn.Sequential, norms: dict[nn.BatchNorm2d, Bounds], x: Any) -> Any:
+    """A sequence's own forward pass, its norms fused with the activations after them where nobody looks in between."""
+    layers: list[Any] = list(block)
+    place = 0
+    while place < len(layers):
+        layer, after = layers[place], layers[place + 1] if place + 1 < len(layers) else None
+        place += 1
+        pair = after is not None and type(after) in ACTIVATIONS and type(layer) is nn.BatchNorm2d and layer in norms
+        if pair and not (_watched(layer) or _watched(after)) and _fits(layer, x):
+            x = _Normed.apply(x, layer.weight, layer.bias, layer, ACTIVATIONS[type(after)])
+            place += 1
+        else:
+            x = layer(x)
+    return x
+
+
+def _watched(module: nn.Module) -> bool:
+    """Whether somebody sees its calls, or it has a forward pass of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or ("forward" in vars(module) and type(module) is not nn.BatchNorm2d)
 
 
 @contextlib.contextmanager
-def fused(norms: dict[nn.BatchNorm2d, Fused]) -> Iterator[None]:
-    """These norms are computed by the kernels inside, and by torch after it."""
-    activations = [how.after for how in norms.values() if how.after is not None]
+def fused(model: nn.Module, norms: dict[nn.BatchNorm2d, Bounds]) -> Iterator[None]:
+    """These norms of the model are computed by the kernels inside, and by torch after it."""
+    blocks = [
+        block
+        for block in model.modules()
+        if type(block) is nn.Sequential and "forward" not in vars(block) and any(layer in norms for layer in block)
+    ]
     try:
-        for norm, how in norms.items():
-            norm.forward = partial(normed, norm, how)  # type: ignore[method-assign]
+        for norm, bounds in norms.items():
+            norm.forward = partial(normed, norm, bounds)  # type: ignore[method-assign]
+        for block in blocks:
+            block.forward = partial(in_sequence, block, norms)  # type: ignore[method-assign]
         yield
     finally:
-        for module in (*norms, *activations):  # an activation only where it was not called
+        for module in (*norms, *blocks):
             vars(module).pop("forward", None)
-
-
-def _once_more(activation: nn.Module, y: Tensor, x: Tensor) -> Tensor:
-    """An activation's forward pass after its norm has given `y`, to which it has been applied."""
-    vars(activation).pop("forward")
-    return x if x is y else type(activation).forward(activation, x)
 
 
 def fusible_here(
     model: nn.Module, device: torch.device, precision: torch.dtype, wanted: bool, say: Callable[[str], None]
-) -> dict[nn.BatchNorm2d, Fused]:
+) -> dict[nn.BatchNorm2d, Bounds]:
     """The norms to be fused on a device: none but on a GPU where Triton works, and `say` is told where it does not."""
     if not wanted or device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return {}
@@ -132,7 +128,7 @@ def fusible_here(
         norm = nn.BatchNorm2d(16, device=device)
         # ones, not draws: torch's generator is a run's own
         x = torch.ones(2, 16, 4, 4, device=device, dtype=precision).contiguous(memory_format=torch.channels_last)
-        normed(norm, Fused((0.0, 6.0)), x.requires_grad_()).sum().backward()
+        normed(norm, (0.0, 6.0), x.requires_grad_()).sum().backward()
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         say(f"Batch norms are computed by torch, not by Triton, which is faster: {reason}")

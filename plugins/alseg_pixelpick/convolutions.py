@@ -23,6 +23,8 @@ class DilatedConv2d(nn.Conv2d):
         rate = self.dilation[0]
         weight, padding = seen_taps(self.weight, rate, x.shape[-2:])
         if x.device.type == "cpu" and torch.is_grad_enabled() and _share_seen(rate, x.shape[-2:]) < 0.6:
+            lowers = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
+            x = x.to(torch.get_autocast_dtype("cpu")) if lowers else x
             return _ByTaps.apply(x, weight, padding, rate)
         return F.conv2d(x, weight, padding=padding, dilation=rate)
 
@@ -35,26 +37,23 @@ class _ByTaps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, padding: tuple[int, int], rate: int) -> Tensor:
-        if torch.is_autocast_enabled("cpu"):
-            x, weight = (part.to(torch.get_autocast_dtype("cpu")) for part in (x, weight))
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.rate = padding, rate
-        return F.conv2d(x, weight, padding=padding, dilation=rate)
+        return F.conv2d(x, weight.to(x.dtype), padding=padding, dilation=rate)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         x, weight = ctx.saved_tensors
-        dy = gradients[0]
+        dy, kernel = gradients[0], weight.shape[2:]
         by_x: Tensor | None = torch.ops.aten.convolution_backward(
-            *(dy, x, weight, None, [1, 1], list(ctx.padding), [ctx.rate] * 2, False, [0, 0], 1),
+            *(dy, x, weight.to(x.dtype), None, [1, 1], list(ctx.padding), [ctx.rate] * 2, False, [0, 0], 1),
             [ctx.needs_input_grad[0], False, False],
         )[0]
-        by_weight = torch.empty_like(weight)
-        for i, j in np.ndindex(*weight.shape[2:]):
+        taps = []
+        for i, j in np.ndindex(*kernel):
             down, across = i * ctx.rate - ctx.padding[0], j * ctx.rate - ctx.padding[1]
-            by_weight[:, :, i, j] = _overlapping(dy, -down, -across).T @ _overlapping(x, down, across)
-        return by_x, by_weight, None, None
+            taps.append(_overlapping(dy, -down, -across).T @ _overlapping(x, down, across))
+        return by_x, torch.stack(taps, -1).unflatten(-1, kernel), None, None
 
 
 def _overlapping(maps: Tensor, down: int, across: int) -> Tensor:
@@ -203,7 +202,7 @@ def _matrix(length: int, cells: int, maps: Tensor) -> Tensor:
     return _made_matrix(length, cells)[:, :cells].to(maps)  # a tensor of a trace must not outlive it
 
 
-@lru_cache(64)
+@lru_cache(None)  # for good: a recorded step reads it where it lies, and never asks for it again
 def _kept_matrix(length: int, cells: int, kind: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return _made_matrix(length, cells).to(device, kind)[:, :cells]
