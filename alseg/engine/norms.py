@@ -90,7 +90,7 @@ def in_sequence(block: nn.Sequential, norms: dict[nn.BatchNorm2d, Bounds], x: An
     return x
 
 
-def _watched(module: nn.Module) -> bool:
+def _watched(module: Any) -> bool:
     """Whether somebody sees its calls, or it has a forward pass of its own."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or ("forward" in vars(module) and type(module) is not nn.BatchNorm2d)
