@@ -50,7 +50,7 @@ class ASPP(nn.Module):
         # map lies as the others do; else each of them would be copied
         pooled = self.pooling(high)
         branches = [branch(high) for branch in self.branches]
-        branches.append(torch.empty_like(branches[0]).copy_(pooled))
+        branches.append(pooled.expand_as(branches[0]).contiguous(memory_format=torch.channels_last))
         return self.dropout(self.project(torch.cat(branches, 1)))
 
 
