@@ -10,7 +10,7 @@ from interpreted import runs_interpreted
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from alseg.engine.norms import ACTIVATIONS, fused, fusible, fusible_here, normed
+from alseg.engine.norms import ACTIVATIONS, fused, fusible, fusible_here, normed, sequences
 
 
 def norm_of(channels: int, kind: type[nn.Module]) -> nn.BatchNorm2d:
@@ -35,7 +35,7 @@ def differences(
     results = []
     for norm, given in ((ours, x), (exact, x.double())):
         given = given.clone(memory_format=torch.preserve_format).requires_grad_()
-        with fused(norm, fusible(norm) if norm is ours else {}):
+        with fused(fusible(norm) if norm is ours else {}):
             assert ("forward" in vars(norm)) == (norm is ours)
             out = norm(given)
         out.backward(gradient.to(given.dtype))
@@ -61,12 +61,12 @@ def check_pair(device: str) -> None:
     x = torch.randn(2, 3, 9, 9).to(device).to(memory_format=torch.channels_last)
     norms, calls, seen = fusible(ours), [], []
     ours[2].forward = lambda x: calls.append(1) or torch.relu(x)
-    with fused(ours, norms):
+    with fused(norms, sequences(ours, norms)):
         ours(x)
     assert calls == [1]  # its own forward pass
     del ours[2].forward
     ours[1].load_state_dict(exact[1].state_dict())
-    with fused(ours, norms):
+    with fused(norms, sequences(ours, norms)):
         out = ours(x)
         assert ours[1](ours[0](x)).min() < 0  # on its own it is a norm
         handle = ours[1].register_forward_hook(lambda *call: seen.append(call[2].clone()))
@@ -115,7 +115,8 @@ def test_sequences_give_what_they_gave_where_the_kernels_do_not_fit():
     inner = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU6(), nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU())
     model = nn.Sequential(nn.Conv2d(4, 4, 1), inner, nn.Sequential())
     twin, x = copy.deepcopy(model), torch.randn(2, 4, 5, 5)  # in contiguous memory
-    with fused(model, fusible(model)):
+    norms = fusible(model)
+    with fused(norms, sequences(model, norms)):
         assert "forward" in vars(inner) and "forward" not in vars(model)
         assert torch.equal(model(x), twin(x))
 

@@ -12,7 +12,7 @@ from alseg.engine.calls import called, told
 from alseg.engine.casts import Casts
 from alseg.engine.device import lower_precision
 from alseg.engine.layers import quickened, ways_of
-from alseg.engine.norms import fused, fusible_here
+from alseg.engine.norms import fused, fusible_here, sequences
 from alseg.engine.steps import Gradients
 from alseg.engine.team import ALONE, Team, together
 from alseg.engine.terms import terms_of
@@ -37,11 +37,11 @@ def gradients_of(
     # a term may ask for a weight's own gradient, or change weights within the step
     lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1 and not terms_of(model)
     casts = Casts(model if lowers else nn.Sequential(), precision)
-    ways, name = ways_of(model), told(model).name
+    blocks, ways, name = sequences(model, norms), ways_of(model), told(model).name
 
     def gradients(batch: Batch) -> Tensor:
         # in the backward pass, too: what is computed anew there is computed the same way, and a team's members wait
-        with together(), fused(model, norms), quickened(ways), casts.used():
+        with together(), fused(norms, blocks), quickened(ways), casts.used():
             with lower_precision(device, precision):
                 error = loss_of(*batch.tensors())
             if team.size > 1:  # members' means weigh as their labels do

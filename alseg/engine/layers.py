@@ -24,7 +24,6 @@ WORDS = 2**16  # that two bytes tell apart
 # timm's blocks, and those of their norms after whose activation a convolution comes
 BLOCKS: dict[type, tuple[str, ...]] = {InvertedResidual: ("bn1", "bn2"), DepthwiseSeparableConv: ("bn1",)}
 
-
 Way = Callable[[Any, Tensor], Tensor]  # a layer's forward pass
 
 
@@ -43,7 +42,7 @@ def ways_of(model: nn.Module) -> dict[nn.Module, Way]:
 
 @contextlib.contextmanager
 def quickened(ways: dict[nn.Module, Way]) -> Iterator[None]:
-    """The layers are computed the faster way inside, where torch is asked for a gradient."""
+    """The layers are computed the faster way inside, where it fits what they are given."""
     try:
         for module, way in ways.items():
             module.forward = partial(way, module)
@@ -107,9 +106,8 @@ def _convolved(module: Any, x: Tensor) -> Tensor:
     half = x.dtype == torch.bfloat16 or (lower and x.dtype == torch.float32)
     if x.device.type != "cpu" or x.dim() != 4 or not half or not torch.is_grad_enabled() or _transformed(x):
         return type(module).forward(module, x)
-    return _Strided.apply(
-        x.to(torch.bfloat16), module.weight, module.bias, module.stride, module.padding, module.groups
-    )
+    how = module.stride, module.padding, module.groups
+    return _Strided.apply(x.to(torch.bfloat16), module.weight, module.bias, *how)
 
 
 class _Strided(torch.autograd.Function):
@@ -127,31 +125,16 @@ class _Strided(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding, ctx.groups = stride, padding, groups
-        return F.conv2d(
-            x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), stride, padding, groups=groups
-        )
+        shift = None if bias is None else bias.to(x.dtype)
+        return F.conv2d(x, weight.to(x.dtype), shift, stride, padding, groups=groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         size = [side + 2 * p - k + 1 for side, p, k in zip(x.shape[2:], ctx.padding, weight.shape[2:], strict=True)]
-        spread = torch.empty(
-            *(len(x), len(weight), *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-        ).zero_()
+        spread = torch.empty(len(x), len(weight), *size, dtype=x.dtype, memory_format=torch.channels_last).zero_()
         spread[:, :, :: ctx.stride[0], :: ctx.stride[1]] = gradients[0]
-        found = torch.ops.aten.convolution_backward(
-            *(
-                spread,
-                x,
-                weight.to(x.dtype),
-                [len(weight)],
-                [1, 1],
-                list(ctx.padding),
-                [1, 1],
-                False,
-                [0, 0],
-                ctx.groups,
-            ),
-            ctx.needs_input_grad[:3],
-        )
+        plainly = [len(weight)], [1, 1], list(ctx.padding), [1, 1], False, [0, 0], ctx.groups
+        wanted = ctx.needs_input_grad[:3]
+        found = torch.ops.aten.convolution_backward(spread, x, weight.to(x.dtype), *plainly, wanted)
         return *found, None, None, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import inf
 from typing import Any
@@ -96,14 +96,17 @@ def _watched(module: Any) -> bool:
     return any(hooks) or ("forward" in vars(module) and type(module) is not nn.BatchNorm2d)
 
 
+def sequences(model: nn.Module, norms: dict[nn.BatchNorm2d, Bounds]) -> list[nn.Sequential]:
+    """A model's plain sequences in which one of these norms is."""
+    if not norms:
+        return []
+    found = [module for module in model.modules() if type(module) is nn.Sequential and "forward" not in vars(module)]
+    return [block for block in found if any(layer in norms for layer in block)]
+
+
 @contextlib.contextmanager
-def fused(model: nn.Module, norms: dict[nn.BatchNorm2d, Bounds]) -> Iterator[None]:
-    """These norms of the model are computed by the kernels inside, and by torch after it."""
-    blocks = [
-        block
-        for block in model.modules()
-        if type(block) is nn.Sequential and "forward" not in vars(block) and any(layer in norms for layer in block)
-    ]
+def fused(norms: dict[nn.BatchNorm2d, Bounds], blocks: Sequence[nn.Sequential] = ()) -> Iterator[None]:
+    """These norms, alone and in these sequences, are computed by the kernels inside, and by torch after it."""
     try:
         for norm, bounds in norms.items():
             norm.forward = partial(normed, norm, bounds)  # type: ignore[method-assign]
