@@ -16,14 +16,14 @@ from triton.runtime.jit import JITFunction
 from alseg.engine import norm_kernels
 from alseg_pixelpick import depthwise_kernels
 
-TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64"}  # the others are float32
+TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64", "tickets": "i32"}  # the others are float32
 NUMBERS = {
     norm_kernels: {"rows", "channels", "chunk", "parts"},
     depthwise_kernels: {"cells", "height", "width", "channels", "rate", "chunk"},
 }
 FLOATS = {"momentum", "eps", "low", "high"}
 CONSTANTS = {
-    norm_kernels: {"BR": norm_kernels.ROWS, "ALL": norm_kernels.PARTS},
+    norm_kernels: {"ALL": norm_kernels.PARTS},
     depthwise_kernels: {"FLIP": True, "K": 3, "BP": depthwise_kernels.CELLS, "BC": depthwise_kernels.CHANNELS},
 }
 
@@ -40,11 +40,12 @@ def compiled(kernel, numbers, constants, capability):
 seen = 0
 for module, constants in CONSTANTS.items():
     for name, kernel in vars(module).items():
-        if not isinstance(kernel, JITFunction) or name in ("_normalised", "_passed"):  # which others call
+        if not isinstance(kernel, JITFunction) or not kernel.do_not_specialize:  # which others call
             continue
         summing = "ALL" in kernel.arg_names
-        width = norm_kernels.FEW if summing else norm_kernels.COLUMNS
-        ptx = compiled(kernel, NUMBERS[module], {"BC": width} | constants, int(sys.argv[1]))
+        kind = "FEW_TILE" if "at_once" in name else "SUM_TILE" if summing else "PASS_TILE"
+        tile = getattr(norm_kernels, kind)
+        ptx = compiled(kernel, NUMBERS[module], dict(zip(("BR", "BC"), tile)) | constants, int(sys.argv[1]))
         assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
         seen += 1
 print(seen, "kernels")

@@ -32,7 +32,7 @@ class _Normed(torch.autograd.Function):
 
         y, mean, rate = norm_kernels.forward(x, norm, *bounds)
         ctx.save_for_backward(x, weight, bias, mean, rate)
-        ctx.bounds = bounds
+        ctx.norm, ctx.bounds = norm, bounds
         return y
 
     @staticmethod
@@ -42,7 +42,7 @@ class _Normed(torch.autograd.Function):
 
         x, weight, bias, mean, rate = ctx.saved_tensors
         dy = gradients[0].contiguous(memory_format=torch.channels_last)
-        return *norm_kernels.backward(x, dy, mean, rate, weight, bias, *ctx.bounds), None, None
+        return *norm_kernels.backward(x, dy, ctx.norm, (mean, rate, weight, bias), *ctx.bounds), None, None
 
 
 def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, Bounds]:
