@@ -104,8 +104,9 @@ def trainer(
     def loss_of(*parts: Any) -> Tensor:
         return point_loss(ours, Batch(*parts), at_points)
 
-    gradients = gradients_of(ours, loss_of, descent, device, precision, fused_norms=settings.fused_norms, say=say)
     recorded = settings.cuda_graph and device.type == "cuda"
+    fused = settings.fused_norms
+    gradients = gradients_of(ours, loss_of, descent, device, precision, fused_norms=fused, beside=recorded, say=say)
     work = Recorded(gradients, ours.parameters(), material.pixels, CUDAGraph(), say) if recorded else gradients
 
     def step(batch: Batch) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alseg.engine import aside
+from alseg.engine.aside import Aside
 from alseg.engine.casts import Casts
 from alseg.plugins import load_plugins
 
@@ -37,14 +39,16 @@ class Mixed(nn.Module):
 
 
 def gradients(
-    model: nn.Module, images: Tensor, casts: Casts | None = None, *, uses: bool = True
+    model: nn.Module, images: Tensor, casts: Casts | None = None, beside: Aside | None = None, *, uses: bool = True
 ) -> tuple[Tensor, dict[str, Tensor | None]]:
     """Of a step in bfloat16, whose weights autocast casts where there are no `casts`."""
     model.zero_grad(set_to_none=True)
-    with (casts or Casts(nn.Sequential(), torch.bfloat16)).used():
+    with (casts or Casts(nn.Sequential(), torch.bfloat16)).used(), aside.used(beside):
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
             out = model(images)
         out.float().square().mean().backward()
+        if beside is not None:
+            beside.join()
     if casts is not None:
         assert any(lower.grad is not None for lower in casts._lower.values()) == uses
         casts.hand_over()
@@ -52,12 +56,12 @@ def gradients(
     return out, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def check_same(ours: nn.Module, images: Tensor, *, rel: float = 0.0) -> Casts:
+def check_same(ours: nn.Module, images: Tensor, *, rel: float = 0.0, beside: Aside | None = None) -> Casts:
     """Outputs and gradients of three steps are those of autocast; between them the weights move."""
     theirs, casts = copy.deepcopy(ours), Casts(ours, torch.bfloat16)
     for _ in range(3):
         torch.manual_seed(1)
-        out, found = gradients(ours, images, casts)
+        out, found = gradients(ours, images, casts, beside)
         torch.manual_seed(1)
         expected, wanted = gradients(theirs, images)
         torch.testing.assert_close(out, expected, rtol=rel, atol=rel)

@@ -50,6 +50,44 @@ def test_a_step_is_recorded_and_gives_the_plain_gradients():
     assert found == pytest.approx(steps(plain, plain_gradients(plain), series), rel=1e-4)
 
 
+@pytest.mark.parametrize("how", ["waits", "is refused"])
+def test_steps_that_cannot_be_recorded_go_on_plainly(how):
+    from test_steps import Toy, batches, plain_gradients
+
+    from alseg.engine.batches import Batch
+    from alseg.engine.steps import CUDAGraph, Recorded
+
+    class Unfit(Toy):
+        def decode(self, features):
+            if how == "waits":
+                features.sum().item()
+            elif torch.cuda.is_current_stream_capturing():
+                torch.cuda.synchronize()
+            return torch.nn.functional.dropout(super().decode(features))
+
+    model, said = Unfit().cuda(), []
+    step = Recorded(plain_gradients(model), model.parameters(), 5, CUDAGraph(), said.append)
+    here = torch.cuda.current_stream()
+    held = []
+    for batch in batches([5] * 12):
+        loss = step(Batch(*(part.cuda() for part in batch.tensors())))
+        assert torch.isfinite(loss)
+        assert torch.cuda.current_stream() == here
+        held.append(torch.cuda.memory_allocated())
+    assert len(said) == 1
+    assert held[-1] <= held[5] + 2**20
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+def test_weights_gradients_beside_the_pass_are_those_in_it():
+    from test_aside import Counted
+    from test_casts import check_same, network
+
+    beside = Counted(torch.device("cuda"))
+    check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=1e-2, beside=beside)
+    assert beside.count > 20
+
+
 def test_fused_norms_are_torch_s():
     from test_norms import check_all
 

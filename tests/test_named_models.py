@@ -190,7 +190,7 @@ def test_what_comes_from_outside_is_no_models_fault(cli, tmp_path, error, where)
 class CannotRecord:
     """A recorder of which a recording fails, as by what a step does on the host."""
 
-    def warm_up(self, work):
+    def warm_up(self, work, last):
         return work()
 
     def record(self, work):

@@ -35,7 +35,7 @@ class Replayed:
     def __init__(self, model: nn.Module) -> None:
         self.model, self.recorded, self.replayed = model, 0, 0
 
-    def warm_up(self, work):
+    def warm_up(self, work, last):
         return work()
 
     def record(self, work):
@@ -97,8 +97,14 @@ def test_recorded_steps_train_as_plain_ones():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_what_cannot_be_recorded_is_done_plainly_and_said_once():
+@pytest.mark.parametrize("where", ["rehearsal", "recording"])
+def test_what_cannot_be_recorded_is_done_plainly_and_said_once(where):
     class Refusing(Replayed):
+        def warm_up(self, work, last):
+            if last and where == "rehearsal":
+                raise RuntimeError("operation not permitted when stream is capturing\nmore")
+            return work()
+
         def record(self, work):
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
@@ -109,6 +115,16 @@ def test_what_cannot_be_recorded_is_done_plainly_and_said_once():
     gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder, said.append)
     assert steps(recorded, gradients, series) == pytest.approx(wanted, abs=1e-6)
     assert len(said) == 1 and said[0].endswith("stream is capturing")
+
+
+def test_an_error_of_an_early_step_is_raised():
+    class Broken(Replayed):
+        def warm_up(self, work, last):
+            raise RuntimeError("out of memory")
+
+    model, (batch,) = Toy(), batches([5])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Recorded(plain_gradients(model), model.parameters(), 5, Broken(model))(batch)
 
 
 def test_padding_adds_points_of_no_class():

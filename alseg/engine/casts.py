@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alseg.engine import aside
+
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # those that autocast gives weights of lower precision
 
 
@@ -78,6 +80,11 @@ class Casts:
         )
         if not lowers or others:
             return plainly(layer, *given, **named)
+        beside = aside.here()
+        if beside is not None and len(given) == 1 and not named and aside.fits(layer, given[0]):
+            weight, bias = (self._lower[own[name]] if name in own else None for name in ("weight", "bias"))
+            assert isinstance(layer, nn.Conv2d) and weight is not None
+            return aside.convolved(layer, given[0].to(self._precision), weight, bias, beside)
         layer._parameters.update({name: self._lower[parameter] for name, parameter in own.items()})  # type: ignore[misc]
         try:
             return plainly(layer, *given, **named)

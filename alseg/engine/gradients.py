@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from alseg.engine import aside
 from alseg.engine.batches import PADDING, Batch
 from alseg.engine.calls import called, told
 from alseg.engine.casts import Casts
@@ -26,22 +27,25 @@ def gradients_of(
     precision: torch.dtype,
     *,
     fused_norms: bool,
+    beside: bool = False,
     say: Callable[[str], None] = lambda line: None,
     team: Team = ALONE,
 ) -> Gradients:
     """Forward and backward pass of a batch by the fewest kernels; an error of the latter names the model.
 
-    loss_of: takes a batch's tensors. `say` is told where norms cannot be fused though they should be.
+    loss_of: takes a batch's tensors. beside: weights' gradients may be computed on a stream of their own. `say` is
+    told where norms cannot be fused though they should be.
     """
     norms = fusible_here(model, device, precision, fused_norms, say)
     # a term may ask for a weight's own gradient, or change weights within the step
     lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1 and not terms_of(model)
     casts = Casts(model if lowers else nn.Sequential(), precision)
+    stream = aside.Aside(device) if beside and lowers else None
     blocks, ways, name = sequences(model, norms), ways_of(model), told(model).name
 
     def gradients(batch: Batch) -> Tensor:
         # in the backward pass, too: what is computed anew there is computed the same way, and a team's members wait
-        with together(), fused(norms, blocks), quickened(ways), casts.used():
+        with together(), fused(norms, blocks), quickened(ways), casts.used(), aside.used(stream):
             with lower_precision(device, precision):
                 error = loss_of(*batch.tensors())
             if team.size > 1:  # members' means weigh as their labels do
@@ -50,6 +54,8 @@ def gradients_of(
             descent.zero_grad(set_to_none=True)
             casts.forget()
             called(name, error.backward, "the backward pass")
+            if stream is not None:
+                stream.join()
             casts.hand_over()
         return error.detach()
 

@@ -24,8 +24,8 @@ WARM_UP = 3  # plain steps before one is recorded, in which libraries choose the
 class Recorder(Protocol):
     """Runs work and can do it again from a recording."""
 
-    def warm_up(self, work: Callable[[], Tensor]) -> Tensor:
-        """Do it plainly, in the manner that a recording needs before."""
+    def warm_up(self, work: Callable[[], Tensor], last: bool) -> Tensor:
+        """Do it plainly, in the manner that a recording needs before; RuntimeError at the last where none can be."""
 
     def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         """What gives its result in place, and what does it anew; RuntimeError where it cannot be recorded."""
@@ -37,20 +37,32 @@ class CUDAGraph:
     def __init__(self) -> None:
         self._side = torch.cuda.Stream()
 
-    def warm_up(self, work: Callable[[], Tensor]) -> Tensor:
-        """On another stream, as torch's notes on CUDA graphs ask for."""
-        now = torch.cuda.current_stream()
+    def warm_up(self, work: Callable[[], Tensor], last: bool) -> Tensor:
+        """On another stream, as torch's notes on CUDA graphs ask for; the last may not wait for the GPU."""
+        now, mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
         self._side.wait_stream(now)
-        with torch.cuda.stream(self._side):
-            result = work()
-        now.wait_stream(self._side)
+        try:
+            with torch.cuda.stream(self._side):
+                torch.cuda.set_sync_debug_mode("error" if last else mode)
+                result = work()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            now.wait_stream(self._side)
         return result
 
     def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         """Nothing is computed yet."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
-            result = work()
+        graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        generator = torch.cuda.default_generators[now.device_index]
+        before = generator.clone_state()
+        try:
+            with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
+                result = work()
+        except BaseException:
+            # torch leaves both as they are in a recording, in which no plain step can be taken
+            torch.cuda.set_stream(now)
+            generator.graphsafe_set_state(before)
+            raise
         return result, graph.replay
 
 
@@ -86,7 +98,13 @@ class Recorded:
             return self._plain(batch)
         if self._steps < WARM_UP:
             self._steps += 1
-            return self._recorder.warm_up(lambda: self._plain(batch))
+            try:
+                return self._recorder.warm_up(lambda: self._plain(batch), self._steps == WARM_UP)
+            except (RuntimeError, AlsegError) as error:
+                if self._steps < WARM_UP:
+                    raise
+                self._give_up(error)
+                return self._plain(batch)
         if self._replay is None:
             self._record(self._held)
         if self._replay is None:
@@ -103,12 +121,16 @@ class Recorded:
         try:
             self._loss, self._replay = self._recorder.record(lambda: self._plain(held))
         except (RuntimeError, AlsegError) as error:
-            reason = error.__cause__ if isinstance(error, AlsegError) else error  # what a piece raised names it
-            if not isinstance(reason, RuntimeError):
-                raise
-            self._fails = True
-            self._say(f"The training steps are not recorded as a CUDA graph: {str(reason).splitlines()[0]}")
+            self._give_up(error)
         self._gradients = [parameter.grad for parameter in self._parameters]
+
+    def _give_up(self, error: Exception) -> None:
+        """Take plain steps from now on; the error goes on where it says nothing about recordings."""
+        reason = error.__cause__ if isinstance(error, AlsegError) else error  # what a piece raised names it
+        if not isinstance(reason, RuntimeError):
+            raise error
+        self._fails = True
+        self._say(f"The training steps are not recorded as a CUDA graph: {str(reason).splitlines()[0]}")
 
 
 def _sizes(batch: Batch) -> list[torch.Size | None]:
