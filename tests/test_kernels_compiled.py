@@ -19,7 +19,7 @@ from alseg_pixelpick import depthwise_kernels
 # the others are float32
 TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64", "tickets": "i32"}
 NUMBERS = {
-    norm_kernels: {"rows", "channels", "chunk", "parts"},
+    norm_kernels: {"rows", "channels", "chunk", "parts", "pitch"},
     depthwise_kernels: {"cells", "height", "width", "channels", "rate", "chunk"},
 }
 FLOATS = {"momentum", "eps", "low", "high"}
@@ -33,7 +33,8 @@ def compiled(kernel, numbers, constants, capability):
     kinds = {n: "i32" if n in numbers else "fp32" if n in FLOATS else "*" + TENSORS.get(n, "fp32") for n in names}
     kinds |= {n: "constexpr" for n in names if n in constants}
     # as at a launch: torch's tensors are aligned, and the layers' channels are multiples of 16
-    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if kinds[n][0] == "*" or n == "channels"}
+    whole = [i for i, n in enumerate(names) if kinds[n][0] == "*" or n in ("channels", "pitch")]
+    aligned = {(i,): [["tt.divisibility", 16]] for i in whole}
     held = {n: constants[n] for n in names if n in constants}
     source = ASTSource(fn=kernel, signature=kinds, constexprs=held, attrs=aligned)
     return compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]

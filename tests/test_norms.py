@@ -10,6 +10,7 @@ from interpreted import runs_interpreted
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from alseg.engine import norm_kernels
 from alseg.engine.norms import ACTIVATIONS, fused, fusible, fusible_here, normed, sequences
 
 
@@ -83,10 +84,29 @@ def check_pair(device: str) -> None:
         torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-3, atol=1e-4)
 
 
+def check_parts(device: str) -> None:
+    """Gradients that come as channels of another map, or in another order of memory, are read where they lie."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 5, 6).to(device).to(memory_format=torch.channels_last)
+    wide = torch.randn(2, 48, 5, 6).to(device).to(memory_format=torch.channels_last)
+    for gradient in (wide[:, 16:32], wide[:, 8:24].contiguous(), wide[:1, :16].expand(2, -1, -1, -1)):
+        found = []
+        for dy in (gradient, gradient.contiguous(memory_format=torch.channels_last)):
+            norm = norm_of(16, nn.ReLU6).to(device)
+            given = x.clone(memory_format=torch.preserve_format).requires_grad_()
+            with fused(fusible(norm)):
+                norm(given).backward(dy)
+            found.append((given.grad, norm.weight.grad, norm.bias.grad))
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert norm_kernels.pitch_of(wide[:, 16:32]) == 48
+    assert norm_kernels.pitch_of(wide.contiguous()) is None
+
+
 def check_all(device: str) -> None:
     """Every activation and some shapes, in both precisions."""
     torch.backends.cudnn.allow_tf32 = False  # what is compared is rounded by the kernels alone
     check_pair(device)
+    check_parts(device)
     for kind in ACTIVATIONS:
         for shape in SHAPES:
             found = differences(kind, shape, torch.float32, device)

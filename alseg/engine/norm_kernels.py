@@ -121,8 +121,8 @@ def _passed(gradient, out, low, high):
 
 @triton.jit(do_not_specialize=VARIED)
 def _products(
-    x, dy, mean, rate, weight, bias, sums, products, tickets, dbias, dweight, rows, channels, chunk, parts, low, high,
-    ALL: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr, STAGES: tl.constexpr,
+    x, dy, pitch, mean, rate, weight, bias, sums, products, tickets, dbias, dweight, rows, channels, chunk, parts,
+    low, high, ALL: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The gradients of weight and bias, from the sums of parts of the rows."""
     part, block, column = _place(channels, BC)
@@ -136,7 +136,8 @@ def _products(
         line = row + tl.arange(0, BR)
         inside = (line < stop)[:, None] & here[None, :]
         place = line[:, None] * channels + column[None, :]
-        value, gradient = tl.load(x + place, inside, 0.0), tl.load(dy + place, inside, 0.0).to(tl.float32)
+        value = tl.load(x + place, inside, 0.0)
+        gradient = tl.load(dy + line[:, None] * pitch + column[None, :], inside, 0.0).to(tl.float32)
         gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), low, high)
         total += gradient
         product += gradient * (value.to(tl.float32) - centre) * by
@@ -154,7 +155,7 @@ def _products(
 
 @triton.jit(do_not_specialize=VARIED)
 def _back(
-    x, dy, dx, mean, rate, weight, bias, dweight, dbias, rows, channels, low, high,
+    x, dy, pitch, dx, mean, rate, weight, bias, dweight, dbias, rows, channels, low, high,
     BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the input."""
@@ -162,7 +163,8 @@ def _back(
     line, here = tile * BR + tl.arange(0, BR), column < channels
     inside = (line < rows)[:, None] & here[None, :]
     place = line[:, None] * channels + column[None, :]
-    value, gradient = tl.load(x + place, inside, 0.0), tl.load(dy + place, inside, 0.0).to(tl.float32)
+    value = tl.load(x + place, inside, 0.0)
+    gradient = tl.load(dy + line[:, None] * pitch + column[None, :], inside, 0.0).to(tl.float32)
     centre, by = tl.load(mean + column, here, 0.0)[None, :], tl.load(rate + column, here, 0.0)[None, :]
     scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
     total, product = tl.load(dbias + column, here, 0.0)[None, :], tl.load(dweight + column, here, 0.0)[None, :]
@@ -197,6 +199,14 @@ def _tiles(rows: int, channels: int) -> tuple[int]:
     return (triton.cdiv(rows, PASS_TILE[0]) * triton.cdiv(channels, PASS_TILE[1]),)
 
 
+def pitch_of(maps: Tensor) -> int | None:
+    """Numbers from one cell to the next in memory, where channels lie side by side and cells at equal distances."""
+    _, _, height, width = maps.shape
+    pitch = maps.stride(3)
+    fits = maps.stride() == (height * width * pitch, 1, width * pitch, pitch)
+    return pitch if fits and len(maps) * height * width * pitch < 2**31 else None
+
+
 def forward(x: Tensor, norm: Any, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
     """The norm's output clamped to low .. high, and each channel's mean and 1 / deviation; running statistics move.
 
@@ -222,21 +232,26 @@ def forward(x: Tensor, norm: Any, low: float, high: float) -> tuple[Tensor, Tens
 def backward(
     x: Tensor, dy: Tensor, norm: Any, known: tuple[Tensor, Tensor, Tensor, Tensor], low: float, high: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of input, weight and bias; x and dy in channels-last memory.
+    """The gradients of input, weight and bias.
 
-    known: what the forward pass had: mean, 1 / deviation, weight and bias.
+    x: in channels-last memory; dy: as well, or some channels of such a map. known: what the forward pass had: mean,
+    1 / deviation, weight and bias.
     """
     rows, channels, chunk, parts, programs = _parted(x)
+    pitch = pitch_of(dy)
+    if pitch is None:
+        dy, pitch = dy.contiguous(memory_format=torch.channels_last), channels
     sums, products = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
     dweight, dbias = x.new_empty(2, channels, dtype=torch.float32).unbind()
     dx = torch.empty_like(x)
     *tile, warps = SUM_TILE
     _products[(programs,)](
-        *(x, dy, *known, sums, products, tickets_of(norm, x), dbias, dweight, rows, channels, chunk, parts, low, high),
+        *(x, dy, pitch, *known, sums, products, tickets_of(norm, x), dbias, dweight),
+        *(rows, channels, chunk, parts, low, high),
         *(FEW_PARTS if parts <= FEW_PARTS else PARTS, *tile, STAGES),
         num_warps=warps,
     )
     *tile, warps = PASS_TILE
-    given = (x, dy, dx, *known, dweight, dbias, rows, channels, low, high)
+    given = (x, dy, pitch, dx, *known, dweight, dbias, rows, channels, low, high)
     _back[_tiles(rows, channels)](*given, *tile, num_warps=warps)
     return dx, dweight, dbias

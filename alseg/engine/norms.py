@@ -41,8 +41,8 @@ class _Normed(torch.autograd.Function):
         from alseg.engine import norm_kernels
 
         x, weight, bias, mean, rate = ctx.saved_tensors
-        dy = gradients[0].contiguous(memory_format=torch.channels_last)
-        return *norm_kernels.backward(x, dy, ctx.norm, (mean, rate, weight, bias), *ctx.bounds), None, None
+        found = norm_kernels.backward(x, gradients[0], ctx.norm, (mean, rate, weight, bias), *ctx.bounds)
+        return *found, None, None
 
 
 def fusible(model: nn.Module) -> dict[nn.BatchNorm2d, Bounds]:
