@@ -13,19 +13,23 @@ import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime.jit import JITFunction
-from alseg.engine import norm_kernels
+from alseg.engine import descent_kernels, norm_kernels
 from alseg_pixelpick import depthwise_kernels
 
-TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64"}  # the others are float32
+# the others are float32
+TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64", "table": "i64"}
 NUMBERS = {
     norm_kernels: {"rows", "channels", "chunk", "parts"},
     depthwise_kernels: {"cells", "height", "width", "channels", "rate", "chunk"},
+    descent_kernels: set(),
 }
-FLOATS = {"momentum", "eps", "low", "high"}
+FLOATS = {"momentum", "eps", "low", "high", "count", "decay", "mean_rate", "square_rate", "size", "scale"}
 CONSTANTS = {
     norm_kernels: {"BR": norm_kernels.ROWS, "ALL": norm_kernels.PARTS},
     depthwise_kernels: {"FLIP": True, "K": 3, "BP": depthwise_kernels.CELLS, "BC": depthwise_kernels.CHANNELS},
+    descent_kernels: {"C": descent_kernels.COLUMNS, "N": descent_kernels.CHUNK},
 }
+CALLED = ("_normalised", "_passed", "_moved")  # by others
 
 def compiled(kernel, numbers, constants, capability):
     names = kernel.arg_names
@@ -40,7 +44,7 @@ def compiled(kernel, numbers, constants, capability):
 seen = 0
 for module, constants in CONSTANTS.items():
     for name, kernel in vars(module).items():
-        if not isinstance(kernel, JITFunction) or name in ("_normalised", "_passed"):  # which others call
+        if not isinstance(kernel, JITFunction) or name in CALLED:
             continue
         summing = "ALL" in kernel.arg_names
         width = norm_kernels.FEW if summing else norm_kernels.COLUMNS
@@ -60,4 +64,4 @@ def test_the_kernels_compile_and_load_whole_vectors(tmp_path, capability):
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, script, str(capability)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("8 kernels")
+    assert done.stdout.startswith("9 kernels")
