@@ -9,7 +9,8 @@ import torch
 from interpreted import runs_interpreted
 from torch import Tensor, nn
 
-from alseg.engine.descent import TableAdam, fits, order_of, rows_of, stepper, table_of, works_on
+from alseg.engine.descent import TableAdam, fits, rows_of, stepper, table_of, works_on
+from alseg.engine.tables import order_of
 
 SHAPES = [(1,), (3,), (16,), (5000,), (2, 3, 3, 3), (64, 32, 1, 1), (40, 1, 5, 5), (17, 13), (8, 16, 3, 3)]
 CPU = torch.device("cpu")
@@ -130,7 +131,7 @@ def test_a_table_has_each_number_once():
         p.grad = torch.zeros_like(p)
     optimizer.step()
     (rows,) = rows_of(optimizer)
-    table = table_of(rows, 32).tolist()
+    table = table_of(rows, 32)
     for column in range(4):
         places = [line[column] + 4 * i for line in table for i in range(line[4])]
         wanted = [row[column].data_ptr() + 4 * i for row in rows for i in range(row[column].numel())]
@@ -187,6 +188,14 @@ def test_gradients_that_never_stay_are_torch_s():
         twin.step()
     assert len(calls) == 5
     assert all(torch.equal(*pair) for pair in zip(parameters_of(ours), parameters_of(twin), strict=True))
+
+
+def test_steps_are_torch_s_where_runs_are_to_be_the_same_bit_for_bit(monkeypatch):
+    monkeypatch.setattr("alseg.engine.descent.works_on", lambda device: True)
+    optimizer = adam()
+    assert stepper(optimizer, CPU).__func__ is TableAdam.step
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert stepper(optimizer, CPU) == optimizer.step
 
 
 def test_steps_on_a_cpu_and_of_other_optimisers_are_torch_s():

@@ -68,7 +68,14 @@ def test_norms_are_fused_in_a_training():
 def test_weights_cast_at_once_give_autocast_s_gradients():
     from test_casts import check_same, network
 
-    check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=1e-2)  # a GPU's sums run in any order
+    casts = check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=1e-2)  # a GPU's sums run in any order
+    assert casts._table is not None
+
+
+def test_weights_are_cast_by_the_kernel_as_torch_casts_them():
+    from test_casts import check_all
+
+    check_all("cuda")
 
 
 def test_adam_s_kernel_is_torch_s():

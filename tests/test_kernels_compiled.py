@@ -13,7 +13,7 @@ import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime.jit import JITFunction
-from alseg.engine import descent_kernels, norm_kernels
+from alseg.engine import cast_kernels, descent_kernels, norm_kernels
 from alseg_pixelpick import depthwise_kernels
 
 # the others are float32
@@ -22,12 +22,14 @@ NUMBERS = {
     norm_kernels: {"rows", "channels", "chunk", "parts"},
     depthwise_kernels: {"cells", "height", "width", "channels", "rate", "chunk"},
     descent_kernels: set(),
+    cast_kernels: set(),
 }
 FLOATS = {"momentum", "eps", "low", "high", "count", "decay", "mean_rate", "square_rate", "size", "scale"}
 CONSTANTS = {
     norm_kernels: {"BR": norm_kernels.ROWS, "ALL": norm_kernels.PARTS},
     depthwise_kernels: {"FLIP": True, "K": 3, "BP": depthwise_kernels.CELLS, "BC": depthwise_kernels.CHANNELS},
     descent_kernels: {"C": descent_kernels.COLUMNS, "N": descent_kernels.CHUNK},
+    cast_kernels: {"C": cast_kernels.COLUMNS, "N": cast_kernels.CHUNK},
 }
 CALLED = ("_normalised", "_passed", "_moved")  # by others
 
@@ -64,4 +66,4 @@ def test_the_kernels_compile_and_load_whole_vectors(tmp_path, capability):
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, script, str(capability)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("9 kernels")
+    assert done.stdout.startswith("10 kernels")

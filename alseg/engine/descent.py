@@ -15,11 +15,12 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from alseg.engine.tables import alike, chunks_of, on
+
 Row = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # parameter, gradient, exp_avg, exp_avg_sq, step
 Places = tuple[list[int], list[tuple[int, ...]]]  # addresses of all of them, strides of the gradients
 
 TABLES = 8  # made in a training at most: where addresses never stay they are not worth it
-ALIGNED = 16  # bytes: where a whole vector may be loaded
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class Part:
 
 
 def stepper(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[[], object]:
-    """The optimiser's step, by the kernel where it fits."""
-    if type(optimizer) is torch.optim.Adam and works_on(device):
-        return TableAdam(optimizer).step
-    return optimizer.step
+    """The optimiser's step, by the kernel where it fits.
+
+    Not where runs are to be the same bit for bit: torch's rounds otherwise, and which of them does a step hangs on
+    where memory is free.
+    """
+    if type(optimizer) is not torch.optim.Adam or torch.are_deterministic_algorithms_enabled() or not works_on(device):
+        return optimizer.step
+    return TableAdam(optimizer).step
 
 
 @cache
@@ -148,39 +153,17 @@ def parts_of(groups: list[list[Row]]) -> list[Part]:
 
 
 def fits(row: Row) -> bool:
-    """Whether they are float32 numbers in one and the same order, without gaps, where whole vectors can be loaded."""
-    numbers = row[:4]
-    orders = {order_of(tensor) for tensor in numbers}
-    alike = len({tensor.device for tensor in row}) == 1 and all(tensor.dtype == torch.float32 for tensor in row)
-    whole = all(tensor.numel() and tensor.data_ptr() % ALIGNED == 0 for tensor in numbers)
-    return alike and whole and len(orders) == 1 and None not in orders
+    """Whether the kernel can find its way in them."""
+    return alike(row[:4]) and row[4].device == row[0].device and all(tensor.dtype == torch.float32 for tensor in row)
 
 
-def order_of(tensor: Tensor) -> tuple[tuple[int, int], ...] | None:
-    """Length and stride of each dimension that has any; None where there are gaps or a number is meant twice."""
-    order = tuple((n, stride) for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if n != 1)
-    expected = 1
-    for n, stride in sorted(order, key=lambda dimension: dimension[1]):
-        if stride != expected:
-            return None
-        expected *= n
-    return order
-
-
-def table_of(rows: Sequence[Row], chunk: int) -> Tensor:
+def table_of(rows: Sequence[Row], chunk: int) -> list[list[int]]:
     """[chunks, 6]: addresses of a chunk's numbers in the four tensors, how many, and that of the count of steps.
 
     The last is 0 but for a tensor's first chunk, so that each count is written once.
     """
     lines = []
     for *numbers, step in rows:
-        addresses, length = [tensor.data_ptr() for tensor in numbers], numbers[0].numel()
-        for start in range(0, length, chunk):
-            places = [address + 4 * start for address in addresses]  # 4 bytes a number
-            lines.append([*places, min(chunk, length - start), 0 if start else step.data_ptr()])
-    return torch.tensor(lines, dtype=torch.int64)
-
-
-def on(device: torch.device, table: Tensor) -> Tensor:
-    """A table on the device, without waiting for what that has still to do."""
-    return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
+        for i, line in enumerate(chunks_of(numbers, chunk)):
+            lines.append([*line, 0 if i else step.data_ptr()])
+    return lines
