@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from alseg.engine.acquire import Pool, Proposals, ask_model
 from alseg.engine.augment import draw_geometry, draws_of
 from alseg.engine.batches import Batch, BatchSource
+from alseg.engine.descent import stepper
 from alseg.engine.device import choose_precision
 from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.gradients import gradients_of
@@ -99,6 +100,7 @@ def trainer(
     device, precision = material.device, choose_precision(material.precision, material.device)
     ours: Any = model.to(device).to(memory_format=torch.channels_last).train()
     descent = optimizer(ours, settings)
+    descend = stepper(descent, device)
     at_points = settings.decode == "points" or (settings.decode == "auto" and material.pixels <= FEW_POINTS)
 
     def loss_of(*parts: Any) -> Tensor:
@@ -111,7 +113,7 @@ def trainer(
 
     def step(batch: Batch) -> Tensor:
         loss = work(batch)
-        descent.step()
+        descend()
         return loss
 
     return step

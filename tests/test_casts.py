@@ -7,9 +7,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from interpreted import runs_interpreted
 from torch import Tensor, nn
 
 from alseg.engine import aside
+from alseg.engine import casts as casts_module
 from alseg.engine.aside import Aside
 from alseg.engine.casts import Casts
 from alseg.plugins import load_plugins
@@ -98,6 +100,37 @@ def network() -> nn.Module:
 def test_a_network_s_gradients_are_those_of_autocast_bit_for_bit():
     casts = check_same(network(), torch.rand(2, 3, 64, 64))
     assert len(casts._layers) > 10
+
+
+def check_all(device: str) -> None:
+    """The kernel's casts are torch's, on a GPU bit for bit; where a weight has moved they are torch's own."""
+    if device == "cpu":  # interpreted, in a process of its own
+        casts_module.works_on = lambda device: True
+    torch.manual_seed(0)
+    layers = [nn.Linear(i, j) for i, j in ((1, 1), (3, 5), (64, 70), (7, 3))] + [
+        nn.Conv2d(16, 9, 3),
+        nn.Conv2d(6, 7, 1),
+    ]
+    model = nn.Sequential(*layers).to(device).to(memory_format=torch.channels_last)
+    casts, weights = Casts(model, torch.bfloat16), list(model.parameters())
+    for i in range(3):
+        with torch.no_grad():
+            for weight in weights:
+                weight.copy_(torch.randn(weight.shape) * 10 ** (5 * i))
+                weight[(0,) * weight.ndim] = [torch.inf, 1 + 2**-8, torch.nan][i]  # the second lies between two
+        if i == 2:
+            weights[2].data = weights[2].data.clone()
+        versions = [lower._version for lower in casts._lower.values()]
+        casts._cast()
+        assert casts._table is not None
+        assert all(lower._version > version for lower, version in zip(casts._lower.values(), versions, strict=True))
+        for weight in weights:
+            wanted, rtol = weight.bfloat16(), 2**-7 if device == "cpu" else 0  # the interpreter cuts off
+            torch.testing.assert_close(casts._lower[weight], wanted, rtol=rtol, atol=0, equal_nan=True)
+
+
+def test_the_kernel_s_casts_are_torch_s():
+    runs_interpreted("test_casts")
 
 
 def test_a_layer_s_weight_is_lower_in_its_call_alone(monkeypatch):

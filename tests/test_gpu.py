@@ -106,7 +106,46 @@ def test_norms_are_fused_in_a_training():
 def test_weights_cast_at_once_give_autocast_s_gradients():
     from test_casts import check_same, network
 
-    check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=1e-2)  # a GPU's sums run in any order
+    casts = check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=1e-2)  # a GPU's sums run in any order
+    assert casts._table is not None
+
+
+def test_weights_are_cast_by_the_kernel_as_torch_casts_them():
+    from test_casts import check_all
+
+    check_all("cuda")
+
+
+def test_adam_s_kernel_is_torch_s():
+    from test_descent import check_all
+
+    from alseg.engine.descent import works_on
+
+    check_all("cuda")
+    assert works_on(torch.device("cuda"))
+
+
+def test_ten_steps_of_adam_s_kernel_on_a_network_are_torch_s():
+    from alseg.engine.descent import stepper
+    from benchmarks.material import model
+
+    weights = []
+    for by_kernel in (True, False):
+        torch.manual_seed(0)
+        network = model("mobilenetv2_100").cuda().to(memory_format=torch.channels_last)
+        descent = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=2e-4, fused=True)
+        calls: list[int] = []
+        descent.register_step_pre_hook(lambda *_, calls=calls: calls.append(1))
+        step = stepper(descent, torch.device("cuda")) if by_kernel else descent.step
+        for parameter in network.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        for _ in range(10):
+            for parameter in network.parameters():
+                parameter.grad.normal_()
+            step()
+        assert len(calls) == (2 if by_kernel else 10)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-6)
 
 
 def test_dilated_depthwise_convolutions_are_torch_s():

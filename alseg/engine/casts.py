@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from alseg.engine import aside
+from alseg.engine.descent import works_on
+from alseg.engine.tables import alike, chunks_of, on
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # those that autocast gives weights of lower precision
 
@@ -27,6 +29,8 @@ class Casts:
         self._layers: dict[nn.Module, dict[str, nn.Parameter]] = {}  # each layer's own, by name
         self._lower: dict[nn.Parameter, Tensor] = {}
         self._versions: dict[nn.Parameter, int] = {}  # when they were cast
+        self._places: list[int] = []  # addresses that the table has
+        self._table: Tensor | None = None  # None where the kernel does not fit; stays, as a recording reads it
         for layer in model.modules():
             if type(layer) not in LAYERS or "forward" in vars(layer):
                 continue
@@ -40,8 +44,7 @@ class Casts:
     def used(self) -> Iterator[None]:
         """The layers multiply with their weights of now inside, wherever autocast would cast these."""
         if self._lower:
-            with torch.no_grad():
-                torch._foreach_copy_(list(self._lower.values()), list(self._lower))
+            self._cast()
             for parameter, lower in self._lower.items():
                 lower.requires_grad_(parameter.requires_grad)
                 self._versions[parameter] = parameter._version
@@ -52,6 +55,22 @@ class Casts:
         finally:
             for layer in self._layers:
                 vars(layer).pop("forward", None)
+
+    @torch.no_grad()
+    def _cast(self) -> None:
+        """Write the weights of now into their copies, by one kernel where all are where they were the first time."""
+        weights: list[Tensor] = list(self._lower)
+        lowers = list(self._lower.values())
+        places = [tensor.data_ptr() for tensor in (*weights, *lowers)]
+        if not self._places and not _recorded(weights[0].device):
+            self._places, self._table = places, _table_of(weights, lowers)
+        if self._table is not None and places == self._places:
+            from alseg.engine import cast_kernels
+
+            cast_kernels.cast(self._table)
+            torch.autograd.graph.increment_version(lowers)  # as torch's own operators do
+        else:
+            torch._foreach_copy_(lowers, weights)
 
     def forget(self) -> None:
         """Leave no gradients of an earlier backward pass, which may have failed."""
@@ -90,6 +109,22 @@ class Casts:
             return plainly(layer, *given, **named)
         finally:
             layer._parameters.update(own)
+
+
+def _recorded(device: torch.device) -> bool:
+    """Whether what is done now is recorded as a CUDA graph, in which nothing can be had from the host."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _table_of(weights: list[Tensor], lowers: list[Tensor]) -> Tensor | None:
+    """The kernel's, or None where it does not fit."""
+    pairs, device = list(zip(weights, lowers, strict=True)), weights[0].device
+    fits = works_on(device) and all(weight.device == device and alike((weight, lower)) for weight, lower in pairs)
+    if not fits or any(lower.dtype != torch.bfloat16 for lower in lowers):
+        return None
+    from alseg.engine.cast_kernels import CHUNK
+
+    return on(device, [line for pair in pairs for line in chunks_of(pair, CHUNK)])
 
 
 def _watched(parameter: nn.Parameter) -> bool:

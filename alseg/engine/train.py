@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alseg.engine.batches import PADDING, Batch, BatchSource
 from alseg.engine.calls import called, decoded, decoded_at, encoded, groups_of, term_loss, term_parameters, told
+from alseg.engine.descent import stepper
 from alseg.engine.device import lower_precision, mode, seeded
 from alseg.engine.gradients import gradients_of
 from alseg.engine.losses import Losses
@@ -69,6 +70,7 @@ def train(
     started = time.perf_counter()
     at_points = decodes_at_points(model, source, settings)
     descent = optimizer(model, settings)
+    descend = stepper(descent, device)
     factors = rate_factors(settings, source.steps)
     bases = [group["lr"] for group in descent.param_groups]
     loss, steps, watched = None, 0, []
@@ -93,7 +95,7 @@ def train(
                     group["lr"] = base * factors[steps]
                 total += (error := gradients(batch))
                 losses.add_step(error)
-                descent.step()
+                descend()
                 steps += 1
                 for term in terms:
                     if hasattr(term, "after_step"):
