@@ -166,8 +166,9 @@ def loss_with_terms(
 
 def _logits(model: Model, features: Any, batch: Batch, at_points: bool) -> Tensor:
     """float32 at the batch's points [B, C, n], or pixels [B, C, H, W]."""
-    if batch.points is not None and at_points:
-        logits = decoded_at(model, features, batch.points)
+    way = "decode_at" if at_points else "decode_sampled"
+    if batch.points is not None and (at_points or hasattr(model, way)):
+        logits = decoded_at(model, features, batch.points, way)
     else:
         maps = decoded(model, features, len(batch.images))
         height, width = batch.images.shape[-2:]
