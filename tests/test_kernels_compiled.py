@@ -14,25 +14,34 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime.jit import JITFunction
 from alseg.engine import norm_kernels
-from alseg_pixelpick import depthwise_kernels
+from alseg_pixelpick import depthwise_kernels, resize_kernels
 
-TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64"}  # the others are float32
+LOWER = ("x", "y", "dy", "dx", "context", "low", "out")
+TENSORS = dict.fromkeys(LOWER, "bf16") | {"tracked": "i64"}  # the others are float32
 NUMBERS = {
     norm_kernels: {"rows", "channels", "chunk", "parts"},
     depthwise_kernels: {"cells", "height", "width", "channels", "rate", "chunk"},
+    resize_kernels: {*resize_kernels.VARIED, "channels", "others"},
 }
-FLOATS = {"momentum", "eps", "low", "high"}
+FLOATS = {
+    norm_kernels: {"momentum", "eps", "low", "high"},
+    depthwise_kernels: set(),
+    resize_kernels: {"down", "across", "tall", "wide"},
+}
+INNER = ("_normalised", "_passed", "_position", "_share")  # which others call
 CONSTANTS = {
     norm_kernels: {"BR": norm_kernels.ROWS, "ALL": norm_kernels.PARTS},
     depthwise_kernels: {"FLIP": True, "K": 3, "BP": depthwise_kernels.CELLS, "BC": depthwise_kernels.CHANNELS},
+    resize_kernels: {"K": resize_kernels.most_seen(120, 30), "BC": resize_kernels.CHANNELS},
 }
+CELLS = {"_join": resize_kernels.CELLS, "_gather": resize_kernels.SMALL_CELLS}
 
-def compiled(kernel, numbers, constants, capability):
+def compiled(kernel, numbers, floats, constants, capability):
     names = kernel.arg_names
-    kinds = {n: "i32" if n in numbers else "fp32" if n in FLOATS else "*" + TENSORS.get(n, "fp32") for n in names}
+    kinds = {n: "i32" if n in numbers else "fp32" if n in floats else "*" + TENSORS.get(n, "fp32") for n in names}
     kinds |= {n: "constexpr" for n in names if n in constants}
     # as at a launch: torch's tensors are aligned, and the layers' channels are multiples of 16
-    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if kinds[n][0] == "*" or n == "channels"}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if kinds[n][0] == "*" or n in ("channels", "others")}
     held = {n: constants[n] for n in names if n in constants}
     source = ASTSource(fn=kernel, signature=kinds, constexprs=held, attrs=aligned)
     return compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
@@ -40,11 +49,12 @@ def compiled(kernel, numbers, constants, capability):
 seen = 0
 for module, constants in CONSTANTS.items():
     for name, kernel in vars(module).items():
-        if not isinstance(kernel, JITFunction) or name in ("_normalised", "_passed"):  # which others call
+        if not isinstance(kernel, JITFunction) or name in INNER:
             continue
         summing = "ALL" in kernel.arg_names
         width = norm_kernels.FEW if summing else norm_kernels.COLUMNS
-        ptx = compiled(kernel, NUMBERS[module], {"BC": width} | constants, int(sys.argv[1]))
+        held = {"BC": width, "BP": CELLS.get(name)} | constants
+        ptx = compiled(kernel, NUMBERS[module], FLOATS[module], held, int(sys.argv[1]))
         assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
         seen += 1
 print(seen, "kernels")
@@ -60,4 +70,4 @@ def test_the_kernels_compile_and_load_whole_vectors(tmp_path, capability):
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, script, str(capability)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("8 kernels")
+    assert done.stdout.startswith("10 kernels")

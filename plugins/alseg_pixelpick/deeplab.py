@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.grid import cells_around
-from alseg_pixelpick.convolutions import DilatedConv2d, resized, resized_convolution
+from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
 from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
 from alseg_pixelpick.patches import cells_of, fused_patches
+from alseg_pixelpick.resizing import joined
 
 # A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
 PATCH_COST = 16
@@ -150,13 +151,14 @@ class DeepLabV3Plus(nn.Module):
     def _first(self, features: Features) -> Tensor:
         """The first convolution, of both branches on the low-level grid."""
         low, context = self.low_level(features[0]), self.aspp(features[1])
-        size = (low.shape[-2], low.shape[-1])
         if low.device.type != "cpu":
-            return self.first(torch.cat([resized(context, size), low], 1))
+            return self.first(joined(context, low))
         convolve, norm, activate = self.first
         assert isinstance(convolve, nn.Conv2d)
         by_context, by_low = convolve.weight.split([context.shape[1], low.shape[1]], 1)
-        x = F.conv2d(low, by_low, convolve.bias, padding=1) + resized_convolution(context, by_context, size)
+        x = F.conv2d(low, by_low, convolve.bias, padding=1) + resized_convolution(
+            context, by_context, (low.shape[-2], low.shape[-1])
+        )
         return activate(norm(x))
 
     def _second(self, features: Features) -> Tensor:
