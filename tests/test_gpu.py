@@ -89,6 +89,12 @@ def test_the_decoder_s_inputs_are_joined_as_torch_does():
     assert has_kernels(torch.device("cuda"))
 
 
+def test_cells_are_looked_up_as_torch_does():
+    from test_looking_up import check_all
+
+    check_all("cuda")
+
+
 def test_batches_made_beside_the_training_are_whole(cli, camvid, tmp_path):
     """What the augmentation's stream hands out is what one stream would give, however slow its user is."""
     from alseg.engine.batches import BatchSource

@@ -10,7 +10,8 @@ from alseg.grid import cells_around
 from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
 from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
-from alseg_pixelpick.patches import cells_of, fused_patches
+from alseg_pixelpick.looking_up import cells_at
+from alseg_pixelpick.patches import fused_patches
 from alseg_pixelpick.resizing import joined
 
 # A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
@@ -109,9 +110,7 @@ class DeepLabV3Plus(nn.Module):
 
         The norms see the whole map; dropout is drawn for each of a point's four cells.
         """
-        x = self._second(features)
-        cells, weights = cells_around(points, (x.shape[-2], x.shape[-1]))
-        return self._weighed(cells_of(x, cells), weights)
+        return self._weighed(*cells_at(self._second(features), points))
 
     def embedding(self, features: Features) -> Tensor:
         """Features -> what the classifier sees, [B, c, h, w]."""

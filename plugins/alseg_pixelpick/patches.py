@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 SIDE = 6  # of a patch: two 3x3 convolutions on it give the 2x2 cells around a point
@@ -26,17 +25,6 @@ def fused_patches(low: Tensor, context: Tensor, corners: Tensor) -> tuple[Tensor
     inside = inside.flatten(0, 1)
     patches = torch.where(inside[..., None], patches, 0)
     return patches.permute(0, 3, 1, 2), inside[:, None, 1:5, 1:5].to(torch.float32)
-
-
-def cells_of(maps: Tensor, cells: Tensor) -> Tensor:
-    """Cells [B, ...] of maps [B, c, h, w], each row * w + column: [B, ..., c].
-
-    As an embedding is looked up: on a GPU its gradient is one kernel that adds in a fixed order, where that of an index
-    adds in any, or sorts first.
-    """
-    batch, channels, height, width = maps.shape
-    image = torch.arange(batch, device=maps.device).view(-1, *[1] * (cells.dim() - 1)) * (height * width)
-    return F.embedding(image + cells, maps.permute(0, 2, 3, 1).reshape(-1, channels))  # a view of a channels-last map
 
 
 def _gathered(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
