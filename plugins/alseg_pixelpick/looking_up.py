@@ -50,4 +50,5 @@ class _LookedUp(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         from alseg_pixelpick import cell_kernels
 
-        return cell_kernels.gradient(gradients[0].contiguous(), *ctx.saved_tensors, ctx.shape), None
+        (cells,) = ctx.saved_tensors
+        return cell_kernels.gradient(gradients[0].contiguous(), cells, ctx.shape), None
