@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MANY = 2**16  # points of an image that are looked up at once: four cells each are held in memory
+
 
 def fractions(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Pixel centres [..., 2] of an image of this size as points."""
@@ -47,6 +49,8 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
 
     Four cells are gathered and weighed: unlike grid_sample's, the gradient can be deterministic on a GPU.
     """
+    if points.shape[1] > MANY:
+        return torch.cat([sample(maps, part) for part in points.split(MANY, 1)], 2)
     cells, weights = cells_around(points, (maps.shape[-2], maps.shape[-1]))  # [B, n, 4] each
     index = cells.flatten(1)[:, None].expand(-1, maps.shape[1], -1)
     found = maps.flatten(2).gather(2, index).unflatten(2, (-1, 4))  # [B, C, n, 4]
