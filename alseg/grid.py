@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MANY = 2**16  # points of an image that are looked up at once: four cells each are held in memory
+
 
 def fractions(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Pixel centres [..., 2] of an image of this size as points."""
@@ -23,26 +25,36 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
+def cells_around(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The four cells of a grid of h x w around points [B, n, 2], and what each weighs, [B, n, 4] each.
+
+    A cell is row * w + column, the upper left one first and the lower right one last. Points outside count as the
+    border's.
+    """
+    height, width = size
+    # numbers, not tensors made of them: those would be copied to a GPU at each step, which waits for it
+    y = (points[..., 0].float() * height - 0.5).clamp(0, height - 1)
+    x = (points[..., 1].float() * width - 0.5).clamp(0, width - 1)
+    top, left = y.floor().clamp(max=max(height - 2, 0)), x.floor().clamp(max=max(width - 2, 0))
+    down, across = y - top, x - left
+    first = top.long() * width + left.long()
+    below, beside = min(1, height - 1) * width, min(1, width - 1)
+    rows, columns = torch.stack([1 - down, down], -1), torch.stack([1 - across, across], -1)
+    weights = (rows[..., :, None] * columns[..., None, :]).flatten(-2)
+    return torch.stack([first, first + beside, first + below, first + (below + beside)], -1), weights
+
+
 def sample(maps: Tensor, points: Tensor) -> Tensor:
     """Logits [B, C, h, w] at points [B, n, 2]: [B, C, n], equal to the resized map at these pixels.
 
     Four cells are gathered and weighed: unlike grid_sample's, the gradient can be deterministic on a GPU.
     """
-    height, width = maps.shape[-2:]
-    y = (points[..., 0].float() * height - 0.5).clamp(0, height - 1)
-    x = (points[..., 1].float() * width - 0.5).clamp(0, width - 1)
-    top, left = y.floor().long(), x.floor().long()
-    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
-    down, across = (y - top)[:, None].to(maps.dtype), (x - left)[:, None].to(maps.dtype)
-    flat = maps.flatten(2)
-
-    def cells(rows: Tensor, columns: Tensor) -> Tensor:
-        index = (rows * width + columns)[:, None].expand(-1, maps.shape[1], -1)
-        return flat.gather(2, index)
-
-    upper = torch.lerp(cells(top, left), cells(top, right), across)
-    lower = torch.lerp(cells(bottom, left), cells(bottom, right), across)
-    return torch.lerp(upper, lower, down)
+    if points.shape[1] > MANY:
+        return torch.cat([sample(maps, part) for part in points.split(MANY, 1)], 2)
+    cells, weights = cells_around(points, (maps.shape[-2], maps.shape[-1]))  # [B, n, 4] each
+    index = cells.flatten(1)[:, None].expand(-1, maps.shape[1], -1)
+    found = maps.flatten(2).gather(2, index).unflatten(2, (-1, 4))  # [B, C, n, 4]
+    return (found * weights[:, None].to(maps.dtype)).sum(3)
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -54,6 +54,7 @@ class Model(Protocol):
 
     Optional: `decode_at(features, points [B, n, 2]) -> [B, C, n]`, points being (y, x) as fractions of
     the image's height and width, equal in evaluation mode to sampling `decode`'s logits;
+    `decode_sampled(features, points)`, equal to it in training, too, but for dropout, with less work;
     `embedding(features) -> [B, D, h, w]`, features to be compared by their Euclidean distance;
     `for_inference(precision)`, a copy that gives the same logits faster, in evaluation mode and without
     gradients; `members`, models of which it is made, each trained on a loss of its own and each one of its

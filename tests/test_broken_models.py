@@ -77,6 +77,11 @@ class Shifted(TinyModel):
         return super().decode_at(features, points.flip(-1))
 
 
+class ElsewhereSampled(TinyModel):
+    def decode_sampled(self, features, points):
+        return self.decode_at(features, points.flip(-1))
+
+
 class Vector(TinyModel):
     def embedding(self, features):
         return super().embedding(features)
@@ -198,6 +203,7 @@ MODELS = [
     ("evaluation", AlwaysDropping, "it gave two answers for the same images", "self.training"),
     ("evaluation", OverTheBatch, "where others are in its batch", "running statistics"),
     ("decode-at", Shifted, "decode_at differs from decode's map at the points", "alseg.grid.sample"),
+    ("decode-sampled", ElsewhereSampled, "decode_sampled differs from decode's map at the points", "alseg.grid.sample"),
     (
         "embedding",
         Vector,

@@ -46,10 +46,11 @@ def lively() -> DeepLabV3Plus:
 
 
 def without_dense(model: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(features: Any) -> Tensor:
+    def refuse(*given: Any) -> Tensor:
         raise AssertionError("the map was decoded")
 
     monkeypatch.setattr(model, "decode", refuse)
+    monkeypatch.setattr(model, "decode_sampled", refuse)
 
 
 def random_points(batch: int, count: int, seed: int = 0) -> Tensor:
@@ -136,30 +137,49 @@ def test_many_points_decode_the_map(lively: DeepLabV3Plus, monkeypatch: pytest.M
     features = lively.encode(torch.rand(1, 3, 64, 64))
     points = random_points(1, 256 // PATCH_COST)
     expected = sample(lively.decode(features), points)
-    assert torch.equal(lively.decode_at(features, points), expected)
+    torch.testing.assert_close(lively.decode_at(features, points), expected, atol=2e-5, rtol=1e-4)
     without_dense(lively, monkeypatch)
     with pytest.raises(AssertionError, match="the map was decoded"):
         lively.decode_at(features, points)
 
 
-def gradients(model: DeepLabV3Plus, images: Tensor, points: Tensor, patches: bool) -> dict[str, Tensor]:
+@pytest.mark.parametrize("size", [(97, 113), (4, 600), (600, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_decode_sampled_is_the_sampled_map(lively: DeepLabV3Plus, size: tuple[int, int], training: bool):
+    """In training, too: logits, gradients and the norms' statistics, of points that share cells."""
+    lively.double().classifier.float()
+    for module in lively.modules():
+        module.train(training and not isinstance(module, nn.Dropout))
+    plain, images = copy.deepcopy(lively), torch.rand(2, 3, *size).double()
+    points = torch.cat([torch.tensor(CORNERS + OUTSIDE + CORNERS).expand(2, -1, -1), random_points(2, 12)], 1)
+    found = gradients(lively, images, points, "decode_sampled")
+    wanted = gradients(plain, images, points, "decode")
+    assert found.keys() == wanted.keys() == {"logits", "images", *dict(lively.named_parameters())}
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-5)
+    for one, other in zip(lively.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
+def gradients(model: DeepLabV3Plus, images: Tensor, points: Tensor, way: str) -> dict[str, Tensor]:
     model.zero_grad()
     images = images.clone().requires_grad_()
     features = model.encode(images)
-    logits = model.decode_at(features, points) if patches else sample(model.decode(features), points)
+    logits = sample(model.decode(features), points) if way == "decode" else getattr(model, way)(features, points)
     weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
     (logits * weights).sum().backward()
-    return {"images": images.grad} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"logits": logits, "images": images.grad} | found
 
 
 def test_the_gradient_at_points_is_the_dense_one(lively: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch):
     lively.double().classifier.float()  # the classifier is float32 whatever surrounds it
     images = torch.rand(2, 3, 97, 113, generator=torch.Generator().manual_seed(3)).double()
     points = torch.cat([torch.tensor(CORNERS).expand(2, -1, -1), random_points(2, 12)], 1)
-    dense = gradients(lively, images, points, False)
+    dense = gradients(lively, images, points, "decode")
     without_dense(lively, monkeypatch)
-    found = gradients(lively, images, points, True)
-    assert found.keys() == dense.keys() == {"images", *dict(lively.named_parameters())}
+    found = gradients(lively, images, points, "decode_at")
+    assert found.keys() == dense.keys() == {"logits", "images", *dict(lively.named_parameters())}
     for name, gradient in found.items():
         torch.testing.assert_close(
             gradient, dense[name], atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"

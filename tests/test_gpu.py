@@ -157,6 +157,21 @@ def test_dilated_depthwise_convolutions_are_torch_s():
     assert has_kernels(torch.device("cuda"))
 
 
+def test_the_decoder_s_inputs_are_joined_as_torch_does():
+    from test_resizing import check_all
+
+    from alseg_pixelpick.resizing import has_kernels
+
+    check_all("cuda")
+    assert has_kernels(torch.device("cuda"))
+
+
+def test_cells_are_looked_up_as_torch_does():
+    from test_looking_up import check_all
+
+    check_all("cuda")
+
+
 def test_batches_made_beside_the_training_are_whole(cli, camvid, tmp_path):
     """What the augmentation's stream hands out is what one stream would give, however slow its user is."""
     from alseg.engine.batches import BatchSource

@@ -99,6 +99,13 @@ def test_points_of_each_image_are_its_own():
         np.testing.assert_allclose(sampled[i].numpy(), bilinear_at(maps[i].double().numpy(), y, x), atol=TOLERANCE)
 
 
+def test_many_points_are_looked_up_in_parts(monkeypatch: pytest.MonkeyPatch):
+    maps, points = random_maps(2, (5, 6)), torch.rand(2, 7, 2, generator=torch.Generator().manual_seed(0))
+    whole = sample(maps, points)
+    monkeypatch.setattr("alseg.grid.MANY", 3)
+    assert torch.equal(sample(maps, points), whole)
+
+
 @pytest.mark.parametrize("cells", [(5, 7), (1, 4)])
 def test_outside_counts_as_the_border(cells: tuple[int, int]):
     maps = random_maps(3, cells, batch=1)

@@ -112,6 +112,10 @@ LATER = {
     ),
     in_training("decode_at", "given.double()", "features, points"): (AT_POINTS, "gave torch.float64 logits in decod"),
     in_training("decode_at", "1 / 0 + given", "features, points"): (AT_POINTS, "failed in decode_at: ZeroDivisionErr"),
+    method("decode_sampled", "self.decode_at(features, points)[:1]", "features, points"): (
+        DENSE,
+        "gave torch.float32 [1, 3, 2] in decode_sampled for 2 points of 2 images",
+    ),
     in_training("decode", "given + torch.nan"): (
         DENSE,
         "has a loss of nan before its first step in round 0: its logits must be finite; look at its weights",

@@ -83,19 +83,19 @@ def decoded(model: Model, features: Any, count: int) -> Tensor:
     return logits
 
 
-def decoded_at(model: Any, features: Any, points: Tensor) -> Tensor:
-    """float32 logits [B, C, n] at points [B, n, 2]."""
+def decoded_at(model: Any, features: Any, points: Tensor, by: str = "decode_at") -> Tensor:
+    """float32 logits [B, C, n] at points [B, n, 2], by the model's method for it."""
     name, classes = told(model)
-    logits = called(name, lambda: model.decode_at(features, points), "decode_at")
+    logits = called(name, lambda: getattr(model, by)(features, points), by)
     fits = isinstance(logits, Tensor) and logits.dim() == 3 and logits.is_floating_point()
     if not fits or (len(logits), logits.shape[2]) != points.shape[:2] or classes not in (None, logits.shape[1]):
         count, n = points.shape[:2]
         wanted = "C" if classes is None else classes
         raise AlsegError(
-            f"{name} gave {described(logits)} in decode_at for {n} points of {count} images; it must give float logits "
+            f"{name} gave {described(logits)} in {by} for {n} points of {count} images; it must give float logits "
             f"[{count}, {wanted}, {n}]."
         )
-    _refuse_elsewhere(model, name, logits, "decode_at")
+    _refuse_elsewhere(model, name, logits, by)
     return logits
 
 

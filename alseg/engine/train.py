@@ -153,7 +153,7 @@ class _Loss(nn.Module):
 def point_loss(model: Model, batch: Batch, at_points: bool) -> Tensor:
     """Mean cross-entropy over the batch's labelled points, or pixels; 0 where it has none."""
     logits = _logits(model, encoded(model, batch.images), batch, at_points)
-    return -_gains(logits, batch).sum() / (batch.classes != PADDING).sum().clamp(min=1)
+    return _losses(logits, batch).sum() / (batch.classes != PADDING).sum().clamp(min=1)
 
 
 def loss_with_terms(
@@ -163,7 +163,7 @@ def loss_with_terms(
     assert batch.points is not None
     features = encoded(model, batch.images)
     logits = _logits(model, features, batch, at_points)
-    losses = -_gains(logits, batch)
+    losses = _losses(logits, batch)
     loss = losses.sum() / (batch.classes != PADDING).sum().clamp(min=1)
     taught = Taught(batch.images, features, logits, batch.points, batch.classes, losses)
     added = [term_loss(term, model, taught) for term in terms]
@@ -174,8 +174,9 @@ def loss_with_terms(
 
 def _logits(model: Model, features: Any, batch: Batch, at_points: bool) -> Tensor:
     """float32 at the batch's points [B, C, n], or pixels [B, C, H, W]."""
-    if batch.points is not None and at_points:
-        logits = decoded_at(model, features, batch.points)
+    way = "decode_at" if at_points else "decode_sampled"
+    if batch.points is not None and (at_points or hasattr(model, way)):
+        logits = decoded_at(model, features, batch.points, way)
     else:
         maps = decoded(model, features, len(batch.images))
         height, width = batch.images.shape[-2:]
@@ -188,11 +189,15 @@ def _logits(model: Model, features: Any, batch: Batch, at_points: bool) -> Tenso
     return logits
 
 
-def _gains(logits: Tensor, batch: Batch) -> Tensor:
-    """Log-probabilities of the labelled classes, 0 where none is."""
-    # log_softmax and gather: cross_entropy of maps has no deterministic backward on CUDA
-    gains = F.log_softmax(logits, 1).gather(1, batch.classes.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return gains.where(batch.classes != PADDING, 0)
+def _losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of the batch's points [B, n] or pixels [B, H, W], 0 where there is no label."""
+    classes = batch.classes
+    if logits.dim() == 3:
+        rows = logits.transpose(1, 2).flatten(0, 1)  # [B n, C]
+        return F.cross_entropy(rows, classes.flatten(), ignore_index=PADDING, reduction="none").view_as(classes)
+    # of maps it has no deterministic backward pass on CUDA; log_softmax and gather have
+    gains = F.log_softmax(logits, 1).gather(1, classes.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return -gains.where(classes != PADDING, 0)
 
 
 def rate_factors(settings: TrainSettings, steps: int) -> Sequence[float]:

@@ -13,7 +13,7 @@ from alseg.calling import described
 from alseg.engine.device import seeded
 from alseg.protocols import Model, members_of
 from alseg.testing.contract import Broken, Inapplicable, require
-from alseg.testing.models import CONTRACT, CPU, OfModel
+from alseg.testing.models import AT_POINTS, CONTRACT, CPU, OfModel
 
 PARTS = ("encoder", "decoder")
 
@@ -45,18 +45,18 @@ def _parameter_groups(of: OfModel) -> None:
 
 @CONTRACT.check("gradient")
 def _gradient(of: OfModel) -> None:
-    """In training mode a loss at points reaches every trainable parameter of every member, by decode and decode_at."""
+    """In training mode a loss at points reaches every trainable parameter of every member, however it decodes."""
     model = of.new().train()
     for member in members_of(model):
         require(
             isinstance(member, Model), f"its member {described(member)} is no Model", "make members of whole models"
         )
-    ways = ["decode", "decode_at"] if all(hasattr(member, "decode_at") for member in members_of(model)) else ["decode"]
+    ways = [way for way in ("decode", *AT_POINTS) if all(hasattr(member, way) for member in members_of(model))]
     points = torch.tensor([[0.1, 0.2], [0.5, 0.5], [0.8, 0.3]]).expand(2, -1, -1)
     for way in ways:
         model.zero_grad(set_to_none=True)
         with seeded(CPU, 0, 0, "training"):
-            losses = [_loss(member, of.images(), points, way == "decode_at") for member in members_of(model)]
+            losses = [_loss(member, of.images(), points, way) for member in members_of(model)]
         require(
             all(loss.requires_grad for loss in losses),
             f"no gradient comes out of {way}",
@@ -73,9 +73,9 @@ def _gradient(of: OfModel) -> None:
         require(not spoilt, f"the gradient of {', '.join(spoilt[:3])} is not finite", "look for sqrt or log at 0")
 
 
-def _loss(member: Any, images: torch.Tensor, points: torch.Tensor, at_points: bool) -> torch.Tensor:
+def _loss(member: Any, images: torch.Tensor, points: torch.Tensor, way: str) -> torch.Tensor:
     features = member.encode(images)
-    logits = member.decode_at(features, points) if at_points else member.decode(features)
+    logits = getattr(member, way)(features, *([points] if way in AT_POINTS else []))
     return logits.float().log_softmax(1)[:, 0].mean()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -23,6 +24,7 @@ from alseg.testing.subjects import Subject, What, built, subject_of
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-3  # of logits, relative to the largest: other batch sizes have other kernels
+AT_POINTS = ("decode_at", "decode_sampled")  # optional, from features to logits at points
 METHODS = ("encode", "decode", "parameter_groups")
 
 
@@ -181,8 +183,7 @@ def _inputs(of: OfModel) -> None:
     require(kept, f"encode gave {described(features)} with no tensor in it", "give tensors, or a list or dict of them")
     points = torch.full((len(images), 3, 2), 0.5)
     calls: dict[str, Callable[[], Any]] = {"decode": lambda: model.decode(features)}
-    if hasattr(model, "decode_at"):
-        calls["decode_at"] = lambda: model.decode_at(features, points)
+    calls |= {way: partial(getattr(model, way), features, points) for way in AT_POINTS if hasattr(model, way)}
     if hasattr(model, "embedding"):
         calls["embedding"] = lambda: model.embedding(features)
     for name, call in calls.items():
@@ -220,23 +221,34 @@ def _evaluation(of: OfModel) -> None:
 @torch.no_grad()
 def _decode_at(of: OfModel) -> None:
     """decode_at gives what sampling decode's map at the points gives, in evaluation mode."""
+    _require_sampled(of, "decode_at")
+
+
+@CONTRACT.check("decode-sampled")
+@torch.no_grad()
+def _decode_sampled(of: OfModel) -> None:
+    """decode_sampled gives what sampling decode's map at the points gives, in evaluation mode."""
+    _require_sampled(of, "decode_sampled")
+
+
+def _require_sampled(of: OfModel, way: str) -> None:
     model = of.model()
-    if not hasattr(model, "decode_at"):
-        raise Inapplicable("it has no decode_at")
+    if not hasattr(model, way):
+        raise Inapplicable(f"it has no {way}")
     corners = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.5], [0.0, 1.0]])
     drawn = noise.uniforms([noise.stream(0, 0, "points")], 12).float().view(6, 2)
     points = torch.cat([corners, drawn]).expand(2, -1, -1)
     for size in (of.size, (of.size[0] + 1, of.size[1] + 33)):
         features = model.encode(of.images(size))
-        wanted, found = sample(model.decode(features), points), model.decode_at(features, points)
+        wanted, found = sample(model.decode(features), points), getattr(model, way)(features, points)
         require(
             found.shape == wanted.shape and found.dtype == torch.float32,
-            f"decode_at gave {described(found)}; expected {described(wanted)}",
+            f"{way} gave {described(found)}; expected {described(wanted)}",
             "give float32 logits [B, C, n]",
         )
         require(
             close(found, wanted),
-            f"decode_at differs from decode's map at the points by {float((found - wanted).abs().max()):.3g}",
+            f"{way} differs from decode's map at the points by {float((found - wanted).abs().max()):.3g}",
             "points are (y, x) as fractions of the image with half-pixel centres: alseg.grid.sample(maps, points)",
         )
 

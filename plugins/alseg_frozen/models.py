@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alseg.grid import sample
+from alseg.grid import cells_around, sample
 from alseg_frozen.backbone import Backbone
 from alseg_frozen.cache import FeatureStore, image_keys
 
@@ -80,7 +80,7 @@ class FrozenModel(nn.Module):
         batch, _, height, width = features.shape
         if 4 * points.shape[1] >= height * width:
             return sample(self.decode(features), points)
-        cells, weights = corners(points, height, width)  # [B, n, 4] each
+        cells, weights = cells_around(points, (height, width))  # [B, n, 4] each
         with torch.autocast(features.device.type, enabled=False):
             x = _at(features, cells.flatten(1))
             if isinstance(self.norm, nn.BatchNorm2d) and self.training:
@@ -112,15 +112,3 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, reference: Tensor) -> Tensor:
     variance, mean = torch.var_mean(reference, (0, 2, 3), correction=0)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     return x * scale[:, None, None] + (norm.bias - mean * scale)[:, None, None]
-
-
-def corners(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four cells around points [B, n, 2] as row * width + column, and what each weighs, [B, n, 4] each."""
-    y = (points[..., 0].float() * height - 0.5).clamp(0, height - 1)
-    x = (points[..., 1].float() * width - 0.5).clamp(0, width - 1)
-    top, left = y.floor().long(), x.floor().long()
-    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
-    down, across = y - top, x - left
-    cells = [top * width + left, top * width + right, bottom * width + left, bottom * width + right]
-    weights = [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
-    return torch.stack(cells, -1), torch.stack(weights, -1)

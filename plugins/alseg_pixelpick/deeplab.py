@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alseg.grid import sample
-from alseg_pixelpick.convolutions import DilatedConv2d, resized, resized_convolution
+from alseg.grid import cells_around
+from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
 from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
+from alseg_pixelpick.looking_up import cells_at
 from alseg_pixelpick.patches import fused_patches
+from alseg_pixelpick.resizing import joined
 
 # A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
 PATCH_COST = 16
@@ -61,8 +63,9 @@ class DeepLabV3Plus(nn.Module):
     Convolution for Semantic Image Segmentation", section 3.3), so that they reach as far in the image.
 
     `encode` is the timm encoder; `decode` gives float32 logits on the low-level map's grid (stride 4);
-    `decode_at` gives the logits that `decode`'s bilinear upsampling has at points, computing the two
-    3x3 convolutions only on the 6x6 patches that these points see.
+    `decode_sampled` gives the logits that `decode`'s bilinear upsampling has at points, classifying only the
+    four cells around each; `decode_at` computes the two 3x3 convolutions, too, only on the 6x6 patches that
+    these points see.
     """
 
     # Uniformly drawn patches of a batch that feed the batch norms while `decode_at` trains.
@@ -97,9 +100,17 @@ class DeepLabV3Plus(nn.Module):
 
     def decode(self, features: Features) -> Tensor:
         """Features -> logits [B, C, h, w], float32, on the low-level grid."""
-        x = self.first_dropout(self._first(features))
-        x = self.second_dropout(self.second(x))
-        return self._classified(x)
+        x = self.second_dropout(self._second(features))
+        # float32 whatever the precision around it: rounded logits would tie utilities
+        with torch.autocast(x.device.type, enabled=False):
+            return self.classifier(x.float())
+
+    def decode_sampled(self, features: Features, points: Tensor) -> Tensor:
+        """`alseg.grid.sample` of `decode`'s map at points [B, n, 2]: [B, C, n].
+
+        The norms see the whole map; dropout is drawn for each of a point's four cells.
+        """
+        return self._weighed(*cells_at(self._second(features), points))
 
     def embedding(self, features: Features) -> Tensor:
         """Features -> what the classifier sees, [B, c, h, w]."""
@@ -116,13 +127,14 @@ class DeepLabV3Plus(nn.Module):
         [B, C, n]. In evaluation mode it equals sampling `decode`'s map. In training the two batch norms
         take their statistics from `reference_patches` uniformly drawn patches, never from the labelled
         ones, which would bias them. Where the patches would cost as much as the map, the map
-        is decoded.
+        is computed.
         """
         batch, _, height, width = features[0].shape
         references = -(-self.reference_patches // batch) if self.training else 0  # of each image
         if (points.shape[1] + references) * PATCH_COST >= height * width:
-            return sample(self.decode(features), points)
-        corners, fractions = _cells(points, height, width)  # [B, n, 2] each
+            return self.decode_sampled(features, points)
+        cells, weights = cells_around(points, (height, width))  # [B, n, 4] each
+        corners = torch.stack([cells[..., 0] // width, cells[..., 0] % width], -1)  # [B, n, 2]
         if self.training:
             drawn = _spread(batch, references, max(height - 1, 1), max(width - 1, 1), corners.device)
             corners = torch.cat([corners, drawn], 1)
@@ -132,25 +144,33 @@ class DeepLabV3Plus(nn.Module):
         x = self.first_dropout(x * inside)  # the dense convolution sees zeros outside the map
         inner = inside[:, :, 1:3, 1:3]
         x = self._normalised(self.second, x, inner, batch, references)
-        count = corners.shape[1] - references
-        x = x.unflatten(0, (batch, -1))[:, :count].flatten(0, 1)  # [B * n, c, 2, 2]
-        logits = self._classified(self.second_dropout(x))
-        y, x_fraction = fractions.flatten(0, 1).unsqueeze(1).unbind(-1)  # [B * n, 1] each
-        top = logits[:, :, 0, 0].lerp(logits[:, :, 0, 1], x_fraction)
-        bottom = logits[:, :, 1, 0].lerp(logits[:, :, 1, 1], x_fraction)
-        return top.lerp(bottom, y).unflatten(0, (batch, count)).transpose(1, 2)
+        x = x.unflatten(0, (batch, -1))[:, : points.shape[1]]  # [B, n, c, 2, 2]
+        return self._weighed(x.flatten(3).transpose(2, 3), weights)
 
     def _first(self, features: Features) -> Tensor:
         """The first convolution, of both branches on the low-level grid."""
         low, context = self.low_level(features[0]), self.aspp(features[1])
-        size = (low.shape[-2], low.shape[-1])
         if low.device.type != "cpu":
-            return self.first(torch.cat([resized(context, size), low], 1))
+            return self.first(joined(context, low))
         convolve, norm, activate = self.first
         assert isinstance(convolve, nn.Conv2d)
         by_context, by_low = convolve.weight.split([context.shape[1], low.shape[1]], 1)
-        x = F.conv2d(low, by_low, convolve.bias, padding=1) + resized_convolution(context, by_context, size)
+        x = F.conv2d(low, by_low, convolve.bias, padding=1) + resized_convolution(
+            context, by_context, (low.shape[-2], low.shape[-1])
+        )
         return activate(norm(x))
+
+    def _second(self, features: Features) -> Tensor:
+        """What the classifier sees but for its dropout, [B, c, h, w]."""
+        return self.second(self.first_dropout(self._first(features)))
+
+    def _weighed(self, cells: Tensor, weights: Tensor) -> Tensor:
+        """Logits [B, C, n] of points, of whose cells the classifier sees [B, n, 4, c]; weights: [B, n, 4]."""
+        x = self.second_dropout(cells)
+        # float32 as in `decode`; weighed before they are classified, which is linear: weights add up to 1
+        with torch.autocast(x.device.type, enabled=False):
+            x = (x * weights[..., None]).sum(2).float()  # [B, n, c]
+            return F.linear(x, self.classifier.weight.flatten(1), self.classifier.bias).transpose(1, 2)
 
     def for_inference(self, precision: torch.dtype) -> DeepLabV3Plus:
         """A copy in evaluation mode with the same logits but for rounding, its norms folded away."""
@@ -162,11 +182,6 @@ class DeepLabV3Plus(nn.Module):
         made.low_level, made.second = fold_block(made.low_level, precision), fold_block(made.second, precision)
         absorb(made.first)
         return made
-
-    def _classified(self, x: Tensor) -> Tensor:
-        # float32 whatever the precision around it: rounded logits would tie utilities
-        with torch.autocast(x.device.type, enabled=False):
-            return self.classifier(x.float())
 
     @staticmethod
     def _normalised(block: nn.Sequential, x: Tensor, inside: Tensor, batch: int, references: int) -> Tensor:
@@ -208,13 +223,3 @@ def _spread(batch: int, count: int, height: int, width: int, device: torch.devic
     steps = torch.stack([number * 0.7548776662466927, number * 0.5698402909980532], -1)
     rows, columns = (torch.rand(batch, 1, 2, device=device) + steps).frac().unbind(-1)
     return torch.stack([rows * height, columns * width], -1).long()
-
-
-def _cells(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The upper left of the four cells around each point, and the fractions between them."""
-    # numbers, not tensors made of them: those would be copied to a GPU at each step, which waits for it
-    y = (points[..., 0] * height - 0.5).clamp(0, height - 1)
-    x = (points[..., 1] * width - 0.5).clamp(0, width - 1)
-    position = torch.stack([y, x], -1)
-    corner = torch.stack([y.floor().clamp(max=max(height - 2, 0)), x.floor().clamp(max=max(width - 2, 0))], -1)
-    return corner.long(), position - corner
