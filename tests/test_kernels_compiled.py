@@ -8,24 +8,35 @@ import sys
 
 import pytest
 
-CODE = """
+CODE = '''
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime.jit import JITFunction
-from alseg.engine import norm_kernels
-from alseg_pixelpick import depthwise_kernels
+from alseg.engine import depthwise_kernels, norm_kernels
 
 TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64"}  # the others are float32
-NUMBERS = {
-    norm_kernels: {"rows", "channels", "chunk", "parts"},
-    depthwise_kernels: {"cells", "height", "width", "channels", "rate", "chunk"},
-}
+NUMBERS = {module: {*module.VARIED, "channels"} for module in (norm_kernels, depthwise_kernels)}
 FLOATS = {"momentum", "eps", "low", "high"}
-CONSTANTS = {
-    norm_kernels: {"BR": norm_kernels.ROWS, "ALL": norm_kernels.PARTS},
-    depthwise_kernels: {"FLIP": True, "K": 3, "BP": depthwise_kernels.CELLS, "BC": depthwise_kernels.CHANNELS},
-}
+
+def tiled(side, **given):
+    """The constants for 144 maps."""
+    tiles = depthwise_kernels.tiles_of(144, side, back=given.get("BACK", False))
+    return {"K": side, "UNIT": 8, "DOWN": tiles.down, "BP": tiles.blocks, "BC": tiles.channels} | given
+
+def constants_of(name):
+    """Those of each kind of a kernel that is compiled."""
+    if hasattr(norm_kernels, name):
+        summing = "ALL" in getattr(norm_kernels, name).arg_names
+        width = norm_kernels.FEW if summing else norm_kernels.COLUMNS
+        return [{"BR": norm_kernels.ROWS, "ALL": norm_kernels.PARTS, "BC": width}]
+    if name == "_add":
+        return [{"K": 3, "ALL": depthwise_kernels.PARTS, "BC": depthwise_kernels.FEW, "UNIT": 8}]
+    kinds = [tiled(3, TALL=3, STRIDE=stride, BACK=False, FIRST=0) for stride in (1, 2)]
+    kinds.append(tiled(7, TALL=1, STRIDE=1, BACK=False, FIRST=0))
+    if name == "_convolve":
+        kinds += [tiled(3, TALL=3, STRIDE=2, BACK=True, FIRST=1), tiled(7, TALL=2, STRIDE=2, BACK=True, FIRST=5)]
+    return kinds
 
 def compiled(kernel, numbers, constants, capability):
     names = kernel.arg_names
@@ -38,17 +49,21 @@ def compiled(kernel, numbers, constants, capability):
     return compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
 
 seen = 0
-for module, constants in CONSTANTS.items():
+for module in (norm_kernels, depthwise_kernels):
     for name, kernel in vars(module).items():
-        if not isinstance(kernel, JITFunction) or name in ("_normalised", "_passed"):  # which others call
+        # others call those
+        if not isinstance(kernel, JITFunction) or name in ("_normalised", "_passed", "_cells", "_loaded"):
             continue
-        summing = "ALL" in kernel.arg_names
-        width = norm_kernels.FEW if summing else norm_kernels.COLUMNS
-        ptx = compiled(kernel, NUMBERS[module], {"BC": width} | constants, int(sys.argv[1]))
-        assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
-        seen += 1
+        for constants in constants_of(name):
+            ptx = compiled(kernel, NUMBERS[module], constants, int(sys.argv[1]))
+            assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
+            # cells that neighbours see are loaded once, and so are the four gradients in _weigh
+            if constants.get("K") == 3 and name in ("_convolve", "_weigh"):
+                across = 2 if constants.get("BACK") else 3 + constants["STRIDE"]
+                assert ptx.count("ld.global.v4") == across**2 + 4 * (name == "_weigh"), name
+            seen += 1
 print(seen, "kernels")
-"""
+'''
 
 
 @pytest.mark.parametrize("capability", [80, 90])
@@ -60,4 +75,4 @@ def test_the_kernels_compile_and_load_whole_vectors(tmp_path, capability):
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, script, str(capability)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("8 kernels")
+    assert done.stdout.startswith("15 kernels")
