@@ -14,6 +14,7 @@ from alseg.engine import aside
 from alseg.engine import casts as casts_module
 from alseg.engine.aside import Aside
 from alseg.engine.casts import Casts
+from alseg.engine.layers import quickened, ways_of
 from alseg.plugins import load_plugins
 
 
@@ -182,6 +183,15 @@ def test_layers_that_may_do_more_are_left_to_autocast(how):
     else:
         layer = type("Own", (nn.Conv2d,), {"_conv_forward": lambda self, x, w, b: x * w.mean()})(3, 3, 1)
     assert not Casts(layer, torch.bfloat16)._layers
+
+
+def test_layers_with_a_way_of_their_own_keep_it():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))
+    with quickened(ways_of(model)):
+        casts = Casts(model, torch.bfloat16)
+    assert list(casts._layers) == [model[1]]
+    with quickened(ways_of(model)), casts.used():
+        assert "forward" in vars(model[0])
 
 
 def test_a_weight_that_is_frozen_or_replaced_later_is_followed():

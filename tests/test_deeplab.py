@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from alseg.errors import UserMistake
 from alseg.grid import fractions, resize, sample
 from alseg.plugins import Registry
-from alseg_pixelpick.convolutions import DilatedConv2d, DilatedDepthwise, quicken, resized, resized_convolution
+from alseg_pixelpick.convolutions import DilatedConv2d, resized, resized_convolution
 from alseg_pixelpick.deeplab import ASPP, PATCH_COST, DeepLabV3Plus
 from alseg_pixelpick.encoders import Encoder
 
@@ -364,33 +364,6 @@ def test_a_convolution_of_a_resized_map_is_computed_on_the_small_one(sizes):
     maps, weight = torch.randn(2, 6, *small, dtype=torch.float64), torch.randn(5, 6, 3, 3, dtype=torch.float64)
     wanted = F.conv2d(F.interpolate(maps, size=size, mode="bilinear", align_corners=False), weight, padding=1)
     torch.testing.assert_close(resized_convolution(maps, weight, size), wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("rate", "size"), [(2, (9, 12)), (2, (8, 7)), (3, (10, 11)), (4, (3, 3))])
-def test_a_dilated_depthwise_convolution_is_torch_s(rate, size):
-    plain = nn.Conv2d(6, 6, 3, padding=rate, dilation=rate, groups=6, bias=False).double()
-    block = nn.Sequential(copy.deepcopy(plain))
-    quicken(block)
-    assert type(block[0]) is DilatedDepthwise
-    x, y = (torch.randn(2, 6, *size, dtype=torch.float64) for _ in range(2))
-    results = []
-    for module in (plain, block):
-        seen = x.clone().requires_grad_()
-        out = module(seen)
-        (out * y).sum().backward()
-        results.append((out, seen.grad, next(module.parameters()).grad))
-    for wanted, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, wanted)
-    with torch.no_grad():
-        torch.testing.assert_close(block(x), plain(x))
-
-
-def test_only_dilated_depthwise_convolutions_are_exchanged():
-    kept = [nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, 3, padding=2, dilation=2, bias=False)]
-    kept.append(nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, stride=2, bias=False))
-    block = nn.Sequential(*kept)
-    quicken(block)
-    assert all(type(module) is nn.Conv2d for module in block)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

@@ -1,4 +1,4 @@
-"""A GPU's kernels of dilated depthwise convolutions, beside torch's own."""
+"""A GPU's kernels of depthwise convolutions, beside torch's own."""
 
 from __future__ import annotations
 
@@ -6,37 +6,49 @@ import torch
 import torch.nn.functional as F
 from interpreted import runs_interpreted
 
-from alseg_pixelpick.convolutions import _Direct, has_kernels
+from alseg.engine.depthwise import Geometry, _Direct, has_kernels
 
-CASES = [(2, 5, 9, 7, 3, 2), (1, 48, 23, 30, 3, 4), (3, 70, 6, 5, 5, 2), (2, 3, 4, 4, 3, 6)]
+# batch, channels, rows, columns, side of the kernel, stride, padding, dilation
+CASES = [
+    *((2, 5, 9, 7, 3, 1, 1, 1), (1, 24, 11, 14, 3, 1, 4, 4), (1, 20, 6, 5, 5, 1, 4, 2), (2, 3, 4, 4, 3, 1, 6, 6)),
+    *((1, 24, 9, 8, 3, 2, 1, 1), (2, 40, 8, 11, 3, 2, 0, 1), (1, 20, 5, 5, 5, 2, 2, 1), (1, 8, 9, 8, 7, 2, 3, 1)),
+    *((1, 17, 7, 6, 7, 1, 3, 1), (1, 16, 3, 2, 3, 2, 2, 1), (1, 32, 20, 21, 3, 1, 0, 1), (1, 4, 1, 1, 5, 2, 5, 1)),
+]
 
 
 def differences(case: tuple[int, ...], dtype: torch.dtype, device: str) -> list[float]:
     """How far output and gradients are from torch's in float64, as shares of these."""
-    batch, channels, height, width, side, rate = case
+    batch, channels, height, width, side, stride, padding, rate = case
     torch.manual_seed(0)
     x = torch.randn(batch, channels, height, width).to(dtype).to(memory_format=torch.channels_last).to(device)
-    weight, gradient = torch.randn(channels, 1, side, side, device=device), torch.randn_like(x)
-    results = []
-    for exact in (False, True):
+    weight, results, gradient = torch.randn(channels, 1, side, side, device=device), [], None
+    for exact in (True, False):
         kind = torch.float64 if exact else dtype
         given = x.to(kind).clone(memory_format=torch.preserve_format).requires_grad_()
         by = (weight.double() if exact else weight.clone()).requires_grad_()
         if exact:
-            out = F.conv2d(given, by, padding=rate * (side // 2), dilation=rate, groups=channels)
+            out = F.conv2d(given, by, None, stride, padding, rate, channels)
+            gradient = torch.randn_like(out).to(dtype)
         else:
-            out = _Direct.apply(given, by, rate)
+            out = _Direct.apply(given, by, Geometry(stride, padding, rate))
         out.backward(gradient.to(kind))
         results.append([part.detach().double() for part in (out, given.grad, by.grad)])
-    return [float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True)]
+    return [float((a - b).norm() / b.norm()) for b, a in zip(*results, strict=True)]
 
 
 def check_all(device: str) -> None:
-    """Every case in both precisions."""
-    for case in CASES:
-        for dtype, within in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
-            found = differences(case, dtype, device)
-            assert max(found) < within, (case, dtype, found)
+    """Every case, by so many programs as on a GPU and by few, which go on to further blocks."""
+    from alseg.engine import depthwise_kernels
+
+    before = depthwise_kernels.PROGRAMS
+    try:
+        for case in CASES:
+            for dtype, within, programs in ((torch.float32, 1e-5, 2), (torch.bfloat16, 1e-2, before)):
+                depthwise_kernels.PROGRAMS = programs
+                found = differences(case, dtype, device)
+                assert max(found) < within, (case, dtype, found)
+    finally:
+        depthwise_kernels.PROGRAMS = before
 
 
 def test_the_kernels_give_what_torch_gives():

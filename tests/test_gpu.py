@@ -148,10 +148,10 @@ def test_ten_steps_of_adam_s_kernel_on_a_network_are_torch_s():
     torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-6)
 
 
-def test_dilated_depthwise_convolutions_are_torch_s():
+def test_depthwise_convolutions_are_torch_s():
     from test_depthwise import check_all
 
-    from alseg_pixelpick.convolutions import has_kernels
+    from alseg.engine.depthwise import has_kernels
 
     check_all("cuda")
     assert has_kernels(torch.device("cuda"))
@@ -170,6 +170,30 @@ def test_cells_are_looked_up_as_torch_does():
     from test_looking_up import check_all
 
     check_all("cuda")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_a_block_s_training_step_gives_torch_s_gradients(stride, precision):
+    from test_layers import block, graph
+
+    from alseg.engine.layers import quickened, ways_of
+
+    model = block(stride=stride).cuda()
+    found = []
+    for ways in (ways_of(model), {}):
+        model.zero_grad()
+        x = torch.randn(2, 8, 33, 24, generator=torch.Generator().manual_seed(1)).cuda().requires_grad_()
+        enabled = precision == torch.bfloat16
+        with quickened(ways), torch.autocast("cuda", dtype=torch.bfloat16, enabled=enabled):
+            out = model(x.contiguous(memory_format=torch.channels_last))
+            assert ("_Direct" in graph(out)) == bool(ways)
+            out.float().sin().sum().backward()
+        found.append((out, x.grad, *(parameter.grad.clone() for parameter in model.parameters())))
+    within = 5e-2 if precision == torch.bfloat16 else 5e-3  # cuDNN multiplies float32 in TF32
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert float((ours - theirs).float().norm()) <= within * float(theirs.float().norm())
 
 
 def test_batches_made_beside_the_training_are_whole(cli, camvid, tmp_path):

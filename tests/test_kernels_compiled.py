@@ -8,54 +8,77 @@ import sys
 
 import pytest
 
-CODE = """
+CODE = '''
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from triton.runtime.jit import JITFunction
-from alseg.engine import cast_kernels, descent_kernels, norm_kernels
-from alseg_pixelpick import depthwise_kernels
+from alseg.engine import cast_kernels, depthwise_kernels, descent_kernels, norm_kernels
+from alseg_pixelpick import cell_kernels, resize_kernels
 
-# the others are float32
-TENSORS = {"x": "bf16", "y": "bf16", "dy": "bf16", "dx": "bf16", "tracked": "i64", "tickets": "i32", "table": "i64"}
-NUMBERS = {
-    norm_kernels: {"rows", "channels", "chunk", "parts", "pitch"},
-    depthwise_kernels: {"cells", "height", "width", "channels", "rate", "chunk"},
-    descent_kernels: set(),
-    cast_kernels: set(),
-}
+LOWER = ("x", "y", "dy", "dx", "context", "low", "maps", "out")
+WHOLE = {"tracked": "i64", "table": "i64", "tickets": "i32", "cells": "i32"}
+TENSORS = dict.fromkeys(LOWER, "bf16") | WHOLE  # the others are float32
+# numbers that are multiples of 16 at a launch, as the layers' channels are; torch's tensors are aligned as well
+EVEN = ("channels", "others", "pitch")
 FLOATS = {"momentum", "eps", "low", "high", "count", "decay", "mean_rate", "square_rate", "size", "scale"}
-CONSTANTS = {
-    norm_kernels: {"ALL": norm_kernels.PARTS, "STAGES": norm_kernels.STAGES},
-    depthwise_kernels: {"FLIP": True, "K": 3, "BP": depthwise_kernels.CELLS, "BC": depthwise_kernels.CHANNELS},
-    descent_kernels: {"C": descent_kernels.COLUMNS, "N": descent_kernels.CHUNK},
-    cast_kernels: {"C": cast_kernels.COLUMNS, "N": cast_kernels.CHUNK},
-}
-CALLED = ("_place", "_normalised", "_ended_last", "_passed", "_moved")  # by others
 
-def compiled(kernel, numbers, constants, capability):
-    names = kernel.arg_names
-    kinds = {n: "i32" if n in numbers else "fp32" if n in FLOATS else "*" + TENSORS.get(n, "fp32") for n in names}
-    kinds |= {n: "constexpr" for n in names if n in constants}
-    # as at a launch: torch's tensors are aligned, and the layers' channels are multiples of 16
-    whole = [i for i, n in enumerate(names) if kinds[n][0] == "*" or n in ("channels", "pitch")]
-    aligned = {(i,): [["tt.divisibility", 16]] for i in whole}
-    held = {n: constants[n] for n in names if n in constants}
-    source = ASTSource(fn=kernel, signature=kinds, constexprs=held, attrs=aligned)
-    return compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
+def tiled(side, **given):
+    """The constants of a depthwise convolution of 144 maps."""
+    tiles = depthwise_kernels.tiles_of(144, side, back=given.get("BACK", False))
+    return {"K": side, "UNIT": 8, "DOWN": tiles.down, "BP": tiles.blocks, "BC": tiles.channels} | given
+
+def variants():
+    """Every kernel, with what its names are other than elsewhere, and its constants."""
+    summed = dict(zip(("BR", "BC"), norm_kernels.SUM_TILE), ALL=norm_kernels.PARTS, STAGES=norm_kernels.STAGES)
+    passed = dict(zip(("BR", "BC"), norm_kernels.PASS_TILE))
+    yield norm_kernels._moments, {}, summed
+    yield norm_kernels._products, {}, summed
+    yield norm_kernels._apply, {}, passed
+    yield norm_kernels._back, {}, passed
+    for stride in (1, 2):
+        yield depthwise_kernels._convolve, {}, tiled(3, TALL=3, STRIDE=stride, BACK=False, FIRST=0)
+        yield depthwise_kernels._weigh, {}, tiled(3, TALL=3, STRIDE=stride)
+    yield depthwise_kernels._convolve, {}, tiled(7, TALL=1, STRIDE=1, BACK=False, FIRST=0)
+    yield depthwise_kernels._weigh, {}, tiled(7, TALL=1, STRIDE=1)
+    yield depthwise_kernels._convolve, {}, tiled(3, TALL=3, STRIDE=2, BACK=True, FIRST=1)
+    yield depthwise_kernels._convolve, {}, tiled(7, TALL=2, STRIDE=2, BACK=True, FIRST=5)
+    adding = {"K": 3, "ALL": depthwise_kernels.PARTS, "BC": depthwise_kernels.FEW, "UNIT": 8}
+    yield depthwise_kernels._add, {}, adding
+    yield descent_kernels._adam, {}, {"C": descent_kernels.COLUMNS, "N": descent_kernels.CHUNK}
+    yield cast_kernels._cast, {}, {"C": cast_kernels.COLUMNS, "N": cast_kernels.CHUNK}
+    ratios = {"down": "fp32", "across": "fp32", "tall": "fp32", "wide": "fp32", "low": "*bf16"}
+    wide = {"BC": resize_kernels.CHANNELS}
+    yield resize_kernels._join, ratios, wide | {"BP": resize_kernels.CELLS}
+    most = {"K": resize_kernels.most_seen(120, 30), "BP": resize_kernels.SMALL_CELLS}
+    yield resize_kernels._gather, ratios, wide | most
+    yield cell_kernels._look_up, {}, {"BC": cell_kernels.CHANNELS, "BR": cell_kernels.ROWS}
+    yield cell_kernels._give_back, {}, {"BC": cell_kernels.CHANNELS, "BR": cell_kernels.OTHERS}
+
+def kind_of(name, numbers, others, constants):
+    if name in constants:
+        return "constexpr"
+    if name in others:
+        return others[name]
+    return "i32" if name in numbers else "fp32" if name in FLOATS else "*" + TENSORS.get(name, "fp32")
 
 seen = 0
-for module, constants in CONSTANTS.items():
-    for name, kernel in vars(module).items():
-        if not isinstance(kernel, JITFunction) or name in CALLED:
-            continue
-        summing = "ALL" in kernel.arg_names
-        tile = norm_kernels.SUM_TILE if summing else norm_kernels.PASS_TILE
-        ptx = compiled(kernel, NUMBERS[module], dict(zip(("BR", "BC"), tile)) | constants, int(sys.argv[1]))
-        assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
-        seen += 1
+for kernel, others, constants in variants():
+    numbers = {*getattr(sys.modules[kernel.__module__], "VARIED", ()), *EVEN}
+    kinds = {name: kind_of(name, numbers, others, constants) for name in kernel.arg_names}
+    whole = [i for i, (name, kind) in enumerate(kinds.items()) if kind[0] == "*" or name in EVEN]
+    held = {name: constants[name] for name, kind in kinds.items() if kind == "constexpr"}
+    aligned = {(i,): [["tt.divisibility", 16]] for i in whole}
+    source = ASTSource(fn=kernel, signature=kinds, constexprs=held, attrs=aligned)
+    ptx = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32)).asm["ptx"]
+    name = kernel.__name__
+    assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
+    # cells that neighbours see are loaded once, and so are the four gradients in _weigh
+    if constants.get("K") == 3 and name in ("_convolve", "_weigh"):
+        across = 2 if constants.get("BACK") else 3 + constants["STRIDE"]
+        assert ptx.count("ld.global.v4") == across**2 + 4 * (name == "_weigh"), name
+    seen += 1
 print(seen, "kernels")
-"""
+'''
 
 
 @pytest.mark.parametrize("capability", [80, 90])
@@ -67,4 +90,4 @@ def test_the_kernels_compile_and_load_whole_vectors(tmp_path, capability):
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, script, str(capability)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("8 kernels")
+    assert done.stdout.startswith("19 kernels")

@@ -33,7 +33,7 @@ def test_clamped_results_and_gradients_are_torch_s(kind, dtype):
             assert ("_Clamped" in graph(out)) == bool(ways)
             (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
             found.append((out, gradient, *torch.autograd.grad(gradient.square().sum(), [x, *model.parameters()])))
-    assert len(ways_of(model)) == (2 if kind is InvertedResidual else 1)
+    assert len(ways_of(model)) == (3 if kind is InvertedResidual else 2)  # and the depthwise convolution
     for ours, theirs in zip(*found, strict=True):
         assert torch.equal(ours, theirs)
 
@@ -105,18 +105,48 @@ def test_a_strided_depthwise_convolution_is_torch_s(how, size):
         torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2 * float(theirs.detach().abs().max()))
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("rate", "size"), [(2, (9, 12)), (2, (8, 7)), (3, (10, 11)), (4, (3, 3))])
+def test_a_dilated_depthwise_convolution_is_torch_s(rate, size, autocast):
+    """By its sub-grids on a CPU; under autocast in bfloat16."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 6, 3, padding=rate, dilation=rate, groups=6, bias=False)
+    layer = layer if autocast else layer.double()
+    x, y = (torch.randn(2, 6, *size, dtype=layer.weight.dtype) for _ in range(2))
+    found = []
+    for ways in (ways_of(layer), {}):
+        given = x.clone().requires_grad_()
+        layer.zero_grad()
+        with quickened(ways), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            out = layer(given)
+            assert ("_Interleaved" in out.grad_fn.name()) == bool(ways)
+            with torch.no_grad():
+                torch.testing.assert_close(layer(x), out, rtol=1e-2, atol=1e-2)
+        (out * y).sum().backward()
+        found.append((out, given.grad, layer.weight.grad))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype
+        close = {"rtol": 2e-2, "atol": 2e-2 * float(theirs.detach().abs().max())} if autocast else {}
+        torch.testing.assert_close(ours, theirs, **close)
+
+
 def test_other_convolutions_and_precisions_are_torch_s():
     layers = [
         nn.Conv2d(4, 4, 3, 2, 1),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 4, 3, 2, 1, groups=4, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, 1, "same", groups=4),
+        type("Own", (nn.Conv2d,), {})(4, 4, 3, 2, 1, groups=4),
         nn.Conv2d(4, 4, 3, 1, 1, groups=4),
         nn.Conv2d(4, 4, 3, 2, 2, dilation=2, groups=4),
-        nn.Conv2d(4, 4, 3, 2, 1, groups=4, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, 1, 1, dilation=2, groups=4),
         depthwise := nn.Conv2d(4, 4, 3, 2, 1, groups=4),
     ]
     with quickened(ways_of(nn.Sequential(*layers))):
-        assert [("forward" in vars(layer)) for layer in layers] == [False, False, False, False, True]
+        assert [("forward" in vars(layer)) for layer in layers] == [False] * 5 + [True] * 4
         x = torch.randn(1, 4, 8, 8)
-        assert "_Strided" not in depthwise(x).grad_fn.name()
+        for layer in layers:
+            assert "Convolution" in layer(x).grad_fn.name()
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             assert depthwise(x).dtype == torch.bfloat16
 

@@ -11,6 +11,7 @@ from alseg.engine import aside
 from alseg.engine.batches import PADDING, Batch
 from alseg.engine.calls import called, told
 from alseg.engine.casts import Casts
+from alseg.engine.depthwise import has_kernels
 from alseg.engine.device import lower_precision
 from alseg.engine.layers import quickened, ways_of
 from alseg.engine.norms import fused, fusible_here, sequences
@@ -39,9 +40,10 @@ def gradients_of(
     norms = fusible_here(model, device, precision, fused_norms, say)
     # a term may ask for a weight's own gradient, or change weights within the step
     lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1 and not terms_of(model)
-    casts = Casts(model if lowers else nn.Sequential(), precision)
     stream = aside.Aside(device) if beside and lowers else None
     blocks, ways, name = sequences(model, norms), ways_of(model), told(model).name
+    with quickened(ways if lowers and has_kernels(device) else {}):  # whose layers read the weights as they are
+        casts = Casts(model if lowers else nn.Sequential(), precision)
 
     def gradients(batch: Batch) -> Tensor:
         # in the backward pass, too: what is computed anew there is computed the same way, and a team's members wait

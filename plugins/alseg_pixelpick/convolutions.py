@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class DilatedConv2d(nn.Conv2d):
@@ -78,110 +77,6 @@ def seen_taps(weight: Tensor, rate: int, size: torch.Size) -> tuple[Tensor, tupl
     if rate >= size[1]:
         weight, padding[1] = weight[:, :, :, 1:2], 0
     return weight, (padding[0], padding[1])
-
-
-class DilatedDepthwise(nn.Conv2d):
-    """A dilated depthwise convolution whose gradient is fast.
-
-    oneDNN and cuDNN have fast kernels for plain depthwise convolutions only: on a CPU it is one of the interleaved
-    sub-grids that it sees apart, on a GPU Triton's kernels do it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, c, h, w] -> [B, c, h, w]."""
-        if not torch.is_grad_enabled():
-            return super().forward(x)
-        if x.device.type == "cpu":
-            return _Interleaved.apply(x, self.weight, self.dilation[0])
-        lower = torch.is_autocast_enabled(x.device.type)
-        x = x.to(torch.get_autocast_dtype(x.device.type) if lower else x.dtype)
-        if x.dtype in (torch.float32, torch.bfloat16, torch.float16) and x.numel() < 2**31 and has_kernels(x.device):
-            return _Direct.apply(x, self.weight, self.dilation[0])
-        return super().forward(x)
-
-
-@lru_cache
-def has_kernels(device: torch.device) -> bool:
-    """Whether Triton is there and can compile for a device; it needs a C compiler, among other things."""
-    try:
-        x = torch.ones(1, 16, 3, 3, device=device, dtype=torch.bfloat16, requires_grad=True)
-        weight = torch.ones(16, 1, 3, 3, device=device, requires_grad=True)
-        _Direct.apply(x, weight, 2).sum().backward()
-    except Exception:
-        return False
-    return True
-
-
-class _Direct(torch.autograd.Function):
-    """`depthwise_kernels` with their gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
-        from alseg_pixelpick import depthwise_kernels
-
-        x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
-        ctx.save_for_backward(x, weight)
-        ctx.rate = rate
-        return depthwise_kernels.convolved(x, weight, rate)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        from alseg_pixelpick import depthwise_kernels
-
-        x, weight = ctx.saved_tensors
-        dy = gradients[0].contiguous(memory_format=torch.channels_last)
-        by_weight = depthwise_kernels.weight_gradient(x, dy, weight, ctx.rate)
-        return depthwise_kernels.convolved(dy, weight, ctx.rate, flip=True), by_weight, None
-
-
-class _Interleaved(torch.autograd.Function):
-    """The gradient is written out to keep every tensor in channels-last memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
-        parts = _split(x, rate)
-        ctx.save_for_backward(parts, weight)
-        ctx.rate, ctx.size = rate, x.shape[-2:]
-        out = F.conv2d(parts, weight, padding=weight.shape[-1] // 2, groups=len(weight))
-        return _merged(out, rate, ctx.size)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        parts, weight = ctx.saved_tensors
-        padding = [weight.shape[-1] // 2] * 2
-        by_parts, by_weight, _ = torch.ops.aten.convolution_backward(
-            *(_split(gradients[0], ctx.rate), parts, weight, None, [1, 1], padding, [1, 1], False, [0, 0]),
-            *(len(weight), [True, True, False]),
-        )
-        return _merged(by_parts, ctx.rate, ctx.size), by_weight, None
-
-
-def _split(x: Tensor, rate: int) -> Tensor:
-    """[B, c, h, w] -> [rate * rate * B, c, ceil(h / rate), ceil(w / rate)], each cell with those `rate` apart."""
-    height, width = x.shape[-2:]
-    x = F.pad(x, (0, -width % rate, 0, -height % rate))  # zeros, as the convolution's own padding
-    parts = x.permute(0, 2, 3, 1).unflatten(2, (-1, rate)).unflatten(1, (-1, rate))  # [B, h/r, r, w/r, r, c]
-    return parts.permute(2, 4, 0, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
-
-
-def _merged(parts: Tensor, rate: int, size: tuple[int, int]) -> Tensor:
-    """What `_split` took apart, [B, c, h, w]."""
-    whole = parts.permute(0, 2, 3, 1).unflatten(0, (rate, rate, -1))  # [r, r, B, h/r, w/r, c]
-    whole = whole.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)  # [B, h, w, c]
-    return whole[:, : size[0], : size[1]].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-
-
-def quicken(module: nn.Module) -> None:
-    """Give the dilated depthwise convolutions inside a module the class above."""
-    for inner in module.modules():
-        if type(inner) is not nn.Conv2d or inner.groups != inner.in_channels or inner.groups == 1:
-            continue
-        kernel, rate = inner.kernel_size[0], inner.dilation[0]
-        square = inner.kernel_size == (kernel, kernel) and inner.dilation == (rate, rate)
-        same = inner.padding == (rate * (kernel // 2),) * 2 and inner.stride == (1, 1) and kernel % 2 == 1
-        if square and same and rate > 1 and inner.bias is None and inner.padding_mode == "zeros":
-            inner.__class__ = DilatedDepthwise
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from alseg.errors import UserMistake
 from alseg.names import nearest
-from alseg_pixelpick.convolutions import quicken
 from alseg_pixelpick.folding import folded
 from alseg_pixelpick.weights import (
     check_loaded,
@@ -48,7 +47,6 @@ class Encoder(nn.Module):
     def __init__(self, name: str, weights: str, output_stride: int, choose: Choose = low_and_last) -> None:
         super().__init__()
         self.body, self._picked = _body(name, weights, output_stride, choose)
-        quicken(self.body)
         info = self.body.feature_info
         self.channels = tuple(info.channels()[i] for i in self._picked)
         self.strides = tuple(info.reduction()[i] for i in self._picked)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from alseg_pixelpick.convolutions import DilatedConv2d, DilatedDepthwise, seen_taps
+from alseg_pixelpick.convolutions import DilatedConv2d, seen_taps
 from alseg_pixelpick.winograd import Winograd
 
 M = TypeVar("M", bound=nn.Module)
@@ -138,7 +138,7 @@ def _joined(whole: fx.GraphModule, node: fx.Node, precision: torch.dtype) -> Fol
     norm, convolve = whole.get_submodule(str(node.target)), whole.get_submodule(str(before.target))
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or not norm.affine:
         return None
-    if type(convolve) not in (nn.Conv2d, DilatedConv2d, DilatedDepthwise):
+    if type(convolve) not in (nn.Conv2d, DilatedConv2d):
         return None
     assert isinstance(convolve, nn.Conv2d)
     if convolve.padding_mode != "zeros" or isinstance(convolve.padding, str):

@@ -1,0 +1,251 @@
+# ruff: noqa: N803, RUF005 (Triton's constants are written large, and its tuples are not unpacked)
+# mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator, assignment, var-annotated"
+"""Triton kernels of a depthwise convolution with its gradients, for which cuDNN has slow ones.
+
+Maps are [B, C, H, W] in channels-last memory, a weight is [C, 1, K, K]. A thread has eight channels of a block of
+neighbours, DOWN x 2 cells `rate` apart, which see mostly the same cells; what it holds for a program's whole way are a
+3x3 kernel's weights or their gradients. No atomics: the same input gives the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from alseg.engine.depthwise import Geometry
+
+NUMBERS = 256  # of a tile that a warp looks at at a time: eight a thread, 16 bytes of bfloat16
+WARPS = 4  # of a program
+PROGRAMS = 528  # to be started: four for each multiprocessor of an H200
+PARTS = 512  # of the blocks at most, whose gradients of the weight are added up at the end
+FEW = 16  # numbers that a program adds up
+# numbers for which nothing is compiled anew: that takes a second a kernel
+VARIED = (
+    *("blocks", "high", "wide", "rows", "columns", "out_rows", "out_columns", "passes", "rate", "before"),
+    *("origin", "sign", "parts"),
+)
+
+
+class Tiles(NamedTuple):
+    """What a program looks at at a time, and how many programs there are to be."""
+
+    blocks: int
+    channels: int
+    down: int  # cells of a block, of which there are two across
+    warps: int
+    programs: int
+
+
+def tiles_of(channels: int, side: int, *, back: bool = False, weighs: bool = False) -> Tiles:
+    """Tiles for maps of so many channels and a kernel of side x side.
+
+    back: for the gradient of the input by a stride of 2, whose blocks are 2 x 2. weighs: for that of the weight.
+    """
+    fitting = (n for n in (64, 32, 16) if -channels % n <= channels // 8)  # a few in vain at most
+    across = next(fitting, 16)
+    down = 2 if side == 3 or back else 1  # more would not fit a thread's registers
+    programs = min(PROGRAMS, PARTS * triton.cdiv(channels, across)) if weighs else PROGRAMS
+    return Tiles(NUMBERS * WARPS // across, across, down, WARPS, programs)
+
+
+@triton.jit
+def _cells(block, high, wide, rate, DOWN: tl.constexpr):
+    """Image, row and column of the first cell of each block."""
+    down, across = block // wide % high, block % wide
+    down = down // rate * (DOWN * rate) + down % rate
+    return block // wide // high, down, across // rate * (2 * rate) + across % rate
+
+
+@triton.jit
+def _loaded(maps, place, row, column, rows, columns, here, inside):
+    """Cells of maps in float32, zeros beyond these."""
+    seen = inside & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    return tl.load(maps + place, seen[:, None] & here[None, :], 0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=VARIED)
+def _convolve(
+    x, weight, y, blocks, high, wide, rows, columns, out_rows, out_columns, channels, passes, rate, before,
+    origin, sign, FIRST: tl.constexpr, BACK: tl.constexpr, STRIDE: tl.constexpr, K: tl.constexpr, DOWN: tl.constexpr,
+    TALL: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
+    """The convolution, or with BACK the gradient of its input.
+
+    A block's first cell, by the stride, sees from `before` cells before it on; with BACK its tap FIRST sees that cell.
+    The weight is read from `origin` on in steps of `sign`: all of it once, or for each block TALL rows at a time.
+    """
+    channels = channels // UNIT * UNIT
+    channel = tl.program_id(1) * BC + tl.arange(0, BC)
+    here = channel < channels
+    weight += channel * (K * K) + origin
+    held = ()
+    if TALL == K:
+        for tap in tl.static_range(K * K):
+            held = held + (tl.load(weight + tap * sign, here, 0.0).to(tl.float32)[None, :],)
+    for step in range(passes):
+        block = (tl.program_id(0) * passes + step) * BP + tl.arange(0, BP)
+        image, down, across = _cells(block, high, wide, rate, DOWN)
+        row = (down // STRIDE if BACK else down * STRIDE) - before
+        column = (across // STRIDE if BACK else across * STRIDE) - before
+        totals = ()
+        for _ in tl.static_range(DOWN * 2):
+            totals = totals + (tl.zeros([BP, BC], tl.float32),)
+        for top in range(0, K, TALL):
+            place = ((image * rows + row) * columns + column)[:, None] * channels + channel[None, :]
+            grown = ()
+            for n in tl.static_range(DOWN * 2):
+                total = totals[n]
+                for tap in tl.static_range(TALL * K):
+                    if not BACK or (
+                        (FIRST + n // 2 - tap // K) % STRIDE == 0 and (FIRST + n % 2 - tap % K) % STRIDE == 0
+                    ):
+                        # what several cells of a block see is loaded once by the compiler
+                        a = (FIRST + n // 2 - tap // K) // STRIDE if BACK else n // 2 * STRIDE + tap // K
+                        b = (FIRST + n % 2 - tap % K) // STRIDE if BACK else n % 2 * STRIDE + tap % K
+                        at, to = place + (a * columns + b) * rate * channels, row + a * rate
+                        value = _loaded(x, at, to, column + b * rate, rows, columns, here, block < blocks)
+                        if TALL == K:
+                            total += value * held[tap]
+                        else:
+                            inside = here & (top + tap // K < K)
+                            by = tl.load(weight + (top * K + tap) * sign, inside, 0.0).to(tl.float32)
+                            total += value * by[None, :]
+                grown = grown + (total,)
+            totals = grown
+            row += -rate if BACK else rate * TALL
+        place = ((image * out_rows + down) * out_columns + across)[:, None] * channels + channel[None, :]
+        for n in tl.static_range(DOWN * 2):
+            inside = (block < blocks) & (down + n // 2 * rate < out_rows) & (across + n % 2 * rate < out_columns)
+            at = place + (n // 2 * out_columns + n % 2) * rate * channels
+            tl.store(y + at, totals[n], inside[:, None] & here[None, :])
+
+
+@triton.jit(do_not_specialize=VARIED)
+def _weigh(
+    x, dy, sums, blocks, high, wide, rows, columns, out_rows, out_columns, channels, passes, rate, before,
+    STRIDE: tl.constexpr, K: tl.constexpr, DOWN: tl.constexpr, TALL: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
+    """The gradient of TALL rows of the weight over a part of the blocks: [parts, K * K, C]."""
+    channels = channels // UNIT * UNIT
+    part, channel, top = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC), tl.program_id(2) * TALL
+    here = channel < channels
+    totals = ()
+    for _ in tl.static_range(TALL * K):
+        totals = totals + (tl.zeros([BP, BC], tl.float32),)
+    for step in range(passes):
+        block = (part * passes + step) * BP + tl.arange(0, BP)
+        image, down, across = _cells(block, high, wide, rate, DOWN)
+        place = ((image * out_rows + down) * out_columns + across)[:, None] * channels + channel[None, :]
+        gradients = ()
+        for n in tl.static_range(DOWN * 2):
+            at, to = place + (n // 2 * out_columns + n % 2) * rate * channels, across + n % 2 * rate
+            value = _loaded(dy, at, down + n // 2 * rate, to, out_rows, out_columns, here, block < blocks)
+            gradients = gradients + (value,)
+        row, column = down * STRIDE - before + top * rate, across * STRIDE - before
+        place = ((image * rows + row) * columns + column)[:, None] * channels + channel[None, :]
+        grown = ()
+        for tap in tl.static_range(TALL * K):
+            total = totals[tap]
+            for n in tl.static_range(DOWN * 2):
+                a, b = n // 2 * STRIDE + tap // K, n % 2 * STRIDE + tap % K
+                at, to = place + (a * columns + b) * rate * channels, row + a * rate
+                value = _loaded(x, at, to, column + b * rate, rows, columns, here, block < blocks)
+                total += value * gradients[n]
+            grown = grown + (total,)
+        totals = grown
+    sums += (part * (K * K) + top * K) * channels + channel
+    for tap in tl.static_range(TALL * K):
+        tl.store(sums + tap * channels, tl.sum(totals[tap], 0), here)
+
+
+@triton.jit(do_not_specialize=VARIED)
+def _add(sums, dweight, channels, parts, K: tl.constexpr, ALL: tl.constexpr, BC: tl.constexpr, UNIT: tl.constexpr):
+    """The gradient of the weight from that over each part."""
+    channels = channels // UNIT * UNIT
+    part, number = tl.arange(0, ALL), tl.program_id(0) * BC + tl.arange(0, BC)
+    here = number < channels * (K * K)
+    place = part[:, None] * (channels * (K * K)) + number[None, :]
+    total = tl.sum(tl.load(sums + place, (part < parts)[:, None] & here[None, :], 0.0), 0)
+    tl.store(dweight + number % channels * (K * K) + number // channels, total, here)
+
+
+def _unit(channels: int) -> int:
+    """By what the channels are known to be divisible, so that whole vectors are loaded."""
+    return 8 if channels % 8 == 0 else 1
+
+
+def _blocks(maps: Tensor, tiles: Tiles, rate: int) -> tuple[int, int, int]:
+    """How many blocks cover the maps: in all, down and across an image."""
+    rows, columns = maps.shape[2:]
+    high = min(rows, triton.cdiv(rows, tiles.down * rate) * rate)
+    wide = min(columns, triton.cdiv(columns, 2 * rate) * rate)
+    return len(maps) * high * wide, high, wide
+
+
+def _passes(blocks: int, channels: int, tiles: Tiles) -> tuple[int, int, int]:
+    """Passes of a program; programs for the blocks and for the channels."""
+    steps, across = triton.cdiv(blocks, tiles.blocks), triton.cdiv(channels, tiles.channels)
+    passes = triton.cdiv(steps * across, tiles.programs)
+    return passes, triton.cdiv(steps, passes), across
+
+
+def convolved(x: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
+    """[B, C, h, w] -> [B, C, *size]."""
+    return _run(x, weight, geometry.stride, geometry.rate, geometry.padding, size, tiles_of(*_kind(weight)))
+
+
+def input_gradient(dy: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
+    """The gradient of an input [B, C, *size]."""
+    stride, padding, rate = geometry
+    before, odd = divmod(rate * (weight.shape[-1] - 1) - padding, stride)
+    first = weight.shape[-1] - 1 - odd
+    if stride == 1:  # the convolution by the mirrored kernel
+        return _run(dy, weight, 1, rate, before, size, tiles_of(*_kind(weight)), mirrored=True)
+    return _run(dy, weight, stride, rate, before, size, tiles_of(*_kind(weight), back=True), first=first)
+
+
+def _kind(weight: Tensor) -> tuple[int, int]:
+    return weight.shape[0], weight.shape[-1]
+
+
+def _run(
+    x: Tensor, weight: Tensor, stride: int, rate: int, before: int, size: tuple[int, int], tiles: Tiles,
+    *, first: int | None = None, mirrored: bool = False,
+) -> Tensor:  # fmt: skip
+    channels, side = _kind(weight)
+    y = torch.empty((len(x), channels, *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    back = first is not None
+    blocks, high, wide = _blocks(y, tiles, rate)
+    passes, *grid = _passes(blocks, channels, tiles)
+    _convolve[tuple(grid)](
+        *(x, weight, y, blocks, high, wide, *x.shape[2:], *size, channels, passes, rate, before),
+        *((side * side - 1, -1) if mirrored else (0, 1)),
+        *(first or 0, back, stride, side, tiles.down, side if side == 3 else stride if back else 1),
+        *(tiles.blocks, tiles.channels, _unit(channels)),
+        num_warps=tiles.warps,
+    )
+    return y
+
+
+def weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """The weight's gradient, [C, 1, K, K]."""
+    channels, side = _kind(weight)
+    tiles, unit = tiles_of(channels, side, weighs=True), _unit(channels)
+    blocks, high, wide = _blocks(dy, tiles, geometry.rate)
+    passes, parts, across = _passes(blocks, channels, tiles)
+    tall = side if side == 3 else 1
+    sums = x.new_empty(parts, side * side, channels, dtype=torch.float32)
+    dweight = torch.empty_like(weight)
+    _weigh[(parts, across, side // tall)](
+        *(x, dy, sums, blocks, high, wide, *x.shape[2:], *dy.shape[2:], channels, passes, geometry.rate),
+        *(geometry.padding, geometry.stride, side, tiles.down, tall, tiles.blocks, tiles.channels, unit),
+        num_warps=tiles.warps,
+    )
+    numbers = channels * side * side
+    _add[(triton.cdiv(numbers, FEW),)](sums, dweight, channels, parts, side, PARTS, FEW, unit)
+    return dweight
