@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from interpreted import runs_interpreted
@@ -14,6 +16,7 @@ CASES = [
     *((1, 24, 9, 8, 3, 2, 1, 1), (2, 40, 8, 11, 3, 2, 0, 1), (1, 20, 5, 5, 5, 2, 2, 1), (1, 8, 9, 8, 7, 2, 3, 1)),
     *((1, 17, 7, 6, 7, 1, 3, 1), (1, 16, 3, 2, 3, 2, 2, 1), (1, 32, 20, 21, 3, 1, 0, 1), (1, 4, 1, 1, 5, 2, 5, 1)),
 ]
+STRIDED = {"stride": 2, "padding": 1, "groups": 8}
 
 
 def differences(case: tuple[int, ...], dtype: torch.dtype, device: str) -> list[float]:
@@ -49,6 +52,18 @@ def check_all(device: str) -> None:
                 assert max(found) < within, (case, dtype, found)
     finally:
         depthwise_kernels.PROGRAMS = before
+    check_second(device)
+
+
+def check_second(device: str) -> None:
+    """A gradient of the gradient."""
+    found, x, weight = [], torch.rand(1, 8, 6, 5, device=device), torch.rand(8, 1, 3, 3, device=device)
+    for convolve in (lambda *given: _Direct.apply(*given, Geometry(2, 1, 1)), partial(F.conv2d, **STRIDED)):
+        inputs = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        (by_x,) = torch.autograd.grad(convolve(*inputs).square().sum(), inputs[0], create_graph=True)
+        found.append(torch.autograd.grad(by_x.square().sum(), inputs))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-2)  # a GPU may multiply in TF32
 
 
 def test_the_kernels_give_what_torch_gives():

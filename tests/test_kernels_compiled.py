@@ -35,13 +35,14 @@ def variants():
     yield norm_kernels._products, {}, summed
     yield norm_kernels._apply, {}, passed
     yield norm_kernels._back, {}, passed
+    rate = {"rate": "i32"}  # for each of which it is compiled anew
     for stride in (1, 2):
-        yield depthwise_kernels._convolve, {}, tiled(3, TALL=3, STRIDE=stride, BACK=False, FIRST=0)
-        yield depthwise_kernels._weigh, {}, tiled(3, TALL=3, STRIDE=stride)
-    yield depthwise_kernels._convolve, {}, tiled(7, TALL=1, STRIDE=1, BACK=False, FIRST=0)
-    yield depthwise_kernels._weigh, {}, tiled(7, TALL=1, STRIDE=1)
-    yield depthwise_kernels._convolve, {}, tiled(3, TALL=3, STRIDE=2, BACK=True, FIRST=1)
-    yield depthwise_kernels._convolve, {}, tiled(7, TALL=2, STRIDE=2, BACK=True, FIRST=5)
+        yield depthwise_kernels._convolve, rate, tiled(3, TALL=3, STRIDE=stride, BACK=False, FIRST=0)
+        yield depthwise_kernels._weigh, rate, tiled(3, TALL=3, STRIDE=stride)
+    yield depthwise_kernels._convolve, rate, tiled(7, TALL=1, STRIDE=1, BACK=False, FIRST=0)
+    yield depthwise_kernels._weigh, rate, tiled(7, TALL=1, STRIDE=1)
+    yield depthwise_kernels._convolve, rate, tiled(3, TALL=3, STRIDE=2, BACK=True, FIRST=1)
+    yield depthwise_kernels._convolve, rate, tiled(7, TALL=2, STRIDE=2, BACK=True, FIRST=5)
     adding = {"K": 3, "ALL": depthwise_kernels.PARTS, "BC": depthwise_kernels.FEW, "UNIT": 8}
     yield depthwise_kernels._add, {}, adding
     yield descent_kernels._adam, {}, {"C": descent_kernels.COLUMNS, "N": descent_kernels.CHUNK}

@@ -20,12 +20,12 @@ from alseg.engine.depthwise import Geometry
 
 NUMBERS = 256  # of a tile that a warp looks at at a time: eight a thread, 16 bytes of bfloat16
 WARPS = 4  # of a program
-PROGRAMS = 528  # to be started: four for each multiprocessor of an H200
+PROGRAMS = 396  # to be started: three for each multiprocessor of an H200, as their registers allow
 PARTS = 512  # of the blocks at most, whose gradients of the weight are added up at the end
 FEW = 16  # numbers that a program adds up
 # numbers for which nothing is compiled anew: that takes a second a kernel
 VARIED = (
-    *("blocks", "high", "wide", "rows", "columns", "out_rows", "out_columns", "passes", "rate", "before"),
+    *("blocks", "high", "wide", "rows", "columns", "out_rows", "out_columns", "passes", "before"),
     *("origin", "sign", "parts"),
 )
 
@@ -61,10 +61,43 @@ def _cells(block, high, wide, rate, DOWN: tl.constexpr):
 
 
 @triton.jit
-def _loaded(maps, place, row, column, rows, columns, here, inside):
-    """Cells of maps in float32, zeros beyond these."""
+def _loaded(maps, image, row, column, a, b, rate, rows, columns, channel, channels, inside):
+    """In float32, cells of maps that are `a` and `b` times `rate` after row and column; zeros beyond the maps."""
+    place = ((image * rows + row) * columns + column)[:, None] * channels + channel[None, :]
+    row, column = row + a * rate, column + b * rate
     seen = inside & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-    return tl.load(maps + place, seen[:, None] & here[None, :], 0.0).to(tl.float32)
+    seen = seen[:, None] & (channel < channels)[None, :]
+    return tl.load(maps + (place + (a * columns + b) * rate * channels), seen, 0.0).to(tl.float32)
+
+
+@triton.jit
+def _total(
+    total, n, x, weight, held, top, sign, image, row, column, rate, rows, columns, channel, channels, inside,
+    FIRST: tl.constexpr, BACK: tl.constexpr, STRIDE: tl.constexpr, K: tl.constexpr, TALL: tl.constexpr,
+):  # fmt: skip
+    """What TALL rows of taps add to cell n of each block; the compiler loads once what several cells see."""
+    for tap in tl.static_range(TALL * K):
+        a = FIRST + n // 2 - tap // K if BACK else n // 2 * STRIDE + tap // K
+        b = FIRST + n % 2 - tap % K if BACK else n % 2 * STRIDE + tap % K
+        if not BACK:
+            value = _loaded(x, image, row, column, a, b, rate, rows, columns, channel, channels, inside)
+            total += value * _weights(weight, held, tap, top, sign, channel < channels, K, TALL)
+        elif a % STRIDE == 0 and b % STRIDE == 0:
+            a, b = a // STRIDE, b // STRIDE
+            value = _loaded(x, image, row, column, a, b, rate, rows, columns, channel, channels, inside)
+            total += value * _weights(weight, held, tap, top, sign, channel < channels, K, TALL)
+    return total
+
+
+@triton.jit
+def _weights(weight, held, tap, top, sign, here, K: tl.constexpr, TALL: tl.constexpr):
+    """A tap's weights, [1, channels]: those that are held, or of the rows from `top` on."""
+    if TALL == K:
+        by = held[tap]
+    else:
+        inside = here & (top + tap // K < K)
+        by = tl.load(weight + (top * K + tap) * sign, inside, 0.0).to(tl.float32)[None, :]
+    return by
 
 
 @triton.jit(do_not_specialize=VARIED)
@@ -83,9 +116,8 @@ def _convolve(
     here = channel < channels
     weight += channel * (K * K) + origin
     held = ()
-    if TALL == K:
-        for tap in tl.static_range(K * K):
-            held = held + (tl.load(weight + tap * sign, here, 0.0).to(tl.float32)[None, :],)
+    for tap in tl.static_range(K * K if TALL == K else 0):
+        held = held + (tl.load(weight + tap * sign, here, 0.0).to(tl.float32)[None, :],)
     for step in range(passes):
         block = (tl.program_id(0) * passes + step) * BP + tl.arange(0, BP)
         image, down, across = _cells(block, high, wide, rate, DOWN)
@@ -95,33 +127,20 @@ def _convolve(
         for _ in tl.static_range(DOWN * 2):
             totals = totals + (tl.zeros([BP, BC], tl.float32),)
         for top in range(0, K, TALL):
-            place = ((image * rows + row) * columns + column)[:, None] * channels + channel[None, :]
             grown = ()
             for n in tl.static_range(DOWN * 2):
-                total = totals[n]
-                for tap in tl.static_range(TALL * K):
-                    if not BACK or (
-                        (FIRST + n // 2 - tap // K) % STRIDE == 0 and (FIRST + n % 2 - tap % K) % STRIDE == 0
-                    ):
-                        # what several cells of a block see is loaded once by the compiler
-                        a = (FIRST + n // 2 - tap // K) // STRIDE if BACK else n // 2 * STRIDE + tap // K
-                        b = (FIRST + n % 2 - tap % K) // STRIDE if BACK else n % 2 * STRIDE + tap % K
-                        at, to = place + (a * columns + b) * rate * channels, row + a * rate
-                        value = _loaded(x, at, to, column + b * rate, rows, columns, here, block < blocks)
-                        if TALL == K:
-                            total += value * held[tap]
-                        else:
-                            inside = here & (top + tap // K < K)
-                            by = tl.load(weight + (top * K + tap) * sign, inside, 0.0).to(tl.float32)
-                            total += value * by[None, :]
+                total = _total(
+                    totals[n], n, x, weight, held, top, sign, image, row, column, rate, rows, columns,
+                    channel, channels, block < blocks, FIRST, BACK, STRIDE, K, TALL,
+                )  # fmt: skip
                 grown = grown + (total,)
             totals = grown
             row += -rate if BACK else rate * TALL
-        place = ((image * out_rows + down) * out_columns + across)[:, None] * channels + channel[None, :]
         for n in tl.static_range(DOWN * 2):
-            inside = (block < blocks) & (down + n // 2 * rate < out_rows) & (across + n % 2 * rate < out_columns)
-            at = place + (n // 2 * out_columns + n % 2) * rate * channels
-            tl.store(y + at, totals[n], inside[:, None] & here[None, :])
+            q, r, inside = down + n // 2 * rate, across + n % 2 * rate, block < blocks
+            place = ((image * out_rows + q) * out_columns + r)[:, None] * channels + channel[None, :]
+            inside = inside & (q < out_rows) & (r < out_columns)
+            tl.store(y + place, totals[n], inside[:, None] & here[None, :])
 
 
 @triton.jit(do_not_specialize=VARIED)
@@ -133,34 +152,30 @@ def _weigh(
     """The gradient of TALL rows of the weight over a part of the blocks: [parts, K * K, C]."""
     channels = channels // UNIT * UNIT
     part, channel, top = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC), tl.program_id(2) * TALL
-    here = channel < channels
     totals = ()
     for _ in tl.static_range(TALL * K):
         totals = totals + (tl.zeros([BP, BC], tl.float32),)
     for step in range(passes):
         block = (part * passes + step) * BP + tl.arange(0, BP)
         image, down, across = _cells(block, high, wide, rate, DOWN)
-        place = ((image * out_rows + down) * out_columns + across)[:, None] * channels + channel[None, :]
+        row, column, inside = down * STRIDE - before + top * rate, across * STRIDE - before, block < blocks
         gradients = ()
         for n in tl.static_range(DOWN * 2):
-            at, to = place + (n // 2 * out_columns + n % 2) * rate * channels, across + n % 2 * rate
-            value = _loaded(dy, at, down + n // 2 * rate, to, out_rows, out_columns, here, block < blocks)
+            a, b = n // 2, n % 2
+            value = _loaded(dy, image, down, across, a, b, rate, out_rows, out_columns, channel, channels, inside)
             gradients = gradients + (value,)
-        row, column = down * STRIDE - before + top * rate, across * STRIDE - before
-        place = ((image * rows + row) * columns + column)[:, None] * channels + channel[None, :]
         grown = ()
         for tap in tl.static_range(TALL * K):
             total = totals[tap]
-            for n in tl.static_range(DOWN * 2):
+            for n in tl.static_range(DOWN * 2):  # the compiler loads once what several cells see
                 a, b = n // 2 * STRIDE + tap // K, n % 2 * STRIDE + tap % K
-                at, to = place + (a * columns + b) * rate * channels, row + a * rate
-                value = _loaded(x, at, to, column + b * rate, rows, columns, here, block < blocks)
+                value = _loaded(x, image, row, column, a, b, rate, rows, columns, channel, channels, inside)
                 total += value * gradients[n]
             grown = grown + (total,)
         totals = grown
     sums += (part * (K * K) + top * K) * channels + channel
     for tap in tl.static_range(TALL * K):
-        tl.store(sums + tap * channels, tl.sum(totals[tap], 0), here)
+        tl.store(sums + tap * channels, tl.sum(totals[tap], 0), channel < channels)
 
 
 @triton.jit(do_not_specialize=VARIED)
