@@ -81,11 +81,11 @@ def test_it_trains_at_the_points_where_its_members_can():
     members = [DeepLabV3Plus(Encoder("test_resnet.r160_in1k", "none", 16), 3, 8) for _ in range(2)]
     images, dense = Bands(4), []
     for member in members:
-        member.second_dropout.register_forward_pre_hook(lambda module, inputs: dense.append(inputs[0].shape[-2:]))
+        member.first_dropout.register_forward_pre_hook(lambda module, inputs: dense.append(inputs[0].shape[-2:]))
     settings = TrainSettings(epochs=1, workers=0)
     source = source_of(images, images.labels(2), size=(128, 128))
     train(Ensemble(members), source, settings, seed=0, round=0, device=CPU, precision=torch.float32)
-    assert {tuple(shape) for shape in dense} == {(2, 2), (32, 32)}, "patches; whole maps to settle the norms"
+    assert {tuple(shape) for shape in dense} == {(4, 4), (32, 32)}, "patches; whole maps to settle the norms"
     dense.clear()
     settings = replace(settings, decode="dense")
     train(Ensemble(members), source, settings, seed=0, round=0, device=CPU, precision=torch.float32)
