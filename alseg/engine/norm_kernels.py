@@ -1,10 +1,11 @@
-# ruff: noqa: N803 (Triton's constants are written large)
+# ruff: noqa: N803, SIM102 (Triton's constants are written large, and decide what is compiled)
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 """Triton kernels of a batch norm in training with the activation after it, on [rows, channels] in memory.
 
-Forward and backward pass take two each: sums of parts of the rows, added up by the program that ends last, and one pass
-over the tensor. What is added is added in the same order each time: the same input gives the same bits. `norms` is what
-calls them, and torch's own operators are their twin.
+Forward and backward pass take two each: sums of parts of the rows, and one pass over the tensor. Where there are few
+parts, each program of the pass adds them up; else the program does that sums last. What is added is added in the same
+order each time: the same input gives the same bits. `norms` is what calls them, and torch's own operators are their
+twin.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 SUM_TILE = (128, 16, 4)  # rows and columns of what a program sums at a time, and its warps
-STAGES = 1  # for how many such tiles' numbers it asks ahead
-PASS_TILE = (128, 32, 4)  # of what a program of the pass over the tensor takes
-PROGRAMS = 528  # that sum
-FEW_PARTS, PARTS = 32, 256  # of the rows at most, which a program adds up
+STAGES = 3  # for how many such tiles' numbers it asks ahead, where it sums many
+PASS_TILE = (64, 32, 4)  # of what a program of the pass over the tensor takes
+PROGRAMS, PARTS = 528, 256  # that sum, and parts of the rows, at most
+FEW_ROWS, FEW_PARTS = 4096, 32  # rows that are summed in a few parts, and how many these are at most
 VARIED = ("rows", "chunk", "parts")  # numbers for which nothing is compiled anew: that takes a second a kernel
 
 
@@ -49,15 +50,51 @@ def _ended_last(tickets, block, parts):
     return last
 
 
+@triton.jit
+def _parts(channels, column, parts, ALL: tl.constexpr):
+    """Where the parts' sums of some columns lie, and which there are."""
+    each = tl.arange(0, ALL)
+    among = (each < parts)[:, None] & (column < channels)[None, :]
+    return each, each[:, None] * channels + column[None, :], among
+
+
+@triton.jit
+def _settled(
+    means, squares, running_mean, running_var, tracked, mean, rate, rows, channels, chunk, parts, momentum, eps, block,
+    column, keeps, ALL: tl.constexpr,
+):  # fmt: skip
+    """Mean and 1 / deviation of some columns from the parts'; one program keeps them and moves the running ones."""
+    here = column < channels
+    each, place, among = _parts(channels, column, parts, ALL)
+    counts = tl.where(each < parts, tl.minimum(rows - each * chunk, chunk), 0).to(tl.float32)[:, None]
+    some = tl.load(means + place, among, 0.0, cache_modifier=".cg")
+    squared = tl.load(squares + place, among, 0.0, cache_modifier=".cg")
+    centre = tl.sum(some * counts, 0) / rows
+    apart = tl.where(among, some - centre[None, :], 0.0)
+    whole = tl.sum(squared + apart * apart * counts, 0)
+    by = 1.0 / tl.sqrt(whole / rows + eps)
+    if keeps:
+        tl.store(mean + column, centre, here)
+        tl.store(rate + column, by, here)
+        before = tl.load(running_mean + column, here, 0.0)
+        tl.store(running_mean + column, before + momentum * (centre - before), here)
+        before = tl.load(running_var + column, here, 0.0)
+        unbiased = whole / tl.maximum(rows - 1, 1)
+        tl.store(running_var + column, before + momentum * (unbiased - before), here)
+        if block == 0:
+            tl.store(tracked, tl.load(tracked) + 1)  # the batch is counted once
+    return centre, by
+
+
 @triton.jit(do_not_specialize=VARIED)
 def _moments(
     x, means, squares, tickets, running_mean, running_var, tracked, mean, rate, rows, channels, chunk, parts, momentum,
     eps, ALL: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Each channel's mean and 1 / deviation, from parts of the rows; the running ones are moved, the batch is counted.
+    """Of each part: the mean, and the sum of squared distances from it; with ALL also the whole's.
 
-    Of each part: the mean, and the sum of squared distances from it, both summed of the distances from its first row,
-    which keeps the digits where a mean is far from 0, and across threads at the end alone.
+    Both are summed of the distances from the part's first row, which keeps the digits where a mean is far from 0, and
+    across threads at the end alone.
     """
     part, block, column = _place(channels, BC)
     here = column < channels
@@ -76,38 +113,34 @@ def _moments(
     gap = tl.sum(total, 0) / count
     tl.store(means + part * channels + column, origin + gap, here)
     tl.store(squares + part * channels + column, tl.maximum(tl.sum(square, 0) - gap * gap * count, 0.0), here)
-    if _ended_last(tickets, block, parts):
-        each = tl.arange(0, ALL)
-        among = (each < parts)[:, None] & here[None, :]
-        place = each[:, None] * channels + column[None, :]
-        counts = tl.where(each < parts, tl.minimum(rows - each * chunk, chunk), 0).to(tl.float32)[:, None]
-        some = tl.load(means + place, among, 0.0, cache_modifier=".cg")
-        squared = tl.load(squares + place, among, 0.0, cache_modifier=".cg")
-        centre = tl.sum(some * counts, 0) / rows
-        aside = tl.where(among, some - centre[None, :], 0.0)
-        whole = tl.sum(squared + aside * aside * counts, 0)
-        tl.store(mean + column, centre, here)
-        tl.store(rate + column, 1.0 / tl.sqrt(whole / rows + eps), here)
-        before = tl.load(running_mean + column, here, 0.0)
-        tl.store(running_mean + column, before + momentum * (centre - before), here)
-        before = tl.load(running_var + column, here, 0.0)
-        unbiased = whole / tl.maximum(rows - 1, 1)
-        tl.store(running_var + column, before + momentum * (unbiased - before), here)
-        if block == 0:
-            tl.store(tracked, tl.load(tracked) + 1)
+    if ALL > 0:
+        if _ended_last(tickets, block, parts):
+            _settled(
+                means, squares, running_mean, running_var, tracked, mean, rate, rows, channels, chunk, parts, momentum,
+                eps, block, column, True, ALL,
+            )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=VARIED)
-def _apply(x, y, mean, rate, weight, bias, rows, channels, low, high, BR: tl.constexpr, BC: tl.constexpr):
-    """The normalised and activated values."""
-    tile, _, column = _place(channels, BC)
+def _apply(
+    x, y, means, squares, running_mean, running_var, tracked, mean, rate, weight, bias, rows, channels, chunk, parts,
+    momentum, eps, low, high, FEW: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """The normalised and activated values; with FEW the parts are added up here."""
+    tile, block, column = _place(channels, BC)
     line, here = tile * BR + tl.arange(0, BR), column < channels
     inside = (line < rows)[:, None] & here[None, :]
     place = line[:, None] * channels + column[None, :]
     value = tl.load(x + place, inside, 0.0)
-    centre, by = tl.load(mean + column, here, 0.0)[None, :], tl.load(rate + column, here, 0.0)[None, :]
-    scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
-    out = _normalised(value, centre, by, scale, shift, value.dtype)
+    scale, shift = tl.load(weight + column, here, 0.0), tl.load(bias + column, here, 0.0)
+    if FEW > 0:
+        centre, by = _settled(
+            means, squares, running_mean, running_var, tracked, mean, rate, rows, channels, chunk, parts, momentum,
+            eps, block, column, tile == 0, FEW,
+        )  # fmt: skip
+    else:
+        centre, by = tl.load(mean + column, here, 0.0), tl.load(rate + column, here, 0.0)
+    out = _normalised(value, centre[None, :], by[None, :], scale[None, :], shift[None, :], value.dtype)
     out = tl.where(out < low, low, out)  # which lets NaN pass
     out = tl.where(out > high, high, out)
     tl.store(y + place, out, inside)
@@ -143,22 +176,29 @@ def _products(
         product += gradient * (value.to(tl.float32) - centre) * by
     tl.store(sums + part * channels + column, tl.sum(total, 0), here)
     tl.store(products + part * channels + column, tl.sum(product, 0), here)
-    if _ended_last(tickets, block, parts):
-        each = tl.arange(0, ALL)
-        among = (each < parts)[:, None] & here[None, :]
-        place = each[:, None] * channels + column[None, :]
-        added = tl.load(sums + place, among, 0.0, cache_modifier=".cg")
-        multiplied = tl.load(products + place, among, 0.0, cache_modifier=".cg")
-        tl.store(dbias + column, tl.sum(added, 0), here)
-        tl.store(dweight + column, tl.sum(multiplied, 0), here)
+    if ALL > 0:
+        if _ended_last(tickets, block, parts):
+            _added(sums, products, dbias, dweight, channels, parts, column, True, ALL)
+
+
+@triton.jit
+def _added(sums, products, dbias, dweight, channels, parts, column, keeps, ALL: tl.constexpr):
+    """The gradients of bias and weight of some columns from the parts' sums; one program keeps them."""
+    _, place, among = _parts(channels, column, parts, ALL)
+    total = tl.sum(tl.load(sums + place, among, 0.0, cache_modifier=".cg"), 0)
+    product = tl.sum(tl.load(products + place, among, 0.0, cache_modifier=".cg"), 0)
+    if keeps:
+        tl.store(dbias + column, total, column < channels)
+        tl.store(dweight + column, product, column < channels)
+    return total, product
 
 
 @triton.jit(do_not_specialize=VARIED)
 def _back(
-    x, dy, pitch, dx, mean, rate, weight, bias, dweight, dbias, rows, channels, low, high,
-    BR: tl.constexpr, BC: tl.constexpr,
+    x, dy, pitch, dx, mean, rate, weight, bias, sums, products, dbias, dweight, rows, channels, parts, low, high,
+    FEW: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the input."""
+    """The gradient of the input; with FEW the parts are added up here."""
     tile, _, column = _place(channels, BC)
     line, here = tile * BR + tl.arange(0, BR), column < channels
     inside = (line < rows)[:, None] & here[None, :]
@@ -167,10 +207,13 @@ def _back(
     gradient = tl.load(dy + line[:, None] * pitch + column[None, :], inside, 0.0).to(tl.float32)
     centre, by = tl.load(mean + column, here, 0.0)[None, :], tl.load(rate + column, here, 0.0)[None, :]
     scale, shift = tl.load(weight + column, here, 0.0)[None, :], tl.load(bias + column, here, 0.0)[None, :]
-    total, product = tl.load(dbias + column, here, 0.0)[None, :], tl.load(dweight + column, here, 0.0)[None, :]
+    if FEW > 0:
+        total, product = _added(sums, products, dbias, dweight, channels, parts, column, tile == 0, FEW)
+    else:
+        total, product = tl.load(dbias + column, here, 0.0), tl.load(dweight + column, here, 0.0)
     gradient = _passed(gradient, _normalised(value, centre, by, scale, shift, value.dtype), low, high)
     unit = (value.to(tl.float32) - centre) * by
-    tl.store(dx + place, (gradient - (total + unit * product) / rows) * (scale * by), inside)
+    tl.store(dx + place, (gradient - (total[None, :] + unit * product[None, :]) / rows) * (scale * by), inside)
 
 
 _tickets: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
@@ -184,14 +227,18 @@ def tickets_of(norm: Any, x: Tensor) -> Tensor:
     return found
 
 
-def _parted(x: Tensor) -> tuple[int, int, int, int, int]:
-    """Rows and channels of a tensor, rows of a part, parts, and how many programs sum."""
+def _parted(x: Tensor) -> tuple[int, int, int, int, int, int]:
+    """Rows and channels of a tensor, rows of a part, parts, how many programs sum, and whether parts are few or not.
+
+    Of the last two numbers one is 0: how many parts a program adds up that sums last, or each of the pass.
+    """
     channels = x.shape[1]
     rows = x.numel() // channels
     tall, across = SUM_TILE[0], triton.cdiv(channels, SUM_TILE[1])
-    chunk = triton.cdiv(triton.cdiv(rows, max(1, min(PARTS, PROGRAMS // across))), tall) * tall
+    most = FEW_PARTS if rows <= FEW_ROWS else max(1, min(PARTS, PROGRAMS // across))
+    chunk = triton.cdiv(triton.cdiv(rows, most), tall) * tall
     parts = triton.cdiv(rows, chunk)
-    return rows, channels, chunk, parts, parts * across
+    return rows, channels, chunk, parts, parts * across, PARTS if rows > FEW_ROWS else 0
 
 
 def _tiles(rows: int, channels: int) -> tuple[int]:
@@ -212,20 +259,21 @@ def forward(x: Tensor, norm: Any, low: float, high: float) -> tuple[Tensor, Tens
 
     x: [B, C, H, W] in channels-last memory. norm: a batch norm with weight, bias, running statistics and momentum.
     """
-    rows, channels, chunk, parts, programs = _parted(x)
+    rows, channels, chunk, parts, programs, every = _parted(x)
     means, squares = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
     mean, rate = x.new_empty(2, channels, dtype=torch.float32).unbind()
     y = torch.empty_like(x)
+    kept = (norm.running_mean, norm.running_var, norm.num_batches_tracked, mean, rate)
+    sizes = (rows, channels, chunk, parts, norm.momentum, norm.eps)
     *tile, warps = SUM_TILE
     _moments[(programs,)](
-        *(x, means, squares, tickets_of(norm, x), norm.running_mean, norm.running_var, norm.num_batches_tracked),
-        *(mean, rate, rows, channels, chunk, parts, norm.momentum, norm.eps),
-        *(FEW_PARTS if parts <= FEW_PARTS else PARTS, *tile, STAGES),
-        num_warps=warps,
+        *(x, means, squares, tickets_of(norm, x), *kept, *sizes, every, *tile, STAGES if every else 1), num_warps=warps
     )
     *tile, warps = PASS_TILE
-    given = (x, y, mean, rate, norm.weight, norm.bias, rows, channels, low, high)
-    _apply[_tiles(rows, channels)](*given, *tile, num_warps=warps)
+    _apply[_tiles(rows, channels)](
+        *(x, y, means, squares, *kept, norm.weight, norm.bias, *sizes, low, high, 0 if every else FEW_PARTS, *tile),
+        num_warps=warps,
+    )
     return y, mean, rate
 
 
@@ -237,7 +285,7 @@ def backward(
     x: in channels-last memory; dy: as well, or some channels of such a map. known: what the forward pass had: mean,
     1 / deviation, weight and bias.
     """
-    rows, channels, chunk, parts, programs = _parted(x)
+    rows, channels, chunk, parts, programs, every = _parted(x)
     pitch = pitch_of(dy)
     if pitch is None:
         dy, pitch = dy.contiguous(memory_format=torch.channels_last), channels
@@ -246,12 +294,14 @@ def backward(
     dx = torch.empty_like(x)
     *tile, warps = SUM_TILE
     _products[(programs,)](
-        *(x, dy, pitch, *known, sums, products, tickets_of(norm, x), dbias, dweight),
-        *(rows, channels, chunk, parts, low, high),
-        *(FEW_PARTS if parts <= FEW_PARTS else PARTS, *tile, STAGES),
+        *(x, dy, pitch, *known, sums, products, tickets_of(norm, x), dbias, dweight, rows, channels, chunk, parts),
+        *(low, high, every, *tile, STAGES if every else 1),
         num_warps=warps,
     )
     *tile, warps = PASS_TILE
-    given = (x, dy, pitch, dx, *known, dweight, dbias, rows, channels, low, high)
-    _back[_tiles(rows, channels)](*given, *tile, num_warps=warps)
+    _back[_tiles(rows, channels)](
+        *(x, dy, pitch, dx, *known, sums, products, dbias, dweight, rows, channels, parts, low, high),
+        *(0 if every else FEW_PARTS, *tile),
+        num_warps=warps,
+    )
     return dx, dweight, dbias
