@@ -75,6 +75,7 @@ for kernel, others, constants in variants():
     ptx = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options=warps).asm["ptx"]
     name = kernel.__name__
     assert "ld.global.v4" in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
+    assert name != "_adam" or ("div.rn.f32" in ptx and "sqrt.rn.f32" in ptx), f"{name} is not rounded correctly"
     # cells that neighbours see are loaded once, and so are the four gradients in _weigh
     if constants.get("K") == 3 and name in ("_convolve", "_weigh"):
         stride, down = constants["STRIDE"], constants["DOWN"]
