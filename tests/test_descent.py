@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -157,6 +158,45 @@ def test_only_tensors_in_one_order_fit():
     small = torch.empty(4, 3, 1, 1)
     assert fits((small, small.to(memory_format=torch.channels_last), *rowed(small)[2:]))
     assert order_of(torch.empty(8)[::2]) is None and order_of(torch.empty(())) == ()
+
+
+CHANGES = ("gradient", "no gradient", "average", "state", "parameter", "option", "loaded")
+
+
+def change(optimizer: torch.optim.Adam, how: str) -> None:
+    """Something that a table does not stay right with."""
+    weight = parameters_of(optimizer)[3]
+    if how.endswith("gradient"):
+        weight.grad = None if how == "no gradient" else torch.zeros_like(weight)
+    elif how == "average":
+        optimizer.state[weight]["exp_avg"] = torch.zeros_like(weight)
+    elif how == "state":
+        optimizer.state[weight] = dict(optimizer.state[weight])
+    elif how == "parameter":
+        weight.data = weight.data.clone()
+    elif how == "option":
+        optimizer.param_groups[0]["maximize"] = True
+    else:
+        optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_only_the_same_tensors_are_stepped_without_a_look(monkeypatch, how):
+    launched, looks = [], []
+    monkeypatch.setattr("alseg.engine.descent_kernels.adam", lambda *given: launched.append(1))
+    monkeypatch.setattr("alseg.engine.descent.rows_of", lambda given: looks.append(1) or rows_of(given))
+    optimizer = adam()
+    steps = TableAdam(optimizer)
+    for p in parameters_of(optimizer):
+        p.grad = torch.zeros_like(p)
+    for _ in range(5):
+        steps.step()
+    assert len(looks) == 3 and len(launched) == 6  # two groups, from the third step on
+    gradient = weakref.ref(parameters_of(optimizer)[3].grad)
+    change(optimizer, how)
+    assert (gradient() is None) == how.endswith("gradient")  # not kept
+    steps.step()
+    assert len(looks) == 4
 
 
 @pytest.mark.parametrize("how", ["amsgrad", "maximize", "a rate on the device", "not fused", "sparse"])

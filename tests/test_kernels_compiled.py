@@ -23,9 +23,11 @@ EVEN = ("channels", "others", "pitch")
 FLOATS = {"momentum", "eps", "low", "high", "count", "decay", "mean_rate", "square_rate", "size", "scale"}
 
 def tiled(side, **given):
-    """The constants of a depthwise convolution of 144 maps."""
-    tiles = depthwise_kernels.tiles_of(144, side, back=given.get("BACK", False))
-    return {"K": side, "UNIT": 8, "DOWN": tiles.down, "BP": tiles.blocks, "BC": tiles.channels} | given
+    """The constants of a depthwise convolution of 144 maps, and how many warps its programs have."""
+    how = {"back": given.get("BACK", False), "weighs": "BACK" not in given}
+    tiles = depthwise_kernels.tiles_of(144, side, given["STRIDE"], **how)
+    shape = {"DOWN": tiles.down, "BP": tiles.blocks, "BC": tiles.channels, "num_warps": tiles.warps}
+    return {"K": side, "UNIT": 8} | shape | given
 
 def variants():
     """Every kernel, with what its names are other than elsewhere, and its constants."""
@@ -39,13 +41,12 @@ def variants():
     rate = {"rate": "i32"}  # for each of which it is compiled anew
     for stride in (1, 2):
         yield depthwise_kernels._convolve, rate, tiled(3, TALL=3, STRIDE=stride, BACK=False, FIRST=0)
-        yield depthwise_kernels._weigh, rate, tiled(3, TALL=3, STRIDE=stride)
+        yield depthwise_kernels._weigh, rate, tiled(3, STRIDE=stride)
     yield depthwise_kernels._convolve, rate, tiled(7, TALL=1, STRIDE=1, BACK=False, FIRST=0)
-    yield depthwise_kernels._weigh, rate, tiled(7, TALL=1, STRIDE=1)
     yield depthwise_kernels._convolve, rate, tiled(3, TALL=3, STRIDE=2, BACK=True, FIRST=1)
     yield depthwise_kernels._convolve, rate, tiled(7, TALL=2, STRIDE=2, BACK=True, FIRST=5)
-    adding = {"K": 3, "ALL": depthwise_kernels.PARTS, "BC": depthwise_kernels.FEW, "UNIT": 8}
-    yield depthwise_kernels._add, {}, adding
+    for most in (depthwise_kernels.FEW_PARTS, depthwise_kernels.PARTS):
+        yield depthwise_kernels._add, {}, {"K": 3, "ALL": most, "BC": depthwise_kernels.FEW, "UNIT": 8}
     yield descent_kernels._adam, {}, {"C": descent_kernels.COLUMNS, "N": descent_kernels.CHUNK}
     yield cast_kernels._cast, {}, {"C": cast_kernels.COLUMNS, "N": cast_kernels.CHUNK}
     ratios = {"down": "fp32", "across": "fp32", "tall": "fp32", "wide": "fp32", "low": "*bf16"}
@@ -71,14 +72,17 @@ for kernel, others, constants in variants():
     held = {name: constants[name] for name, kind in kinds.items() if kind == "constexpr"}
     aligned = {(i,): [["tt.divisibility", 16]] for i in whole}
     source = ASTSource(fn=kernel, signature=kinds, constexprs=held, attrs=aligned)
-    ptx = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32)).asm["ptx"]
+    warps = {"num_warps": constants.get("num_warps", 4)}
+    ptx = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options=warps).asm["ptx"]
     name = kernel.__name__
     loads = "cp.async.cg.shared.global" if constants.get("STAGES", 1) > 1 else "ld.global.v4"  # 16 bytes each
     assert loads in ptx and "ld.global.b16" not in ptx, f"{name} loads number by number"
+    assert name != "_adam" or ("div.rn.f32" in ptx and "sqrt.rn.f32" in ptx), f"{name} is not rounded correctly"
     # cells that neighbours see are loaded once, and so are the four gradients in _weigh
     if constants.get("K") == 3 and name in ("_convolve", "_weigh"):
-        across = 2 if constants.get("BACK") else 3 + constants["STRIDE"]
-        assert ptx.count("ld.global.v4") == across**2 + 4 * (name == "_weigh"), name
+        stride, down = constants["STRIDE"], constants["DOWN"]
+        cells = 4 if constants.get("BACK") else (3 + stride) * (3 + stride * (down - 1))
+        assert ptx.count("ld.global.v4") == cells + 4 * (name == "_weigh"), name
     seen += 1
 print(seen, "kernels")
 '''

@@ -109,15 +109,14 @@ class _Direct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         from alseg.engine import depthwise_kernels
 
-        (x, weight), (stride, padding, rate) = ctx.saved_tensors, ctx.geometry
+        x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # whoever wants the gradient's own gradient has it from torch
-            how = [stride] * 2, [padding] * 2, [rate] * 2, False, [0, 0], len(weight)
-            wanted = [*ctx.needs_input_grad[:2], False]
-            found = torch.ops.aten.convolution_backward(gradients[0], x, weight.to(x.dtype), None, *how, wanted)
-            return found[0], found[1], None
+            return *_gradients(x, gradients[0], weight, ctx.geometry, ctx.needs_input_grad[:2]), None
         dy, by_x, by_weight = gradients[0].contiguous(memory_format=torch.channels_last), None, None
         if ctx.needs_input_grad[1]:
-            weighed = partial(depthwise_kernels.weight_gradient, x, dy, weight, ctx.geometry)
+            by_kernel = weight.shape[-1] == 3  # cuDNN is faster for the larger ones
+            work = depthwise_kernels.weight_gradient if by_kernel else _weight_gradient
+            weighed = partial(work, x, dy, weight, ctx.geometry)
             if ctx.aside is None:
                 by_weight = weighed()
             else:
@@ -125,6 +124,23 @@ class _Direct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             by_x = depthwise_kernels.input_gradient(dy, weight, ctx.geometry, x.shape[2:])
         return by_x, by_weight, None
+
+
+def _gradients(
+    x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    """torch's own, of the input and of the weight, in the input's dtype."""
+    stride, padding, rate = ([number] * 2 for number in geometry)
+    how = stride, padding, rate, False, [0, 0], len(weight), [*wanted, False]
+    by_x, by_weight, _ = torch.ops.aten.convolution_backward(dy, x, weight.to(x.dtype), None, *how)
+    return by_x, by_weight
+
+
+def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """torch's own, of the weight."""
+    _, by_weight = _gradients(x, dy, weight, geometry, (False, True))
+    assert by_weight is not None
+    return by_weight.to(weight.dtype)
 
 
 class _Strided(torch.autograd.Function):

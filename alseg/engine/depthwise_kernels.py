@@ -4,7 +4,8 @@
 
 Maps are [B, C, H, W] in channels-last memory, a weight is [C, 1, K, K]. A thread has eight channels of a block of
 neighbours, DOWN x 2 cells `rate` apart, which see mostly the same cells; what it holds for a program's whole way are a
-3x3 kernel's weights or their gradients. No atomics: the same input gives the same bits.
+3x3 kernel's weights or their gradients; those of larger kernels do not fit, and their gradients are torch's. No
+atomics: the same input gives the same bits.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from torch import Tensor
 from alseg.engine.depthwise import Geometry
 
 NUMBERS = 256  # of a tile that a warp looks at at a time: eight a thread, 16 bytes of bfloat16
-WARPS = 4  # of a program
-PROGRAMS = 396  # to be started: three for each multiprocessor of an H200, as their registers allow
-PARTS = 512  # of the blocks at most, whose gradients of the weight are added up at the end
+# warps of a program, cells of a block down, and programs to be started: on an H200 these are the fastest or near it for
+# the layers of a MobileNetV2 on 360 x 480 pixels. Fewer programs with more passes read the weights more rarely, more of
+# them hide more of the memory's latency
+CONVOLVE = {1: (2, 2, 680), 2: (4, 1, 340)}  # by the stride
+BACK = (4, 2, 396)  # the gradient of the input by a stride of 2
+WEIGH = {1: (1, 2, 1056), 2: (2, 2, 340)}
+EACH = 2**31 - 1  # a grid's most: one pass each, where no weights are held over several
+PARTS, FEW_PARTS = 512, 64  # of the blocks at most, whose gradients of the weight are added up at the end; often few
 FEW = 16  # numbers that a program adds up
 # numbers for which nothing is compiled anew: that takes a second a kernel
 VARIED = (
@@ -40,16 +46,18 @@ class Tiles(NamedTuple):
     programs: int
 
 
-def tiles_of(channels: int, side: int, *, back: bool = False, weighs: bool = False) -> Tiles:
+def tiles_of(channels: int, side: int, stride: int, *, back: bool = False, weighs: bool = False) -> Tiles:
     """Tiles for maps of so many channels and a kernel of side x side.
 
-    back: for the gradient of the input by a stride of 2, whose blocks are 2 x 2. weighs: for that of the weight.
+    back: for the gradient of the input by a stride of 2, whose blocks are 2 x 2. weighs: for that of a 3x3 weight.
     """
-    fitting = (n for n in (64, 32, 16) if -channels % n <= channels // 8)  # a few in vain at most
-    across = next(fitting, 16)
-    down = 2 if side == 3 or back else 1  # more would not fit a thread's registers
-    programs = min(PROGRAMS, PARTS * triton.cdiv(channels, across)) if weighs else PROGRAMS
-    return Tiles(NUMBERS * WARPS // across, across, down, WARPS, programs)
+    across = 32 if -channels % 32 <= channels // 8 else 16  # a few in vain at most
+    warps, down, programs = WEIGH[stride] if weighs else BACK if back else CONVOLVE[stride]
+    if weighs:
+        programs = min(programs, PARTS * triton.cdiv(channels, across))
+    elif side > 3:
+        warps, down, programs = 4, 2 if back else 1, EACH  # more cells would not fit a thread's registers
+    return Tiles(NUMBERS * warps // across, across, down, warps, programs)
 
 
 @triton.jit
@@ -146,26 +154,25 @@ def _convolve(
 @triton.jit(do_not_specialize=VARIED)
 def _weigh(
     x, dy, sums, blocks, high, wide, rows, columns, out_rows, out_columns, channels, passes, rate, before,
-    STRIDE: tl.constexpr, K: tl.constexpr, DOWN: tl.constexpr, TALL: tl.constexpr,
-    BP: tl.constexpr, BC: tl.constexpr, UNIT: tl.constexpr,
+    STRIDE: tl.constexpr, K: tl.constexpr, DOWN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of TALL rows of the weight over a part of the blocks: [parts, K * K, C]."""
+    """The gradient of the weight over a part of the blocks: [parts, K * K, C]."""
     channels = channels // UNIT * UNIT
-    part, channel, top = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC), tl.program_id(2) * TALL
+    part, channel = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC)
     totals = ()
-    for _ in tl.static_range(TALL * K):
+    for _ in tl.static_range(K * K):
         totals = totals + (tl.zeros([BP, BC], tl.float32),)
     for step in range(passes):
         block = (part * passes + step) * BP + tl.arange(0, BP)
         image, down, across = _cells(block, high, wide, rate, DOWN)
-        row, column, inside = down * STRIDE - before + top * rate, across * STRIDE - before, block < blocks
+        row, column, inside = down * STRIDE - before, across * STRIDE - before, block < blocks
         gradients = ()
         for n in tl.static_range(DOWN * 2):
             a, b = n // 2, n % 2
             value = _loaded(dy, image, down, across, a, b, rate, out_rows, out_columns, channel, channels, inside)
             gradients = gradients + (value,)
         grown = ()
-        for tap in tl.static_range(TALL * K):
+        for tap in tl.static_range(K * K):
             total = totals[tap]
             for n in tl.static_range(DOWN * 2):  # the compiler loads once what several cells see
                 a, b = n // 2 * STRIDE + tap // K, n % 2 * STRIDE + tap % K
@@ -173,8 +180,8 @@ def _weigh(
                 total += value * gradients[n]
             grown = grown + (total,)
         totals = grown
-    sums += (part * (K * K) + top * K) * channels + channel
-    for tap in tl.static_range(TALL * K):
+    sums += part * (K * K) * channels + channel
+    for tap in tl.static_range(K * K):
         tl.store(sums + tap * channels, tl.sum(totals[tap], 0), channel < channels)
 
 
@@ -211,7 +218,8 @@ def _passes(blocks: int, channels: int, tiles: Tiles) -> tuple[int, int, int]:
 
 def convolved(x: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
     """[B, C, h, w] -> [B, C, *size]."""
-    return _run(x, weight, geometry.stride, geometry.rate, geometry.padding, size, tiles_of(*_kind(weight)))
+    stride, padding, rate = geometry
+    return _run(x, weight, stride, rate, padding, size, tiles_of(*_kind(weight), stride))
 
 
 def input_gradient(dy: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
@@ -220,8 +228,8 @@ def input_gradient(dy: Tensor, weight: Tensor, geometry: Geometry, size: tuple[i
     before, odd = divmod(rate * (weight.shape[-1] - 1) - padding, stride)
     first = weight.shape[-1] - 1 - odd
     if stride == 1:  # the convolution by the mirrored kernel
-        return _run(dy, weight, 1, rate, before, size, tiles_of(*_kind(weight)), mirrored=True)
-    return _run(dy, weight, stride, rate, before, size, tiles_of(*_kind(weight), back=True), first=first)
+        return _run(dy, weight, 1, rate, before, size, tiles_of(*_kind(weight), 1), mirrored=True)
+    return _run(dy, weight, stride, rate, before, size, tiles_of(*_kind(weight), stride, back=True), first=first)
 
 
 def _kind(weight: Tensor) -> tuple[int, int]:
@@ -248,19 +256,18 @@ def _run(
 
 
 def weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """The weight's gradient, [C, 1, K, K]."""
+    """A 3x3 weight's gradient, [C, 1, 3, 3]."""
     channels, side = _kind(weight)
-    tiles, unit = tiles_of(channels, side, weighs=True), _unit(channels)
+    tiles, unit = tiles_of(channels, side, geometry.stride, weighs=True), _unit(channels)
     blocks, high, wide = _blocks(dy, tiles, geometry.rate)
     passes, parts, across = _passes(blocks, channels, tiles)
-    tall = side if side == 3 else 1
     sums = x.new_empty(parts, side * side, channels, dtype=torch.float32)
     dweight = torch.empty_like(weight)
-    _weigh[(parts, across, side // tall)](
+    _weigh[(parts, across)](
         *(x, dy, sums, blocks, high, wide, *x.shape[2:], *dy.shape[2:], channels, passes, geometry.rate),
-        *(geometry.padding, geometry.stride, side, tiles.down, tall, tiles.blocks, tiles.channels, unit),
+        *(geometry.padding, geometry.stride, side, tiles.down, tiles.blocks, tiles.channels, unit),
         num_warps=tiles.warps,
     )
-    numbers = channels * side * side
-    _add[(triton.cdiv(numbers, FEW),)](sums, dweight, channels, parts, side, PARTS, FEW, unit)
+    most = FEW_PARTS if parts <= FEW_PARTS else PARTS
+    _add[(triton.cdiv(channels * side * side, FEW),)](sums, dweight, channels, parts, side, most, FEW, unit)
     return dweight

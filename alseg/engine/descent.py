@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from operator import attrgetter, is_
+from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,7 @@ from alseg.engine.tables import alike, chunks_of, on
 Row = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # parameter, gradient, exp_avg, exp_avg_sq, step
 Places = tuple[list[int], list[tuple[int, ...]]]  # addresses of all of them, strides of the gradients
 
+VERSION = attrgetter("_version")
 TABLES = 8  # made in a training at most: where addresses never stay they are not worth it
 
 
@@ -27,20 +31,49 @@ TABLES = 8  # made in a training at most: where addresses never stay they are no
 class Part:
     """A parameter group's table on the device.
 
-    written: what a step writes, but for the gradients, which are not kept from being freed. steps: torch's counts of
-    steps, which are on the device. above: by how much each of them is above its tensor's version.
+    written: the parameters and counts of steps that a step writes; nobody asks for the versions of the averages, and
+    each costs time. steps: torch's counts of steps, which are on the device. above: by how much each of them is above
+    its tensor's version.
     """
 
     group: int  # which of the optimiser's
     table: Tensor
     written: Sequence[Tensor]
     steps: Sequence[Tensor]
-    above: Sequence[int]
+    above: int
 
     def count(self) -> int | None:
         """Steps done, without asking the device; None where the tensors differ in it."""
-        counts = {step._version + above for step, above in zip(self.steps, self.above, strict=True)}
-        return counts.pop() if len(counts) == 1 else None
+        versions = set(map(VERSION, self.steps))
+        return versions.pop() + self.above if len(versions) == 1 else None
+
+
+@dataclass(frozen=True)
+class Objects:
+    """An optimiser's tensors: while they are the same ones, a table that fitted them still does.
+
+    numbered: parameters, weak references to their gradients, which are not kept by them, and the state. addresses: of
+    the parameters, which change where a model is moved.
+    """
+
+    numbered: list[object]
+    addresses: list[int]
+
+    def are(self, others: Objects) -> bool:
+        """Whether they are the same."""
+        same = len(self.numbered) == len(others.numbered) and all(map(is_, self.numbered, others.numbered))
+        return same and self.addresses == others.addresses
+
+
+def objects_of(optimizer: torch.optim.Adam) -> Objects:
+    """What there is now, without a look into the tensors, which takes several times as long."""
+    parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+    gradients = [parameter.grad for parameter in parameters]
+    # Python has one such reference to an object
+    weakly = [None if gradient is None else ref(gradient) for gradient in gradients]
+    states = optimizer.state.values()
+    numbered = [*parameters, *weakly, *states, *chain.from_iterable(map(dict.values, states))]
+    return Objects(numbered, list(map(Tensor.data_ptr, parameters)))
 
 
 def stepper(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[[], object]:
@@ -81,20 +114,30 @@ class TableAdam:
         self._optimizer = optimizer
         self._last: Places | None = None  # at the step before
         self._known: Places | None = None  # those that the tables have
+        self._found: Objects | None = None  # which were last there
         self._parts: list[Part] = []  # none where the kernel does not fit
         self._tables = 0
 
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters by their gradients."""
+        objects = objects_of(self._optimizer) if all(map(known, self._optimizer.param_groups)) else None
+        if self._found is not None and objects is not None and objects.are(self._found):
+            self._last = self._known
+        else:
+            self._look(objects)
+        if self._last is None or self._last != self._known or not self._launched():
+            self._optimizer.step()
+
+    def _look(self, objects: Objects | None) -> None:
+        """Find where all tensors are, and make tables where they stayed."""
         groups = rows_of(self._optimizer)
         places = None if groups is None else places_of(groups)
         if groups and places == self._last and places != self._known and self._tables < TABLES:
             self._tables += 1
             self._known, self._parts = places, parts_of(groups)
         self._last = places
-        if places is None or places != self._known or not self._launched():
-            self._optimizer.step()
+        self._found = objects if groups and places == self._known else None
 
     def _launched(self) -> bool:
         """Whether the kernel did the step."""
@@ -110,12 +153,17 @@ class TableAdam:
         return True
 
 
+def known(group: dict[str, Any]) -> bool:
+    """Whether the kernel does what a parameter group asks for."""
+    odd = any(group.get(name) for name in ("amsgrad", "maximize", "capturable", "decoupled_weight_decay"))
+    return not odd and bool(group["fused"]) and not isinstance(group["lr"], Tensor)
+
+
 def rows_of(optimizer: torch.optim.Adam) -> list[list[Row]] | None:
     """Each group's tensors for which there are gradients; None where the kernel does not know what is asked for."""
     groups = []
     for group in optimizer.param_groups:
-        odd = any(group.get(name) for name in ("amsgrad", "maximize", "capturable", "decoupled_weight_decay"))
-        if odd or not group["fused"] or isinstance(group["lr"], Tensor):
+        if not known(group):
             return None
         rows: list[Row] = []
         for parameter in group["params"]:
@@ -146,9 +194,11 @@ def parts_of(groups: list[list[Row]]) -> list[Part]:
         if not rows:
             continue
         steps = [row[4] for row in rows]
-        above = [int(done) - step._version for done, step in zip(torch.stack(steps).tolist(), steps, strict=True)]
-        written = [tensor for parameter, _, *state in rows for tensor in (parameter, *state)]
-        parts.append(Part(i, on(steps[0].device, table_of(rows, CHUNK)), written, steps, above))
+        above = {int(done) - step._version for done, step in zip(torch.stack(steps).tolist(), steps, strict=True)}
+        if len(above) > 1:
+            return []
+        written = [tensor for parameter, *_, step in rows for tensor in (parameter, step)]
+        parts.append(Part(i, on(steps[0].device, table_of(rows, CHUNK)), written, steps, above.pop()))
     return parts
 
 

@@ -31,7 +31,9 @@ def _moved(
     square += square_rate * (gradient * gradient - square)
     tl.store(means + place, mean, inside)
     tl.store(squares + place, square, inside)
-    tl.store(parameters + place, parameter - size * mean / (tl.sqrt(square) * scale + eps), inside)
+    # plainly Triton's division and root are approximate on a GPU
+    change = tl.div_rn(size * mean, tl.sqrt_rn(square) * scale + eps)
+    tl.store(parameters + place, parameter - change, inside)
 
 
 @triton.jit
