@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.grid import cells_around
-from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
+from alseg_pixelpick.convolutions import resized_convolution
 from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
 from alseg_pixelpick.looking_up import cells_at
@@ -31,7 +31,8 @@ def convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 def dilated(inputs: int, outputs: int, rate: int) -> nn.Sequential:
     """`convolution` with a dilated 3x3 kernel."""
-    return nn.Sequential(DilatedConv2d(inputs, outputs, rate), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    convolve = nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
+    return nn.Sequential(convolve, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class ASPP(nn.Module):
