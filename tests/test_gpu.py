@@ -166,6 +166,12 @@ def test_the_decoder_s_inputs_are_joined_as_torch_does():
     assert has_kernels(torch.device("cuda"))
 
 
+def test_maps_are_pooled_as_torch_does():
+    from test_pooling import check_all
+
+    check_all("cuda")
+
+
 def test_cells_are_looked_up_as_torch_does():
     from test_looking_up import check_all
 

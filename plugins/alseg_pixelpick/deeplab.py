@@ -12,6 +12,7 @@ from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
 from alseg_pixelpick.looking_up import cells_at
 from alseg_pixelpick.patches import fused_patches
+from alseg_pixelpick.pooling import MeanPool2d, spread
 from alseg_pixelpick.resizing import joined
 
 # A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
@@ -43,17 +44,14 @@ class ASPP(nn.Module):
         self.branches = nn.ModuleList(
             [convolution(inputs, channels, 1)] + [dilated(inputs, channels, rate) for rate in rates]
         )
-        self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), *convolution(inputs, channels, 1))
+        self.pooling = nn.Sequential(MeanPool2d(), *convolution(inputs, channels, 1))
         self.project = convolution(channels * (len(rates) + 2), channels, 1)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, high: Tensor) -> Tensor:
         """The encoder's last map -> [B, channels, h, w]."""
-        # the order of memory: pooling comes first, so that its gradient is added to one that is channels-last, and its
-        # map lies as the others do; else each of them would be copied
-        pooled = self.pooling(high)
         branches = [branch(high) for branch in self.branches]
-        branches.append(pooled.expand_as(branches[0]).contiguous(memory_format=torch.channels_last))
+        branches.append(spread(self, self.pooling(high), high))
         return self.dropout(self.project(torch.cat(branches, 1)))
 
 
