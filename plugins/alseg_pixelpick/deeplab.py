@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alseg.engine.aside import side_by_side
 from alseg.grid import cells_around
 from alseg_pixelpick.convolutions import resized_convolution
 from alseg_pixelpick.encoders import Encoder
@@ -50,9 +53,10 @@ class ASPP(nn.Module):
 
     def forward(self, high: Tensor) -> Tensor:
         """The encoder's last map -> [B, channels, h, w]."""
-        branches = [branch(high) for branch in self.branches]
-        branches.append(spread(self, self.pooling(high), high))
-        return self.dropout(self.project(torch.cat(branches, 1)))
+        # the most dilated first, which takes longest
+        calls = [partial(branch, high) for branch in (*reversed(self.branches), self.pooling)]
+        *branches, pooled = side_by_side(calls, [high]) if self.training else [call() for call in calls]
+        return self.dropout(self.project(torch.cat([*reversed(branches), spread(self, pooled, high)], 1)))
 
 
 class DeepLabV3Plus(nn.Module):
@@ -137,7 +141,7 @@ class DeepLabV3Plus(nn.Module):
         if self.training:
             drawn = _spread(batch, references, max(height - 1, 1), max(width - 1, 1), corners.device)
             corners = torch.cat([corners, drawn], 1)
-        low, context = self.low_level(features[0]), self.aspp(features[1])
+        low, context = self._branches(features)
         patches, inside = fused_patches(low, context, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
         x = self._normalised(self.first, patches, inside, batch, references)
         x = self.first_dropout(x * inside)  # the dense convolution sees zeros outside the map
@@ -148,7 +152,7 @@ class DeepLabV3Plus(nn.Module):
 
     def _first(self, features: Features) -> Tensor:
         """The first convolution, of both branches on the low-level grid."""
-        low, context = self.low_level(features[0]), self.aspp(features[1])
+        low, context = self._branches(features)
         if low.device.type != "cpu":
             return self.first(joined(context, low))
         convolve, norm, activate = self.first
@@ -158,6 +162,13 @@ class DeepLabV3Plus(nn.Module):
             context, by_context, (low.shape[-2], low.shape[-1])
         )
         return activate(norm(x))
+
+    def _branches(self, features: Features) -> Features:
+        """The decoder's low-level branch and its context, on the grids of the two maps."""
+        low, high = features
+        calls = [partial(self.aspp, high), partial(self.low_level, low)]
+        context, low = side_by_side(calls, features) if self.training else [call() for call in calls]
+        return low, context
 
     def _second(self, features: Features) -> Tensor:
         """What the classifier sees but for its dropout, [B, c, h, w]."""
