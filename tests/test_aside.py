@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +26,9 @@ class Counted(Aside):
         super().__init__(device)
         self.count = 0
 
-    def later(self, work: Any) -> None:
+    def later(self, work: Any, size: int) -> None:
         self.count += 1
-        super().later(work)
+        super().later(work, size)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
@@ -90,3 +94,125 @@ def test_outside_layers_are_as_they_were():
             assert not aside.fits(layer, x)
         assert aside.fits(layer, x)
     assert aside.here() is None
+
+
+def test_without_streams_calls_come_one_after_the_other():
+    called: list[int] = []
+
+    def call(number: int) -> Tensor:
+        called.append(number)
+        return torch.tensor(number)
+
+    calls = [partial(call, number) for number in range(3)]
+    for beside in (None, Aside(torch.device("cpu"))):
+        with aside.used(beside):
+            assert [int(result) for result in aside.side_by_side(calls, [])] == [0, 1, 2]
+    assert called == [0, 1, 2] * 2
+    assert aside.side_by_side([], []) == []
+
+
+class Stream(SimpleNamespace):
+    """In the place of one of CUDA's."""
+
+    __hash__ = object.__hash__
+
+
+class Streams:
+    """In CUDA's place: streams that note who waited for whom, by name, and which is the current one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.notes: list[str] = []
+        self.made = 0
+        self.now = self.Stream()
+        for name in ("Stream", "current_stream", "stream"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def Stream(self, device: Any = None) -> Any:  # noqa: N802
+        name, self.made = f"s{self.made}", self.made + 1
+        return Stream(
+            name=name, device=device, wait_stream=lambda other: self.notes.append(f"{name} waits for {other.name}")
+        )
+
+    def current_stream(self, device: Any = None) -> Any:
+        return self.now
+
+    @contextlib.contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        before, self.now = self.now, stream
+        try:
+            yield
+        finally:
+            self.now = before
+
+    def tensor(self, name: str) -> Any:
+        return SimpleNamespace(record_stream=lambda stream: self.notes.append(f"{stream.name} reads {name}"))
+
+    def call(self, name: str) -> Any:
+        self.notes.append(f"{self.now.name} computes {name}")
+        return self.tensor(name)
+
+
+def test_each_call_has_a_stream_and_what_it_gives_is_waited_for(monkeypatch):
+    streams = Streams(monkeypatch)
+    beside = Aside(torch.device("cuda"))  # whose first stream, s1, is the gradients'
+    for _ in range(2):  # the streams are used again
+        streams.notes.clear()
+        with aside.used(beside):
+            aside.side_by_side([partial(streams.call, name) for name in "abc"], [streams.tensor("x")])
+        assert streams.notes == [
+            *("s2 waits for s0", "s2 reads x", "s2 computes b", "s3 waits for s0", "s3 reads x", "s3 computes c"),
+            *("s0 computes a", "s0 waits for s2", "s0 waits for s3", "s0 reads b", "s0 reads c"),
+        ]
+
+
+def test_calls_within_calls_have_other_streams(monkeypatch):
+    streams = Streams(monkeypatch)
+    within = [partial(streams.call, name) for name in "ab"]
+    with aside.used(Aside(torch.device("cuda"))):
+        for place in (0, 1):
+            outer: list[Any] = [partial(streams.call, "c")]
+            outer.insert(place, lambda: aside.side_by_side(within, [])[0])
+            aside.side_by_side(outer, [])
+    computed = [note.split(" computes ") for note in streams.notes if "computes" in note]
+    assert computed == [["s2", "c"], ["s3", "b"], ["s0", "a"], ["s3", "b"], ["s2", "a"], ["s0", "c"]]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_exception_leaves_the_streams_as_they_were(monkeypatch, place):
+    streams, beside = Streams(monkeypatch), Aside(torch.device("cuda"))
+
+    def fails() -> Tensor:
+        raise ValueError("broken")
+
+    calls: list[Any] = [partial(streams.call, name) for name in "abc"]
+    calls[place] = fails
+    now = streams.now
+    with aside.used(beside), pytest.raises(ValueError, match="broken"):
+        aside.side_by_side(calls, [])
+    assert streams.now is now
+    waited = [note for note in streams.notes if note.startswith("s0 waits")]
+    assert waited == [f"s0 waits for s{number}" for number in ((2,) if place == 1 else (2, 3))], "for those begun"
+    with beside.branches(2) as again:
+        assert [stream.name for stream in again] == ["s2", "s3"]
+
+
+def test_gradients_wait_for_all_streams_that_made_what_they_read(monkeypatch):
+    streams, beside = Streams(monkeypatch), Aside(torch.device("cuda"))
+    branch = streams.Stream()
+    with streams.stream(branch):
+        beside.later(dict, 1)
+    assert not streams.notes
+    beside.later(dict, aside.LARGE)
+    assert sorted(streams.notes) == ["s1 waits for s0", "s1 waits for s2"]
+    beside.join()
+    assert streams.notes[2:] == ["s0 waits for s1"]
+
+
+def test_gradients_begin_when_some_are_due_or_a_large_one_is():
+    beside, begun = Aside(torch.device("cpu")), []
+    sizes = [1, 1, 1, 1, 1, aside.LARGE, 1]
+    for number, size in enumerate(sizes):
+        beside.later(lambda number=number: begun.append(number) or {}, size)
+        assert begun == list(range({3: 4, 4: 4, 5: 6, 6: 6}.get(number, 0)))
+    beside.join()
+    assert begun == list(range(7))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from alseg.errors import UserMistake
 from alseg.grid import fractions, resize, sample
 from alseg.plugins import Registry
-from alseg_pixelpick.convolutions import DilatedConv2d, resized, resized_convolution
+from alseg_pixelpick.convolutions import resized, resized_convolution
 from alseg_pixelpick.deeplab import ASPP, PATCH_COST, DeepLabV3Plus
 from alseg_pixelpick.encoders import Encoder
 
@@ -204,23 +204,6 @@ def test_labelled_points_do_not_move_the_batch_norms():
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     fresh = [b for name, b in deeplab().named_buffers() if name.startswith(("first", "second"))]
     assert not any(torch.equal(a, b) for a, b in zip(one, fresh, strict=True))
-
-
-@pytest.mark.parametrize("rate", [6, 12, 18])
-@pytest.mark.parametrize("size", [(1, 1), (2, 30), (6, 6), (7, 5), (12, 13), (18, 19), (23, 30), (30, 18)])
-def test_a_dilated_convolution_is_a_convolution(rate: int, size: tuple[int, int]):
-    torch.manual_seed(0)
-    ours = DilatedConv2d(3, 4, rate)
-    plain = nn.Conv2d(3, 4, 3, padding=rate, dilation=rate, bias=False)
-    plain.load_state_dict(ours.state_dict())
-    inputs, results = torch.rand(2, 3, *size), []
-    for module in (ours, plain):
-        x = inputs.clone().requires_grad_()
-        y = module(x)
-        (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
-        results.append((y, module.weight.grad, x.grad))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -88,6 +88,64 @@ def test_weights_gradients_beside_the_pass_are_those_in_it():
     assert beside.count > 20
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_branches_side_by_side_give_the_gradients_of_one_after_the_other(recorded):
+    """Ten times, as what is read before it is there need not be wrong each time."""
+    from alseg.engine.aside import Aside
+
+    wanted, *_ = decoder_gradients(None, False, 1)
+    for found in decoder_gradients(Aside(torch.device("cuda")), recorded, 10):
+        assert found.keys() == wanted.keys()
+        for name, gradient in found.items():
+            assert float((gradient - wanted[name]).norm()) <= 3e-2 * float(wanted[name].norm()) + 1e-5, name
+
+
+def decoder_gradients(beside, recorded: bool, times: int):
+    """Of ASPP and the low-level branch, several times; by their names, those of their two inputs among them."""
+    from alseg.engine import aside
+    from alseg.engine.casts import Casts
+    from alseg.engine.steps import CUDAGraph
+    from alseg_pixelpick.deeplab import ASPP, convolution
+
+    torch.manual_seed(0)
+    model = torch.nn.ModuleList([ASPP(320, (6, 12, 18), 256), convolution(24, 48, 1)])
+    model = model.cuda().to(memory_format=torch.channels_last)
+    model[0].dropout.p = 0.0
+    maps = [torch.randn(4, 320, 23, 30), torch.randn(4, 24, 90, 120)]
+    weights = [torch.randn(4, 256, 23, 30), torch.randn(4, 48, 90, 120)]
+    high, low = (x.cuda().to(memory_format=torch.channels_last).requires_grad_() for x in maps)
+    by_context, by_low = (x.cuda().to(memory_format=torch.channels_last) for x in weights)
+    casts = Casts(model, torch.bfloat16)
+    leaves = {"high": high, "low": low, **dict(model.named_parameters())}
+
+    def step() -> torch.Tensor:
+        for leaf in leaves.values():
+            leaf.grad = None
+        casts.forget()
+        with casts.used(), aside.used(beside):
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                calls = [lambda: model[0](high.bfloat16()), lambda: model[1](low.bfloat16())]
+                context, near = aside.side_by_side(calls, [high, low])
+            error = (context.float() * by_context).sum() + (near.float() * by_low).sum()
+            error.backward()
+            if beside is not None:
+                beside.join()
+            casts.hand_over()
+        return error.detach()
+
+    again = step
+    if recorded:
+        recorder = CUDAGraph()
+        for number in range(3):
+            recorder.warm_up(step, number == 2)
+        _, again = recorder.record(step)
+        held = {name: leaf.grad for name, leaf in leaves.items()}
+    for _ in range(times):
+        again()
+        torch.cuda.synchronize()
+        yield {name: (held[name] if recorded else leaf.grad).float().clone() for name, leaf in leaves.items()}
+
+
 def test_fused_norms_are_torch_s():
     from test_norms import check_all
 
@@ -164,6 +222,12 @@ def test_the_decoder_s_inputs_are_joined_as_torch_does():
 
     check_all("cuda")
     assert has_kernels(torch.device("cuda"))
+
+
+def test_maps_are_pooled_as_torch_does():
+    from test_pooling import check_all
+
+    check_all("cuda")
 
 
 def test_cells_are_looked_up_as_torch_does():

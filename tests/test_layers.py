@@ -130,10 +130,53 @@ def test_a_dilated_depthwise_convolution_is_torch_s(rate, size, autocast):
         torch.testing.assert_close(ours, theirs, **close)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("rate", [2, 6, 12, 18])
+@pytest.mark.parametrize("size", [(1, 1), (2, 30), (6, 6), (7, 5), (12, 13), (18, 19), (23, 30), (30, 18)])
+def test_a_dilated_convolution_is_torch_s(rate, size, autocast):
+    """By the taps that see more than padding; under autocast in bfloat16."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 3, padding=rate, dilation=rate, bias=False)
+    x, found = torch.rand(2, 3, *size), []
+    for ways in (ways_of(layer), {}):
+        given = x.clone().requires_grad_()
+        layer.zero_grad()
+        with quickened(ways), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            out = layer(given)
+            with torch.no_grad():
+                torch.testing.assert_close(layer(x), out, rtol=1e-2, atol=1e-2)
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        found.append((out, given.grad, layer.weight.grad))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype
+        close = (
+            {"rtol": 2e-2, "atol": 2e-2 * float(theirs.detach().abs().max()) + 1e-3}
+            if autocast
+            else {"rtol": 1e-5, "atol": 1e-5}
+        )
+        torch.testing.assert_close(ours, theirs, **close)
+
+
+def test_a_widely_dilated_convolution_goes_by_taps():
+    layer, wide = nn.Conv2d(3, 4, 3, padding=18, dilation=18, bias=False), torch.rand(1, 3, 23, 30)
+    with quickened(ways_of(layer)):
+        assert "_ByTaps" in layer(wide).grad_fn.name()
+        assert "Convolution" in layer(torch.rand(1, 3, 90, 90)).grad_fn.name()
+        assert layer(wide[0]).shape == (4, 23, 30)
+        with pytest.raises(RuntimeError, match="channels"):
+            layer(torch.rand(1, 2, 23, 30))
+        with pytest.raises(RuntimeError, match="type"):
+            layer(wide.double())
+    assert "Convolution" in layer(wide).grad_fn.name()
+    assert not ways_of(layer.to("meta")), "those elsewhere are left to the casts"
+
+
 def test_other_convolutions_and_precisions_are_torch_s():
     layers = [
         nn.Conv2d(4, 4, 3, 2, 1),
         nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=(2, 3), dilation=(2, 3), bias=False),
         nn.Conv2d(4, 4, 3, 2, 1, groups=4, padding_mode="reflect"),
         nn.Conv2d(4, 4, 3, 1, "same", groups=4),
         type("Own", (nn.Conv2d,), {})(4, 4, 3, 2, 1, groups=4),
@@ -143,7 +186,7 @@ def test_other_convolutions_and_precisions_are_torch_s():
         depthwise := nn.Conv2d(4, 4, 3, 2, 1, groups=4),
     ]
     with quickened(ways_of(nn.Sequential(*layers))):
-        assert [("forward" in vars(layer)) for layer in layers] == [False] * 5 + [True] * 4
+        assert [("forward" in vars(layer)) for layer in layers] == [False] * 7 + [True] * 4
         x = torch.randn(1, 4, 8, 8)
         for layer in layers:
             assert "Convolution" in layer(x).grad_fn.name()

@@ -1,12 +1,13 @@
-"""Gradients of weights on a stream beside the backward pass.
+"""What a training step does on streams beside its own, as most kernels of a small network leave much of a GPU idle.
 
-Nothing in a backward pass waits for them, and on a large GPU most kernels of a small network leave much of it idle.
+- Gradients of weights, for which nothing in a backward pass waits.
+- Branches of a network, with their backward passes.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,34 +16,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = 1  # how many gradients are handed to the stream at once, each time with a wait for what came before
+AT_ONCE = 4  # how many gradients are handed to the stream at once, each time with a wait for what came before
+LARGE = 2**22  # numbers of a map whose weight's gradient takes so long that it begins at once
 
 Wanted = dict[Tensor, Tensor]  # leaves and their gradients
 
 
 class Aside:
-    """A stream on which the gradients of weights are computed, from a step's backward pass until `join`.
+    """A stream on which the gradients of weights are computed, from a step's backward pass until `join`; `branches`.
 
     On a CPU, which has no streams, they are computed where they are handed over.
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._branches: list[torch.cuda.Stream] = []  # made when first used
+        self._taken = 0  # of these, by calls that are under way
         self._due: list[Callable[[], Wanted]] = []
+        self._due_on: set[torch.cuda.Stream] = set()  # streams that have made what these read
         self._held: list[Callable[[], Wanted]] = []  # with what they read, whose memory is the other stream's
         self._found: Wanted = {}
 
-    def later(self, work: Callable[[], Wanted]) -> None:
-        """Compute gradients beside what comes after."""
+    def later(self, work: Callable[[], Wanted], size: int) -> None:
+        """Compute gradients beside what comes after; size: how many numbers the map's gradient has."""
         self._due.append(work)
-        if len(self._due) >= AT_ONCE:
+        if self._stream is not None:  # a branch's backward pass runs on the branch's stream
+            self._due_on.add(torch.cuda.current_stream(self._device))
+        if size >= LARGE or len(self._due) >= AT_ONCE:
             self._start()
 
     def join(self) -> None:
         """Let the current stream wait for all that was begun, and add it to the gradients that the leaves have."""
         self._start()
         if self._held and self._stream is not None:  # a recording may not wait for what it has not begun
-            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
         for leaf, gradient in self._found.items():
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
         self.forget()
@@ -50,16 +58,33 @@ class Aside:
     def forget(self) -> None:
         """Keep nothing, such as what a backward pass that failed has left."""
         self._due, self._held, self._found = [], [], {}
+        self._due_on.clear()
+
+    @contextlib.contextmanager
+    def branches(self, count: int) -> Iterator[list[torch.cuda.Stream]]:
+        """So many streams that nothing else uses meanwhile; none on a CPU."""
+        if self._device.type != "cuda":
+            yield []
+            return
+        first, self._taken = self._taken, self._taken + count
+        while len(self._branches) < self._taken:
+            self._branches.append(torch.cuda.Stream(self._device))
+        try:
+            yield self._branches[first : first + count]
+        finally:
+            self._taken = first
 
     def _start(self) -> None:
-        if self._due and self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        if self._stream is not None:
+            for stream in self._due_on:
+                self._stream.wait_stream(stream)
         with torch.cuda.stream(self._stream), torch.no_grad():  # a stream that is None changes nothing
             for work in self._due:
                 for leaf, gradient in work().items():
                     self._found[leaf] = self._found[leaf] + gradient if leaf in self._found else gradient
         self._held += self._due
         self._due = []
+        self._due_on.clear()
 
 
 _now: ContextVar[Aside | None] = ContextVar("aside", default=None)
@@ -80,6 +105,43 @@ def used(aside: Aside | None) -> Iterator[None]:
 def here() -> Aside | None:
     """What computes gradients of weights beside the pass, if anything."""
     return _now.get()
+
+
+def side_by_side(calls: Sequence[Callable[[], Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Results of calls that do not depend on each other, each on a stream of its own where `here` has streams.
+
+    inputs: all that they read besides weights. The first is called last and stays on the current stream, so that one
+    that takes long comes first. At most one draws random numbers, as their order is not the same everywhere; elsewhere
+    they are called one after the other.
+    """
+    aside = here()
+    if aside is None or len(calls) < 2:
+        return [call() for call in calls]
+    with aside.branches(len(calls) - 1) as streams:
+        return _forked(calls, inputs, streams) if streams else [call() for call in calls]
+
+
+def _forked(
+    calls: Sequence[Callable[[], Tensor]], inputs: Sequence[Tensor], streams: list[torch.cuda.Stream]
+) -> list[Tensor]:
+    """`side_by_side` on the current stream and these; autograd runs each call's backward pass on its stream, too."""
+    now = torch.cuda.current_stream(streams[0].device)
+    results, begun = [], []
+    try:
+        for call, stream in zip(calls[1:], streams, strict=True):
+            stream.wait_stream(now)
+            begun.append(stream)
+            for x in inputs:
+                x.record_stream(stream)  # whoever frees it waits for this stream
+            with torch.cuda.stream(stream):
+                results.append(call())
+        first = calls[0]()
+    finally:
+        for stream in begun:  # a recording may not wait for what it has not begun
+            now.wait_stream(stream)
+    for result in results:
+        result.record_stream(now)
+    return [first, *results]
 
 
 def convolved(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, aside: Aside) -> Tensor:
@@ -123,6 +185,6 @@ class _Convolved(torch.autograd.Function):
             return {leaf: found[i] for i, leaf in leaves.items() if leaf is not None and leaf.requires_grad}
 
         if any(wanted):
-            ctx.aside.later(by_weights)
+            ctx.aside.later(by_weights, dy.numel())
         by_x = gradient(True, False, False)[0] if ctx.needs_input_grad[0] else None
         return by_x, None, None, None, None

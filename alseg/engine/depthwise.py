@@ -120,7 +120,7 @@ class _Direct(torch.autograd.Function):
             if ctx.aside is None:
                 by_weight = weighed()
             else:
-                ctx.aside.later(lambda: {ctx.leaf: weighed()})
+                ctx.aside.later(lambda: {ctx.leaf: weighed()}, dy.numel())
         if ctx.needs_input_grad[0]:
             by_x = depthwise_kernels.input_gradient(dy, weight, ctx.geometry, x.shape[2:])
         return by_x, by_weight, None

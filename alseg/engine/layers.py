@@ -2,7 +2,7 @@
 
 - hardtanh_, which ReLU6 in place is, copies its whole input for the backward pass, though its result shows where it
   clamped; in timm's blocks, where nothing writes into that afterwards.
-- Depthwise convolutions, which have a module of their own.
+- Depthwise convolutions and, on a CPU, dilated ones, which have modules of their own.
 - On a CPU, a draw by Bernoulli for each number of a map takes four times as long as sixteen random bits that are
   compared with the rate, which is met to a part in 65536.
 """
@@ -18,7 +18,7 @@ import torch
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
-from alseg.engine.depthwise import convolved, is_depthwise
+from alseg.engine import depthwise, dilated
 
 WORDS = 2**16  # that two bytes tell apart
 # timm's blocks, and those of their norms after whose activation a convolution comes
@@ -56,7 +56,9 @@ def _way(module: Any) -> Way | None:
     """How a layer is computed, if it is one of those."""
     if type(module) is nn.Dropout and not module.inplace:
         return _dropped
-    return convolved if is_depthwise(module) else None
+    if dilated.is_dilated(module) and module.weight.device.type == "cpu":  # a GPU's are left to `casts`
+        return dilated.convolved
+    return depthwise.convolved if depthwise.is_depthwise(module) else None
 
 
 def _taken(way: Way, module: Any, x: Tensor) -> Tensor:

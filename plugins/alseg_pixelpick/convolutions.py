@@ -1,82 +1,13 @@
-"""Convolutions that give the same numbers as torch's with less work."""
+"""Maps resized bilinearly, and convolutions of such maps, with less work than torch's."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-
-class DilatedConv2d(nn.Conv2d):
-    """A dilated 3x3 convolution that leaves out the taps which, on a small map, see only padding."""
-
-    def __init__(self, inputs: int, outputs: int, rate: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, c, h, w] -> [B, c', h, w]."""
-        rate = self.dilation[0]
-        weight, padding = seen_taps(self.weight, rate, x.shape[-2:])
-        if x.device.type == "cpu" and torch.is_grad_enabled() and _share_seen(rate, x.shape[-2:]) < 0.6:
-            lowers = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
-            x = x.to(torch.get_autocast_dtype("cpu")) if lowers else x
-            return _ByTaps.apply(x, weight, padding, rate)
-        return F.conv2d(x, weight, padding=padding, dilation=rate)
-
-
-class _ByTaps(torch.autograd.Function):
-    """A dilated convolution whose weight's gradient is computed tap by tap where these see more than padding.
-
-    oneDNN leaves the padding out everywhere but there.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: tuple[int, int], rate: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.rate = padding, rate
-        return F.conv2d(x, weight.to(x.dtype), padding=padding, dilation=rate)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        x, weight = ctx.saved_tensors
-        dy, kernel = gradients[0], weight.shape[2:]
-        by_x: Tensor | None = torch.ops.aten.convolution_backward(
-            *(dy, x, weight.to(x.dtype), None, [1, 1], list(ctx.padding), [ctx.rate] * 2, False, [0, 0], 1),
-            [ctx.needs_input_grad[0], False, False],
-        )[0]
-        taps = []
-        for i, j in np.ndindex(*kernel):
-            down, across = i * ctx.rate - ctx.padding[0], j * ctx.rate - ctx.padding[1]
-            taps.append(_overlapping(dy, -down, -across).T @ _overlapping(x, down, across))
-        return by_x, torch.stack(taps, -1).unflatten(-1, kernel), None, None
-
-
-def _overlapping(maps: Tensor, down: int, across: int) -> Tensor:
-    """Those cells [n, c] of maps [B, c, h, w] over which they lie themselves when moved by so many cells."""
-    height, width = maps.shape[2:]
-    rows = slice(max(0, down), height + min(0, down))
-    columns = slice(max(0, across), width + min(0, across))
-    return maps.permute(0, 2, 3, 1)[:, rows, columns].flatten(0, 2)
-
-
-def _share_seen(rate: int, size: torch.Size) -> float:
-    """What part of a dilated 3x3 kernel's taps see more than padding on a map of `size`."""
-    height, width = ((side + 2 * max(0, side - rate)) / (side * (3 if rate < side else 1)) for side in size)
-    return height * width
-
-
-def seen_taps(weight: Tensor, rate: int, size: torch.Size) -> tuple[Tensor, tuple[int, int]]:
-    """Of a dilated 3x3 kernel the taps that see more than padding on a map of `size`, and the padding to use."""
-    padding = [rate, rate]
-    if rate >= size[0]:
-        weight, padding[0] = weight[:, :, 1:2], 0
-    if rate >= size[1]:
-        weight, padding[1] = weight[:, :, :, 1:2], 0
-    return weight, (padding[0], padding[1])
+from torch import Tensor
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alseg.engine.aside import side_by_side
 from alseg.grid import cells_around
-from alseg_pixelpick.convolutions import DilatedConv2d, resized_convolution
+from alseg_pixelpick.convolutions import resized_convolution
 from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
 from alseg_pixelpick.looking_up import cells_at
 from alseg_pixelpick.patches import fused_patches
+from alseg_pixelpick.pooling import MeanPool2d, spread
 from alseg_pixelpick.resizing import joined
 
 # A patch costs 16 and 4 positions of the two convolutions and is gathered besides.
@@ -31,7 +35,8 @@ def convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 def dilated(inputs: int, outputs: int, rate: int) -> nn.Sequential:
     """`convolution` with a dilated 3x3 kernel."""
-    return nn.Sequential(DilatedConv2d(inputs, outputs, rate), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    convolve = nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
+    return nn.Sequential(convolve, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class ASPP(nn.Module):
@@ -42,18 +47,16 @@ class ASPP(nn.Module):
         self.branches = nn.ModuleList(
             [convolution(inputs, channels, 1)] + [dilated(inputs, channels, rate) for rate in rates]
         )
-        self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), *convolution(inputs, channels, 1))
+        self.pooling = nn.Sequential(MeanPool2d(), *convolution(inputs, channels, 1))
         self.project = convolution(channels * (len(rates) + 2), channels, 1)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, high: Tensor) -> Tensor:
         """The encoder's last map -> [B, channels, h, w]."""
-        # the order of memory: pooling comes first, so that its gradient is added to one that is channels-last, and its
-        # map lies as the others do; else each of them would be copied
-        pooled = self.pooling(high)
-        branches = [branch(high) for branch in self.branches]
-        branches.append(pooled.expand_as(branches[0]).contiguous(memory_format=torch.channels_last))
-        return self.dropout(self.project(torch.cat(branches, 1)))
+        # the most dilated first, which takes longest
+        calls = [partial(branch, high) for branch in (*reversed(self.branches), self.pooling)]
+        *branches, pooled = side_by_side(calls, [high]) if self.training else [call() for call in calls]
+        return self.dropout(self.project(torch.cat([*reversed(branches), spread(self, pooled, high)], 1)))
 
 
 class DeepLabV3Plus(nn.Module):
@@ -138,7 +141,7 @@ class DeepLabV3Plus(nn.Module):
         if self.training:
             drawn = _spread(batch, references, max(height - 1, 1), max(width - 1, 1), corners.device)
             corners = torch.cat([corners, drawn], 1)
-        low, context = self.low_level(features[0]), self.aspp(features[1])
+        low, context = self._branches(features)
         patches, inside = fused_patches(low, context, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
         x = self._normalised(self.first, patches, inside, batch, references)
         x = self.first_dropout(x * inside)  # the dense convolution sees zeros outside the map
@@ -149,7 +152,7 @@ class DeepLabV3Plus(nn.Module):
 
     def _first(self, features: Features) -> Tensor:
         """The first convolution, of both branches on the low-level grid."""
-        low, context = self.low_level(features[0]), self.aspp(features[1])
+        low, context = self._branches(features)
         if low.device.type != "cpu":
             return self.first(joined(context, low))
         convolve, norm, activate = self.first
@@ -159,6 +162,13 @@ class DeepLabV3Plus(nn.Module):
             context, by_context, (low.shape[-2], low.shape[-1])
         )
         return activate(norm(x))
+
+    def _branches(self, features: Features) -> Features:
+        """The decoder's low-level branch and its context, on the grids of the two maps."""
+        low, high = features
+        calls = [partial(self.aspp, high), partial(self.low_level, low)]
+        context, low = side_by_side(calls, features) if self.training else [call() for call in calls]
+        return low, context
 
     def _second(self, features: Features) -> Tensor:
         """What the classifier sees but for its dropout, [B, c, h, w]."""

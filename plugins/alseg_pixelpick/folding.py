@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from alseg_pixelpick.convolutions import DilatedConv2d, seen_taps
+from alseg.engine.dilated import is_dilated, seen_taps
 from alseg_pixelpick.winograd import Winograd
 
 M = TypeVar("M", bound=nn.Module)
@@ -39,7 +39,7 @@ class FoldedConv2d(nn.Module):
         self.activate = activate
         self._fused = FUSED.get(type(activate))
         self._geometry = (convolve.stride, convolve.padding, convolve.dilation, convolve.groups)
-        self._skips_padding = isinstance(convolve, DilatedConv2d)
+        self._skips_padding = is_dilated(convolve)
         plain = convolve.stride == (1, 1) == convolve.dilation == convolve.padding and convolve.groups == 1
         large = convolve.kernel_size == (3, 3) and min(convolve.in_channels, convolve.out_channels) >= 128
         fits = plain and large and precision == torch.float32 and self.weight.device.type == "cpu"
@@ -138,9 +138,8 @@ def _joined(whole: fx.GraphModule, node: fx.Node, precision: torch.dtype) -> Fol
     norm, convolve = whole.get_submodule(str(node.target)), whole.get_submodule(str(before.target))
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or not norm.affine:
         return None
-    if type(convolve) not in (nn.Conv2d, DilatedConv2d):
+    if type(convolve) is not nn.Conv2d:
         return None
-    assert isinstance(convolve, nn.Conv2d)
     if convolve.padding_mode != "zeros" or isinstance(convolve.padding, str):
         return None
     if not isinstance(getattr(norm, "drop", None), nn.Identity | None):
