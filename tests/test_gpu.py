@@ -84,7 +84,7 @@ def test_weights_gradients_beside_the_pass_are_those_in_it():
     from test_casts import check_same, network
 
     beside = Counted(torch.device("cuda"))
-    check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=1e-2, beside=beside)
+    check_same(network().cuda(), torch.rand(2, 3, 64, 64).cuda(), rel=3e-2, beside=beside)
     assert beside.count > 20
 
 

@@ -32,12 +32,12 @@ def tiled(side, **given):
 def variants():
     """Every kernel, with what its names are other than elsewhere, and its constants."""
     summed = dict(zip(("BR", "BC"), norm_kernels.SUM_TILE))
-    passed = dict(zip(("BR", "BC"), norm_kernels.PASS_TILE))
     for every, few, stages in ((norm_kernels.PARTS, 0, norm_kernels.STAGES), (0, norm_kernels.FEW_PARTS, 1)):
         yield norm_kernels._moments, {}, {**summed, "ALL": every, "STAGES": stages}
         yield norm_kernels._products, {}, {**summed, "ALL": every, "STAGES": stages}
-        yield norm_kernels._apply, {}, {**passed, "FEW": few}
-        yield norm_kernels._back, {}, {**passed, "FEW": few}
+        passed = dict(zip(("BR", "BC"), norm_kernels.FEW_TILE if few else norm_kernels.PASS_TILE), FEW=few)
+        yield norm_kernels._apply, {}, passed
+        yield norm_kernels._back, {}, passed
     rate = {"rate": "i32"}  # for each of which it is compiled anew
     for stride in (1, 2):
         yield depthwise_kernels._convolve, rate, tiled(3, TALL=3, STRIDE=stride, BACK=False, FIRST=0)

@@ -10,7 +10,7 @@ twin.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,8 +21,10 @@ from torch import Tensor
 SUM_TILE = (128, 16, 4)  # rows and columns of what a program sums at a time, and its warps
 STAGES = 3  # for how many such tiles' numbers it asks ahead, where it sums many
 PASS_TILE = (64, 32, 4)  # of what a program of the pass over the tensor takes
+FEW_TILE = (128, 32, 4)  # the same where it adds up the parts as well
 PROGRAMS, PARTS = 528, 256  # that sum, and parts of the rows, at most
-FEW_ROWS, FEW_PARTS = 4096, 32  # rows that are summed in a few parts, and how many these are at most
+# rows and channels up to which there are few parts, and how many these are at most
+FEW_ROWS, FEW_CHANNELS, FEW_PARTS = 12288, 512, 32
 VARIED = ("rows", "chunk", "parts")  # numbers for which nothing is compiled anew: that takes a second a kernel
 
 
@@ -227,23 +229,46 @@ def tickets_of(norm: Any, x: Tensor) -> Tensor:
     return found
 
 
-def _parted(x: Tensor) -> tuple[int, int, int, int, int, int]:
-    """Rows and channels of a tensor, rows of a part, parts, how many programs sum, and whether parts are few or not.
+class Plan(NamedTuple):
+    """How a tensor is summed, in parts, and passed over; of `every` and `few` one is 0.
 
-    Of the last two numbers one is 0: how many parts a program adds up that sums last, or each of the pass.
+    every, few: how many parts the program adds up that sums last, or each of the pass. stages: tiles asked ahead.
     """
+
+    rows: int
+    channels: int
+    chunk: int  # rows of a part
+    parts: int
+    every: int
+    few: int
+    stages: int
+
+    @property
+    def sums(self) -> tuple[int]:
+        """Programs that sum."""
+        return (self.parts * triton.cdiv(self.channels, SUM_TILE[1]),)
+
+    @property
+    def tile(self) -> tuple[int, int, int]:
+        """Of the pass."""
+        return FEW_TILE if self.few else PASS_TILE
+
+    @property
+    def tiles(self) -> tuple[int]:
+        """Programs of the pass."""
+        tall, wide, _ = self.tile
+        return (triton.cdiv(self.rows, tall) * triton.cdiv(self.channels, wide),)
+
+
+def planned(x: Tensor) -> Plan:
+    """The plan for maps of this size."""
     channels = x.shape[1]
-    rows = x.numel() // channels
-    tall, across = SUM_TILE[0], triton.cdiv(channels, SUM_TILE[1])
-    most = FEW_PARTS if rows <= FEW_ROWS else max(1, min(PARTS, PROGRAMS // across))
+    rows, tall = x.numel() // channels, SUM_TILE[0]
+    few = rows <= FEW_ROWS and channels <= FEW_CHANNELS
+    most = FEW_PARTS if few else max(1, min(PARTS, PROGRAMS // triton.cdiv(channels, SUM_TILE[1])))
     chunk = triton.cdiv(triton.cdiv(rows, most), tall) * tall
-    parts = triton.cdiv(rows, chunk)
-    return rows, channels, chunk, parts, parts * across, PARTS if rows > FEW_ROWS else 0
-
-
-def _tiles(rows: int, channels: int) -> tuple[int]:
-    """Programs of a pass over a tensor."""
-    return (triton.cdiv(rows, PASS_TILE[0]) * triton.cdiv(channels, PASS_TILE[1]),)
+    adding = (0, FEW_PARTS, 1) if few else (PARTS, 0, STAGES)
+    return Plan(rows, channels, chunk, triton.cdiv(rows, chunk), *adding)
 
 
 def pitch_of(maps: Tensor) -> int | None:
@@ -259,21 +284,18 @@ def forward(x: Tensor, norm: Any, low: float, high: float) -> tuple[Tensor, Tens
 
     x: [B, C, H, W] in channels-last memory. norm: a batch norm with weight, bias, running statistics and momentum.
     """
-    rows, channels, chunk, parts, programs, every = _parted(x)
-    means, squares = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
-    mean, rate = x.new_empty(2, channels, dtype=torch.float32).unbind()
+    plan = planned(x)
+    means, squares = x.new_empty(2, plan.parts, plan.channels, dtype=torch.float32).unbind()
+    mean, rate = x.new_empty(2, plan.channels, dtype=torch.float32).unbind()
     y = torch.empty_like(x)
     kept = (norm.running_mean, norm.running_var, norm.num_batches_tracked, mean, rate)
-    sizes = (rows, channels, chunk, parts, norm.momentum, norm.eps)
+    sizes = (plan.rows, plan.channels, plan.chunk, plan.parts, norm.momentum, norm.eps)
     *tile, warps = SUM_TILE
-    _moments[(programs,)](
-        *(x, means, squares, tickets_of(norm, x), *kept, *sizes, every, *tile, STAGES if every else 1), num_warps=warps
-    )
-    *tile, warps = PASS_TILE
-    _apply[_tiles(rows, channels)](
-        *(x, y, means, squares, *kept, norm.weight, norm.bias, *sizes, low, high, 0 if every else FEW_PARTS, *tile),
-        num_warps=warps,
-    )
+    given = (x, means, squares, tickets_of(norm, x), *kept, *sizes)
+    _moments[plan.sums](*given, plan.every, *tile, plan.stages, num_warps=warps)
+    *tile, warps = plan.tile
+    passed = (x, y, means, squares, *kept, norm.weight, norm.bias, *sizes, low, high)
+    _apply[plan.tiles](*passed, plan.few, *tile, num_warps=warps)
     return y, mean, rate
 
 
@@ -285,23 +307,17 @@ def backward(
     x: in channels-last memory; dy: as well, or some channels of such a map. known: what the forward pass had: mean,
     1 / deviation, weight and bias.
     """
-    rows, channels, chunk, parts, programs, every = _parted(x)
-    pitch = pitch_of(dy)
+    plan, pitch = planned(x), pitch_of(dy)
     if pitch is None:
-        dy, pitch = dy.contiguous(memory_format=torch.channels_last), channels
-    sums, products = x.new_empty(2, parts, channels, dtype=torch.float32).unbind()
-    dweight, dbias = x.new_empty(2, channels, dtype=torch.float32).unbind()
+        dy, pitch = dy.contiguous(memory_format=torch.channels_last), plan.channels
+    sums, products = x.new_empty(2, plan.parts, plan.channels, dtype=torch.float32).unbind()
+    dweight, dbias = x.new_empty(2, plan.channels, dtype=torch.float32).unbind()
     dx = torch.empty_like(x)
     *tile, warps = SUM_TILE
-    _products[(programs,)](
-        *(x, dy, pitch, *known, sums, products, tickets_of(norm, x), dbias, dweight, rows, channels, chunk, parts),
-        *(low, high, every, *tile, STAGES if every else 1),
-        num_warps=warps,
-    )
-    *tile, warps = PASS_TILE
-    _back[_tiles(rows, channels)](
-        *(x, dy, pitch, dx, *known, sums, products, dbias, dweight, rows, channels, parts, low, high),
-        *(0 if every else FEW_PARTS, *tile),
-        num_warps=warps,
-    )
+    given = (x, dy, pitch, *known, sums, products, tickets_of(norm, x), dbias, dweight)
+    sizes = (plan.rows, plan.channels, plan.chunk, plan.parts)
+    _products[plan.sums](*given, *sizes, low, high, plan.every, *tile, plan.stages, num_warps=warps)
+    *tile, warps = plan.tile
+    passed = (x, dy, pitch, dx, *known, sums, products, dbias, dweight, plan.rows, plan.channels, plan.parts)
+    _back[plan.tiles](*passed, low, high, plan.few, *tile, num_warps=warps)
     return dx, dweight, dbias
