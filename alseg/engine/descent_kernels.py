@@ -31,7 +31,7 @@ def _moved(
     square += square_rate * (gradient * gradient - square)
     tl.store(means + place, mean, inside)
     tl.store(squares + place, square, inside)
-    # plainly Triton's division and root are approximate on a GPU
+    # as torch's are rounded; plainly Triton's are approximate on a GPU
     change = tl.div_rn(size * mean, tl.sqrt_rn(square) * scale + eps)
     tl.store(parameters + place, parameter - change, inside)
 
