@@ -61,7 +61,7 @@ class PassSettings:
     """
 
     size: Size | Longer | Literal["own"] | None = None
-    batch_size: Count = 8
+    batch_size: Count = 32  # fewer where their maps would be large: alseg.engine.images.MOST
 
 
 @dataclass(frozen=True)
