@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.engine import aside
+from alseg.engine.attempts import works
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -82,15 +83,15 @@ def _interleaves(geometry: Geometry, weight: Tensor) -> bool:
 
 @lru_cache
 def has_kernels(device: torch.device) -> bool:
-    """Whether Triton is there and can compile for a device; it needs a C compiler, among other things."""
-    try:
+    """Whether Triton's kernels work on a device."""
+
+    def attempt() -> None:
         from alseg.engine import depthwise_kernels
 
         x = torch.ones(1, 16, 3, 3, device=device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
         depthwise_kernels.convolved(x, torch.ones(16, 1, 3, 3, device=device), Geometry(1, 1, 1), (3, 3))
-    except Exception:
-        return False
-    return True
+
+    return works("depthwise convolutions", attempt, device)
 
 
 class _Direct(torch.autograd.Function):

@@ -6,7 +6,6 @@ kernels, which leave most of a large GPU idle. Here a program takes some thousan
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from alseg.engine.attempts import works
 from alseg.engine.tables import alike, chunks_of, on
 
 Row = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # parameter, gradient, exp_avg, exp_avg_sq, step
@@ -89,18 +89,17 @@ def stepper(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[
 
 @cache
 def works_on(device: torch.device) -> bool:
-    """Whether it is a GPU where Triton works: what it compiles needs a C compiler, among other things."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return False
-    try:
+    """Whether the kernel works on a device."""
+
+    def attempt() -> bool:
         weight = nn.Parameter(torch.ones(7, device=device))
         weight.grad = torch.ones_like(weight)
         steps = TableAdam(torch.optim.Adam([weight], lr=0.1, fused=True))
         for _ in range(3):  # of which the last is the kernel's; each is of 0.1 where gradients stay
             steps.step()
         return bool(((weight - 0.7).abs() < 1e-5).all())
-    except Exception:
-        return False
+
+    return works("Adam's step", attempt, device)
 
 
 class TableAdam:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alseg.engine.attempts import works
 from alseg_pixelpick.convolutions import resized
 
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
@@ -36,14 +37,14 @@ def _fit(context: Tensor, low: Tensor) -> bool:
 
 @lru_cache
 def has_kernels(device: torch.device) -> bool:
-    """Whether Triton is there and can compile for a device; it needs a C compiler, among other things."""
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
+    """Whether Triton's kernels work on a device."""
+
+    def attempt() -> None:
+        with torch.enable_grad():
             context, low = (torch.ones(1, 16, side, side, device=device, requires_grad=True) for side in (2, 4))
             _Joined.apply(context, low).sum().backward()
-    except Exception:
-        return False
-    return True
+
+    return works("resized maps", attempt, device)
 
 
 class _Joined(torch.autograd.Function):
