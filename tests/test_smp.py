@@ -136,6 +136,7 @@ def test_without_resizing_logits_are_the_librarys_before_its_upsampling(registry
 
 @pytest.mark.parametrize("name", ["fpn", "pspnet", "deeplabv3", "deeplabv3plus", "dpt"])
 def test_samples_differ_by_dropout(registry, name):
+    torch.manual_seed(0)  # with few channels some weights leave those that dropout tells apart at zero
     model = built(registry, name, **({} if name == "dpt" else {"dropout": 0.5})).eval()
     passes = Passes(model, lambda: torch.rand(1, 3, 64, 64), CPU, torch.float32, Draw(0, 0, "a"))
     one, other = passes.samples(2)
