@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from alseg.engine.batches import PADDING, Batch
-from alseg.engine.steps import WARM_UP, Recorded, padded
+from alseg.engine.steps import SIZES, WARM_UP, Recorded, padded
 from alseg.engine.train import point_loss
 
 
@@ -95,6 +95,19 @@ def test_recorded_steps_train_as_plain_ones():
     assert found == pytest.approx(wanted, abs=1e-6)
     for ours, theirs in zip(recorded.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_an_epoch_s_last_batches_are_recorded_as_well():
+    torch.manual_seed(1)
+    sizes = [4, 4, 2] * 5 + [3, 3]
+    series = [Batch(torch.rand(n, 3, 8, 8), torch.rand(n, 5, 2), torch.randint(0, 4, (n, 5))) for n in sizes]
+    plain, recorded = Toy(), Toy()
+    wanted = steps(plain, plain_gradients(plain), series)
+    recorder = Replayed(recorded)
+    found = steps(recorded, Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder), series)
+    assert recorder.recorded == SIZES == 2
+    assert recorder.replayed == len(sizes) - SIZES * WARM_UP - 2
+    assert found == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize("where", ["rehearsal", "recording"])

@@ -26,11 +26,11 @@ def gradients_of(
     descent: torch.optim.Optimizer,
     device: torch.device,
     precision: torch.dtype,
+    team: Team = ALONE,
+    say: Callable[[str], None] = lambda line: None,
     *,
     fused_norms: bool,
     beside: bool = False,
-    say: Callable[[str], None] = lambda line: None,
-    team: Team = ALONE,
 ) -> Gradients:
     """Forward and backward pass of a batch by the fewest kernels; an error of the latter names the model.
 

@@ -7,6 +7,7 @@ launches them all at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from alseg.errors import AlsegError
 Gradients = Callable[[Batch], Tensor]  # leaves a batch's gradients in the parameters; its loss, detached
 
 WARM_UP = 3  # plain steps before one is recorded, in which libraries choose their kernels
+SIZES = 2  # of batches that are recorded: an epoch's last is smaller, where images are left over
 
 
 class Recorder(Protocol):
@@ -36,6 +38,7 @@ class CUDAGraph:
 
     def __init__(self) -> None:
         self._side = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()  # recordings share memory: they are never replayed at once
 
     def warm_up(self, work: Callable[[], Tensor], last: bool) -> Tensor:
         """On another stream, as torch's notes on CUDA graphs ask for; the last may not wait for the GPU."""
@@ -56,7 +59,7 @@ class CUDAGraph:
         generator = torch.cuda.default_generators[now.device_index]
         before = generator.clone_state()
         try:
-            with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
                 result = work()
         except BaseException:
             # torch leaves both as they are in a recording, in which no plain step can be taken
@@ -66,11 +69,23 @@ class CUDAGraph:
         return result, graph.replay
 
 
-class Recorded:
-    """`Gradients` that replays a recording where a batch has the size of the first one, else works plainly.
+@dataclass
+class _Recording:
+    """Of batches of one size. held: what it reads; steps: those that were taken before; plain: none can be made."""
 
-    points: how many an image gets, by padding, so that batches are of one size. Where nothing can be recorded,
-    `say` is told so once and all steps are plain.
+    held: Batch
+    steps: int = 0
+    plain: bool = False
+    replay: Callable[[], None] | None = None
+    loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    gradients: list[Tensor | None] = field(default_factory=list)
+
+
+class Recorded:
+    """`Gradients` that replays a recording where a batch has one of the first `SIZES` sizes, else works plainly.
+
+    points: how many an image gets, by padding, so that batches are of one size, but for an epoch's last. Where nothing
+    can be recorded, `say` is told so once and all steps are plain.
     """
 
     def __init__(
@@ -83,58 +98,54 @@ class Recorded:
     ) -> None:
         self._plain, self._recorder, self._say = plain, recorder, say
         self._parameters, self._points = list(parameters), points
-        self._steps, self._fails = 0, False
-        self._held: Batch | None = None  # what the recording reads
-        self._replay: Callable[[], None] | None = None
-        self._loss = torch.empty(0)
-        self._gradients: list[Tensor | None] = []
+        self._made: dict[tuple[torch.Size | None, ...], _Recording] = {}
 
     def __call__(self, batch: Batch) -> Tensor:
         """The loss, until the next call."""
         batch = padded(batch, self._points)
-        if self._held is None:
-            self._held = Batch(*(part if part is None else part.clone() for part in batch.tensors()))  # type: ignore[arg-type]
-        if self._fails or _sizes(batch) != _sizes(self._held):
+        sizes = tuple(part if part is None else part.shape for part in batch.tensors())
+        if sizes not in self._made and len(self._made) < SIZES:
+            parts = (part if part is None else part.clone() for part in batch.tensors())
+            self._made[sizes] = _Recording(Batch(*parts))  # type: ignore[arg-type]
+        made = self._made.get(sizes)
+        if made is None or made.plain:
             return self._plain(batch)
-        if self._steps < WARM_UP:
-            self._steps += 1
-            try:
-                return self._recorder.warm_up(lambda: self._plain(batch), self._steps == WARM_UP)
-            except (RuntimeError, AlsegError) as error:
-                if self._steps < WARM_UP:
-                    raise
-                self._give_up(error)
-                return self._plain(batch)
-        if self._replay is None:
-            self._record(self._held)
-        if self._replay is None:
+        if made.replay is None:
+            return self._prepared(made, batch)
+        return self._replayed(made, made.replay, batch)
+
+    def _prepared(self, made: _Recording, batch: Batch) -> Tensor:
+        """A plain step, or once there were enough the first one of a recording."""
+        made.steps += 1
+        try:
+            if made.steps <= WARM_UP:
+                return self._recorder.warm_up(lambda: self._plain(batch), made.steps == WARM_UP)
+            made.loss, made.replay = self._recorder.record(lambda: self._plain(made.held))
+            made.gradients = [parameter.grad for parameter in self._parameters]
+        except (RuntimeError, AlsegError) as error:
+            if made.steps < WARM_UP:
+                raise
+            self._give_up(made, error)
             return self._plain(batch)
-        for held, part in zip(self._held.tensors(), batch.tensors(), strict=True):
+        return self._replayed(made, made.replay, batch)
+
+    def _replayed(self, made: _Recording, replay: Callable[[], None], batch: Batch) -> Tensor:
+        for held, part in zip(made.held.tensors(), batch.tensors(), strict=True):
             if held is not None and part is not None:
                 held.copy_(part, non_blocking=True)
-        self._replay()
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            parameter.grad = gradient  # a plain step in between has put others there
-        return self._loss
+        replay()
+        for parameter, gradient in zip(self._parameters, made.gradients, strict=True):
+            parameter.grad = gradient  # a step of another kind has put others there
+        return made.loss
 
-    def _record(self, held: Batch) -> None:
-        try:
-            self._loss, self._replay = self._recorder.record(lambda: self._plain(held))
-        except (RuntimeError, AlsegError) as error:
-            self._give_up(error)
-        self._gradients = [parameter.grad for parameter in self._parameters]
-
-    def _give_up(self, error: Exception) -> None:
-        """Take plain steps from now on; the error goes on where it says nothing about recordings."""
+    def _give_up(self, failed: _Recording, error: Exception) -> None:
+        """Take plain steps for batches of this size; the error goes on where it says nothing about recordings."""
         reason = error.__cause__ if isinstance(error, AlsegError) else error  # what a piece raised names it
         if not isinstance(reason, RuntimeError):
             raise error
-        self._fails = True
-        self._say(f"The training steps are not recorded as a CUDA graph: {str(reason).splitlines()[0]}")
-
-
-def _sizes(batch: Batch) -> list[torch.Size | None]:
-    return [part if part is None else part.shape for part in batch.tensors()]
+        failed.plain = True
+        if not any(made.plain for made in self._made.values() if made is not failed):
+            self._say(f"The training steps are not recorded as a CUDA graph: {str(reason).splitlines()[0]}")
 
 
 def padded(batch: Batch, points: int) -> Batch:

@@ -77,14 +77,9 @@ def train(
     terms = terms_of(model)
     losses = Losses(model, terms, round)
     loss_of = team.wrapped(_Loss(model, at_points, losses), device)
-    records = can_record(settings, device, team, terms)
-    gradients = gradients_of(
-        *(model, loss_of, descent, device, precision),
-        fused_norms=settings.fused_norms,
-        beside=records,  # plain steps are bound by what the host can launch, which another stream adds to
-        say=say,
-        team=team,
-    )
+    records, how = can_record(settings, device, team, terms), {"fused_norms": settings.fused_norms}
+    how["beside"] = records  # plain steps are bound by what the host can launch, which another stream adds to
+    gradients = gradients_of(model, loss_of, descent, device, precision, team, say, **how)
     if records:
         gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
