@@ -108,7 +108,7 @@ def trainer(
 
     recorded = settings.cuda_graph and device.type == "cuda"
     fused = settings.fused_norms
-    gradients = gradients_of(ours, loss_of, descent, device, precision, fused_norms=fused, beside=recorded, say=say)
+    gradients = gradients_of(ours, loss_of, descent, device, precision, fused_norms=fused, recorded=recorded, say=say)
     work = Recorded(gradients, ours.parameters(), material.pixels, CUDAGraph(), say) if recorded else gradients
 
     def step(batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from alseg.engine import aside
 from alseg.engine.batches import PADDING, Batch
 from alseg.engine.calls import called, told
 from alseg.engine.casts import Casts
-from alseg.engine.depthwise import has_kernels
+from alseg.engine.depthwise import has_kernels, is_depthwise
 from alseg.engine.device import lower_precision
 from alseg.engine.layers import quickened, ways_of
 from alseg.engine.norms import fused, fusible_here, sequences
@@ -30,19 +30,25 @@ def gradients_of(
     say: Callable[[str], None] = lambda line: None,
     *,
     fused_norms: bool,
-    beside: bool = False,
+    recorded: bool = False,
 ) -> Gradients:
     """Forward and backward pass of a batch by the fewest kernels; an error of the latter names the model.
 
-    loss_of: takes a batch's tensors. beside: weights' gradients may be computed on a stream of their own. `say` is
-    told where norms cannot be fused though they should be.
+    loss_of: takes a batch's tensors. recorded: whether the steps will be: then kernels that the host takes long to
+    launch are worth it on a GPU, and so is a second stream; plain steps are bound by what it can launch. `say` is told
+    where norms cannot be fused though they should be.
     """
-    norms = fusible_here(model, device, precision, fused_norms, say)
+    norms = fusible_here(model, device, precision, fused_norms and recorded, say)
     # a term may ask for a weight's own gradient, or change weights within the step
     lowers = device.type == "cuda" and precision == torch.bfloat16 and team.size == 1 and not terms_of(model)
-    stream = aside.Aside(device) if beside and lowers else None
-    blocks, ways, name = sequences(model, norms), ways_of(model), told(model).name
-    with quickened(ways if lowers and has_kernels(device) else {}):  # whose layers read the weights as they are
+    stream = aside.Aside(device) if recorded and lowers else None
+    blocks, name, kernels = sequences(model, norms), told(model).name, device.type == "cuda" and recorded
+    ways = {
+        layer: way
+        for layer, way in ways_of(model).items()
+        if kernels or device.type == "cpu" or not is_depthwise(layer)
+    }
+    with quickened(ways if kernels and has_kernels(device) else {}):  # whose layers read the weights as they are
         casts = Casts(model if lowers else nn.Sequential(), precision)
 
     def gradients(batch: Batch) -> Tensor:

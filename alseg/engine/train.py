@@ -77,10 +77,10 @@ def train(
     terms = terms_of(model)
     losses = Losses(model, terms, round)
     loss_of = team.wrapped(_Loss(model, at_points, losses), device)
-    records, how = can_record(settings, device, team, terms), {"fused_norms": settings.fused_norms}
-    how["beside"] = records  # plain steps are bound by what the host can launch, which another stream adds to
+    recorded = can_record(settings, device, team, terms)
+    how = {"fused_norms": settings.fused_norms, "recorded": recorded}
     gradients = gradients_of(model, loss_of, descent, device, precision, team, say, **how)
-    if records:
+    if recorded:
         gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
         for epoch in range(settings.epochs if source.steps else 0):
