@@ -73,6 +73,7 @@ class Experiment:
         self.classes = resolved.dataset.classes
         team.check_batches(self.config.train.batch_size)
         team.check_terms(self.config.terms)
+        self._next_report = 0.0  # by the clock
         self._device = choose_device(self.config.device)
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -227,11 +228,16 @@ class Experiment:
             self.say(f"Round {round} has no sample pictures: {error}")
 
     def _report(self, figures: bool = False) -> None:
-        if self.config.report:
-            try:
-                write_report([self.folder.path], self.folder.path, figures, registry=self._registry)
-            except Exception as error:  # the run's results are worth more than a page on them
-                self.say(f"There is no new report: {type(error).__name__}: {error}")
+        """Write the report; where rounds are short not after each, so that it takes a tenth of the time at most."""
+        started = time.perf_counter()
+        if not self.config.report or (started < self._next_report and not figures):
+            return
+        try:
+            write_report([self.folder.path], self.folder.path, figures, registry=self._registry)
+        except Exception as error:  # the run's results are worth more than a page on them
+            self.say(f"There is no new report: {type(error).__name__}: {error}")
+        now = time.perf_counter()
+        self._next_report = now + 9 * (now - started)
 
     def evaluate(self, round: int, model: Model, labels: PixelLabels) -> Evaluation:
         """The model's confusion matrix on the evaluation split, and its accuracy where `labels` audit it."""
