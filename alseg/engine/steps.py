@@ -6,6 +6,7 @@ launches them all at once.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -62,11 +63,20 @@ class CUDAGraph:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
                 result = work()
         except BaseException:
-            # torch leaves both as they are in a recording, in which no plain step can be taken
+            # torch leaves these as they are in a recording, in which no plain step can be taken
             torch.cuda.set_stream(now)
             generator.graphsafe_set_state(before)
+            self._end_allocating(now.device_index)
             raise
         return result, graph.replay
+
+    def _end_allocating(self, device: int) -> None:
+        """Nor does torch's allocator, which would never free again what two streams have used."""
+        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # the latter before torch 2.8
+        end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
+        with contextlib.suppress(RuntimeError):  # where the recording has ended, and what failed is something else
+            end(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
 
 
 @dataclass
