@@ -97,7 +97,8 @@ class Casts:
             layer._parameters.get(name) is not parameter or parameter._version != self._versions[parameter]
             for name, parameter in own.items()
         )
-        if not lowers or others:
+        # torch.func lowers nothing, and knows no functions of ours
+        if not lowers or others or torch._C._are_functorch_transforms_active():
             return plainly(layer, *given, **named)
         beside = aside.here()
         if beside is not None and len(given) == 1 and not named and aside.fits(layer, given[0]):
