@@ -125,8 +125,15 @@ def test_what_cannot_be_recorded_is_done_plainly_and_said_once(where):
     plain, recorded = Toy(), Toy()
     wanted = steps(plain, plain_gradients(plain), series)
     recorder = Refusing(recorded)
-    gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder, said.append)
+    taken: list[Batch] = []
+
+    def others():
+        other = plain_gradients(recorded)
+        return lambda batch: taken.append(batch) or other(batch)
+
+    gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder, said.append, others)
     assert steps(recorded, gradients, series) == pytest.approx(wanted, abs=1e-6)
+    assert len(taken) == 6 - WARM_UP + (where == "rehearsal"), "one of the seven is of another size"
     assert len(said) == 1 and said[0].endswith("stream is capturing")
 
 

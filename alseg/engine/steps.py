@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -95,7 +96,8 @@ class Recorded:
     """`Gradients` that replays a recording where a batch has one of the first `SIZES` sizes, else works plainly.
 
     points: how many an image gets, by padding, so that batches are of one size, but for an epoch's last. Where nothing
-    can be recorded, `say` is told so once and all steps are plain.
+    can be recorded, `say` is told so once and all steps are plain. others: makes what takes the steps that are no
+    recording's, if it is not `plain`, whose kernels may be worth it in recordings alone.
     """
 
     def __init__(
@@ -105,8 +107,10 @@ class Recorded:
         points: int,
         recorder: Recorder,
         say: Callable[[str], None] = lambda line: None,
+        others: Callable[[], Gradients] | None = None,
     ) -> None:
         self._plain, self._recorder, self._say = plain, recorder, say
+        self._others = cache(others or (lambda: plain))
         self._parameters, self._points = list(parameters), points
         self._made: dict[tuple[torch.Size | None, ...], _Recording] = {}
 
@@ -119,7 +123,7 @@ class Recorded:
             self._made[sizes] = _Recording(Batch(*parts))  # type: ignore[arg-type]
         made = self._made.get(sizes)
         if made is None or made.plain:
-            return self._plain(batch)
+            return self._others()(batch)
         if made.replay is None:
             return self._prepared(made, batch)
         return self._replayed(made, made.replay, batch)
@@ -136,7 +140,7 @@ class Recorded:
             if made.steps < WARM_UP:
                 raise
             self._give_up(made, error)
-            return self._plain(batch)
+            return self._others()(batch)
         return self._replayed(made, made.replay, batch)
 
     def _replayed(self, made: _Recording, replay: Callable[[], None], batch: Batch) -> Tensor:
