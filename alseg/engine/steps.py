@@ -78,6 +78,7 @@ class CUDAGraph:
         with contextlib.suppress(RuntimeError):  # where the recording has ended, and what failed is something else
             end(device, self._pool)
             torch._C._cuda_releasePool(device, self._pool)
+            self._pool = torch.cuda.graph_pool_handle()  # what was released may not be used again
 
 
 @dataclass
