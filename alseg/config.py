@@ -63,7 +63,7 @@ class RunConfig:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     deterministic: bool = False
-    report: bool = True  # written after each round
+    report: bool = True  # written after rounds, and at the end
     keep_models: Literal["all", "last"] = "all"  # of the rounds
     cache: str = "auto"  # folder of decoded images; auto: the user's cache folder; none
     train: TrainSettings = field(default_factory=TrainSettings)

@@ -8,7 +8,7 @@ import torch
 
 from alseg.config import RunConfig
 from alseg.engine.batches import BatchSource
-from alseg.engine.device import deterministic, out_of_memory
+from alseg.engine.device import current, deterministic, out_of_memory
 from alseg.engine.images import DecodedImages
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult, train
@@ -51,7 +51,8 @@ def train_round(
         team=team,
     )
     total, epochs = source.images_per_epoch * settings.epochs, [0]
-    with progress.phase(f"round {round}: training", total) as step, deterministic(config.deterministic):
+    title = f"round {round}: training"
+    with progress.phase(title, total) as step, deterministic(config.deterministic), current(device):
 
         def advance(images: int, loss: float | None) -> None:
             epochs[0] += loss is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -13,10 +15,12 @@ import pytest
 import torch
 from test_casts import Mixed, check_same, gradients, network
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from alseg.engine import aside
 from alseg.engine.aside import Aside
 from alseg.engine.casts import Casts
+from alseg.engine.depthwise import Geometry, _Direct
 
 
 class Counted(Aside):
@@ -81,6 +85,67 @@ def test_what_a_failed_pass_has_left_is_forgotten():
     with aside.used(beside):
         beside.join()
     assert layer.weight.grad is None
+
+
+def test_what_autograd_s_own_thread_computes_anew_is_computed_the_same_way():
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.layers, x, use_reentrant=False)
+
+    model, x = Checkpointed(), torch.rand(1, 3, 9, 9)
+    twin, beside, casts = copy.deepcopy(model), Counted(), Casts(model, torch.bfloat16)
+    with casts.used(), aside.used(beside):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            error = model(x).float().square().mean()
+        thread = threading.Thread(target=error.backward)  # as one of autograd's does it on a GPU
+        thread.start()
+        thread.join()
+        beside.join()
+    casts.hand_over()
+    assert beside.count == 2
+    _, wanted = gradients(twin, x)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name])
+
+
+def test_a_model_s_own_backward_pass_leaves_nothing_with_the_step_s():
+    layer, x, beside = nn.Conv2d(1, 1, 1, bias=False), torch.ones(1, 1, 2, 2, requires_grad=True), Counted()
+    with aside.used(beside):
+        with beside.forward_pass():
+            out = aside.convolved(layer, x, layer.weight, None, beside)
+            by_x, by_weight = torch.autograd.grad(out.sum(), (x, layer.weight), retain_graph=True)
+        assert beside.count == 0
+        assert torch.equal(by_x, layer.weight.detach().expand_as(x))
+        assert by_weight.item() == 4
+        out.sum().backward()
+        beside.join()
+    assert layer.weight.grad.item() == 4
+    assert beside.count == 1
+
+
+def test_a_depthwise_weight_that_somebody_watches_has_its_gradient_from_autograd(monkeypatch):
+    kernels = SimpleNamespace(
+        convolved=lambda x, weight, geometry, size: torch.nn.functional.conv2d(
+            x, weight, padding=1, groups=len(weight)
+        ),
+        weight_gradient=lambda x, dy, weight, geometry: torch.ones_like(weight),
+    )
+    monkeypatch.setattr("alseg.engine.depthwise_kernels", kernels, raising=False)
+    monkeypatch.setitem(sys.modules, "alseg.engine.depthwise_kernels", kernels)
+    weight, x, beside = nn.Parameter(torch.ones(2, 1, 3, 3)), torch.ones(1, 2, 4, 4), Counted()
+    for count, factor in ((1, 1), (0, 5)):
+        weight.grad = None
+        with aside.used(beside):
+            beside.count = 0
+            _Direct.apply(x, weight, Geometry(1, 1, 1)).sum().backward()
+            beside.join()
+        assert beside.count == count
+        assert torch.equal(weight.grad, factor * torch.ones_like(weight))
+        weight.register_hook(lambda gradient: 5 * gradient)
 
 
 def test_outside_layers_are_as_they_were():

@@ -205,3 +205,11 @@ def test_a_weight_that_is_frozen_or_replaced_later_is_followed():
     assert torch.equal(out, expected)
     assert found["0.weight"] is None
     assert torch.equal(found["1.weight"], wanted["1.weight"])
+
+
+def test_within_torch_func_layers_are_torch_s():
+    model, images = nn.Sequential(nn.Conv2d(3, 4, 3)), torch.rand(2, 1, 3, 9, 9)
+    expected = torch.func.vmap(model)(images)
+    with Casts(model, torch.bfloat16).used(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.func.vmap(model)(images)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-2)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from alseg.engine.batches import PADDING, Batch
-from alseg.engine.steps import SIZES, WARM_UP, Recorded, padded
+from alseg.engine.steps import SIZES, WARM_UP, CUDAGraph, Recorded, padded
 from alseg.engine.train import point_loss
 
 
@@ -125,9 +125,35 @@ def test_what_cannot_be_recorded_is_done_plainly_and_said_once(where):
     plain, recorded = Toy(), Toy()
     wanted = steps(plain, plain_gradients(plain), series)
     recorder = Refusing(recorded)
-    gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder, said.append)
+    taken: list[Batch] = []
+
+    def others():
+        other = plain_gradients(recorded)
+        return lambda batch: taken.append(batch) or other(batch)
+
+    gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder, said.append, others)
     assert steps(recorded, gradients, series) == pytest.approx(wanted, abs=1e-6)
+    assert len(taken) == 6 - WARM_UP + (where == "rehearsal"), "one of the seven is of another size"
     assert len(said) == 1 and said[0].endswith("stream is capturing")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_failed_recording_s_memory_is_released_and_not_used_again(monkeypatch, ended):
+    calls: list[tuple[object, ...]] = []
+
+    def end(*given: object) -> None:
+        if ended:
+            raise RuntimeError("not currently recording to mempool_id")
+        calls.append(("end", *given))
+
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *given: calls.append(("release", *given)), raising=False)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 2))
+    recorder = CUDAGraph.__new__(CUDAGraph)
+    recorder._pool = (0, 1)
+    recorder._end_allocating(3)
+    assert calls == ([] if ended else [("end", 3, (0, 1)), ("release", 3, (0, 1))])
+    assert recorder._pool == ((0, 1) if ended else (0, 2))
 
 
 def test_an_error_of_an_early_step_is_raised():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -37,6 +36,16 @@ class Aside:
         self._due_on: set[torch.cuda.Stream] = set()  # streams that have made what these read
         self._held: list[Callable[[], Wanted]] = []  # with what they read, whose memory is the other stream's
         self._found: Wanted = {}
+        self.takes = True  # whether a backward pass is the step's own
+
+    @contextlib.contextmanager
+    def forward_pass(self) -> Iterator[None]:
+        """Inside, a backward pass is one of the model's, such as by torch.autograd.grad: nothing is handed over."""
+        self.takes = False
+        try:
+            yield
+        finally:
+            self.takes = True
 
     def later(self, work: Callable[[], Wanted], size: int) -> None:
         """Compute gradients beside what comes after; size: how many numbers the map's gradient has."""
@@ -87,7 +96,8 @@ class Aside:
         self._due_on.clear()
 
 
-_now: ContextVar[Aside | None] = ContextVar("aside", default=None)
+# the innermost last; not a context's, as autograd's threads, where checkpoints are computed anew, have one of their own
+_used: list[Aside | None] = []
 
 
 @contextlib.contextmanager
@@ -95,16 +105,16 @@ def used(aside: Aside | None) -> Iterator[None]:
     """Forward passes inside leave their weights' gradients to it, if there is one."""
     if aside is not None:
         aside.forget()
-    token = _now.set(aside)
+    _used.append(aside)
     try:
         yield
     finally:
-        _now.reset(token)
+        _used.pop()
 
 
 def here() -> Aside | None:
     """What computes gradients of weights beside the pass, if anything."""
-    return _now.get()
+    return _used[-1] if _used else None
 
 
 def side_by_side(calls: Sequence[Callable[[], Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -150,6 +160,11 @@ def convolved(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, 
     return _Convolved.apply(x, weight, bias, how, aside)
 
 
+def watched(parameter: Tensor) -> bool:
+    """Whether somebody is to be told of its gradient, which would not be noticed."""
+    return bool(parameter._backward_hooks) or bool(getattr(parameter, "_post_accumulate_grad_hooks", None))
+
+
 def fits(layer: Any, x: Any) -> bool:
     """Whether `convolved` can take a layer's place."""
     plain = type(x) is Tensor and x.ndim == 4 and x.is_floating_point() and torch.is_grad_enabled()
@@ -184,6 +199,8 @@ class _Convolved(torch.autograd.Function):
             found = gradient(False, *wanted)
             return {leaf: found[i] for i, leaf in leaves.items() if leaf is not None and leaf.requires_grad}
 
+        if any(wanted) and not ctx.aside.takes:
+            return *gradient(ctx.needs_input_grad[0], *wanted), None, None
         if any(wanted):
             ctx.aside.later(by_weights, dy.numel())
         by_x = gradient(True, False, False)[0] if ctx.needs_input_grad[0] else None

@@ -35,7 +35,7 @@ class Casts:
             if type(layer) not in LAYERS or "forward" in vars(layer):
                 continue
             own = {name: p for name, p in layer.named_parameters(recurse=False) if name in ("weight", "bias")}
-            if "weight" not in own or any(p.dtype != torch.float32 or _watched(p) for p in own.values()):
+            if "weight" not in own or any(p.dtype != torch.float32 or aside.watched(p) for p in own.values()):
                 continue
             self._layers[layer] = own
             self._lower |= {p: torch.empty_like(p, dtype=precision, requires_grad=False) for p in own.values()}
@@ -97,7 +97,8 @@ class Casts:
             layer._parameters.get(name) is not parameter or parameter._version != self._versions[parameter]
             for name, parameter in own.items()
         )
-        if not lowers or others:
+        # torch.func lowers nothing, and knows no functions of ours
+        if not lowers or others or torch._C._are_functorch_transforms_active():
             return plainly(layer, *given, **named)
         beside = aside.here()
         if beside is not None and len(given) == 1 and not named and aside.fits(layer, given[0]):
@@ -125,8 +126,3 @@ def _table_of(weights: list[Tensor], lowers: list[Tensor]) -> Tensor | None:
     from alseg.engine.cast_kernels import CHUNK
 
     return on(device, [line for pair in pairs for line in chunks_of(pair, CHUNK)])
-
-
-def _watched(parameter: nn.Parameter) -> bool:
-    """Whether somebody is to be told of its gradient, which would not be noticed."""
-    return bool(parameter._backward_hooks) or bool(getattr(parameter, "_post_accumulate_grad_hooks", None))

@@ -101,7 +101,8 @@ class _Direct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         from alseg.engine import depthwise_kernels
 
-        ctx.leaf, ctx.geometry, ctx.aside = weight, geometry, aside.here() if weight.is_leaf else None
+        ctx.leaf, ctx.geometry = weight, geometry
+        ctx.aside = aside.here() if weight.is_leaf and not aside.watched(weight) else None
         x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
         ctx.save_for_backward(x, weight)
         return depthwise_kernels.convolved(x, weight, geometry, geometry.size(x, weight.shape[-1]))
@@ -118,7 +119,7 @@ class _Direct(torch.autograd.Function):
             by_kernel = weight.shape[-1] == 3  # cuDNN is faster for the larger ones
             work = depthwise_kernels.weight_gradient if by_kernel else _weight_gradient
             weighed = partial(work, x, dy, weight, ctx.geometry)
-            if ctx.aside is None:
+            if ctx.aside is None or not ctx.aside.takes:
                 by_weight = weighed()
             else:
                 ctx.aside.later(lambda: {ctx.leaf: weighed()}, dy.numel())

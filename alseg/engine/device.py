@@ -84,6 +84,11 @@ def seeded(device: torch.device, seed: int, round: int, purpose: str, key: str =
         yield
 
 
+def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The device is the current one inside, on which Triton launches its kernels and CUDA graphs are recorded."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def deterministic(on: bool) -> Iterator[None]:
     """Torch's deterministic algorithms inside, where asked."""

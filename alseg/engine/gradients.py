@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -54,7 +55,7 @@ def gradients_of(
     def gradients(batch: Batch) -> Tensor:
         # in the backward pass, too: what is computed anew there is computed the same way, and a team's members wait
         with together(), fused(norms, blocks), quickened(ways), casts.used(), aside.used(stream):
-            with lower_precision(device, precision):
+            with lower_precision(device, precision), stream.forward_pass() if stream else contextlib.nullcontext():
                 error = loss_of(*batch.tensors())
             if team.size > 1:  # members' means weigh as their labels do
                 known = (batch.classes != PADDING).sum().float()

@@ -6,8 +6,10 @@ launches them all at once.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -62,11 +64,21 @@ class CUDAGraph:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
                 result = work()
         except BaseException:
-            # torch leaves both as they are in a recording, in which no plain step can be taken
+            # torch leaves these as they are in a recording, in which no plain step can be taken
             torch.cuda.set_stream(now)
             generator.graphsafe_set_state(before)
+            self._end_allocating(now.device_index)
             raise
         return result, graph.replay
+
+    def _end_allocating(self, device: int) -> None:
+        """Nor does torch's allocator, which would never free again what two streams have used."""
+        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # the latter before torch 2.8
+        end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
+        with contextlib.suppress(RuntimeError):  # where the recording has ended, and what failed is something else
+            end(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
+            self._pool = torch.cuda.graph_pool_handle()  # what was released may not be used again
 
 
 @dataclass
@@ -85,7 +97,8 @@ class Recorded:
     """`Gradients` that replays a recording where a batch has one of the first `SIZES` sizes, else works plainly.
 
     points: how many an image gets, by padding, so that batches are of one size, but for an epoch's last. Where nothing
-    can be recorded, `say` is told so once and all steps are plain.
+    can be recorded, `say` is told so once and all steps are plain. others: makes what takes the steps that are no
+    recording's, if it is not `plain`, whose kernels may be worth it in recordings alone.
     """
 
     def __init__(
@@ -95,8 +108,10 @@ class Recorded:
         points: int,
         recorder: Recorder,
         say: Callable[[str], None] = lambda line: None,
+        others: Callable[[], Gradients] | None = None,
     ) -> None:
         self._plain, self._recorder, self._say = plain, recorder, say
+        self._others = cache(others or (lambda: plain))
         self._parameters, self._points = list(parameters), points
         self._made: dict[tuple[torch.Size | None, ...], _Recording] = {}
 
@@ -109,7 +124,7 @@ class Recorded:
             self._made[sizes] = _Recording(Batch(*parts))  # type: ignore[arg-type]
         made = self._made.get(sizes)
         if made is None or made.plain:
-            return self._plain(batch)
+            return self._others()(batch)
         if made.replay is None:
             return self._prepared(made, batch)
         return self._replayed(made, made.replay, batch)
@@ -126,7 +141,7 @@ class Recorded:
             if made.steps < WARM_UP:
                 raise
             self._give_up(made, error)
-            return self._plain(batch)
+            return self._others()(batch)
         return self._replayed(made, made.replay, batch)
 
     def _replayed(self, made: _Recording, replay: Callable[[], None], batch: Batch) -> Tensor:

@@ -18,7 +18,7 @@ from alseg.engine.descent import stepper
 from alseg.engine.device import lower_precision, mode, seeded
 from alseg.engine.gradients import gradients_of
 from alseg.engine.losses import Losses
-from alseg.engine.steps import CUDAGraph, Recorded
+from alseg.engine.steps import CUDAGraph, Gradients, Recorded
 from alseg.engine.team import ALONE, Team
 from alseg.engine.terms import terms_of
 from alseg.errors import AlsegError
@@ -78,10 +78,11 @@ def train(
     losses = Losses(model, terms, round)
     loss_of = team.wrapped(_Loss(model, at_points, losses), device)
     recorded = can_record(settings, device, team, terms)
-    how = {"fused_norms": settings.fused_norms, "recorded": recorded}
-    gradients = gradients_of(model, loss_of, descent, device, precision, team, say, **how)
+    given = (model, loss_of, descent, device, precision, team, say)
+    made = partial(gradients_of, *given, fused_norms=settings.fused_norms)
+    gradients: Gradients = made(recorded=recorded)
     if recorded:
-        gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say)
+        gradients = Recorded(gradients, model.parameters(), source.most_points, CUDAGraph(), say, made)
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
         for epoch in range(settings.epochs if source.steps else 0):
             total = torch.zeros((), device=device)
