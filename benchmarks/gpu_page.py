@@ -128,8 +128,9 @@ def recipe(figures: Figures, found: Mapping[str, Figures]) -> str:
         f"{duration(sum(figures['call_seconds']))} in {len(figures['call_seconds'])} calls."
     )
     if "table" in found:
-        row = next(row for row in found["table"]["rows"] if row["name"].startswith("round"))
-        before = rounds * row["reference_seconds"]
+        rows = {row["name"]: row["reference_seconds"] for row in found["table"]["rows"]}
+        names = {"points": "round, extrapolated", "dense": "round decoded densely, extrapolated"}
+        before = sum(rows[names[decode]] for decode in figures["decodes"])
         text += (
             f" The reference would take {duration(before)}, extrapolated from its timed steps on "
             f"{found['table']['device']}: {before / total:.1f} times as long; the target is {TIMES_TARGET}: "

@@ -38,6 +38,7 @@ def recipe(arguments: argparse.Namespace, end: float, decode: str = "auto") -> d
         "rounds": len(records),
         "split": arguments.split,
         "decode": f"train.decode={decode}",
+        "decodes": [record["decode"] for record in records],
         "seconds": seconds,
         "total_seconds": sum(seconds.values()),
         "call_seconds": [float(line) for line in calls_file.read_text().split()],
