@@ -121,8 +121,8 @@ def side_by_side(calls: Sequence[Callable[[], Tensor]], inputs: Sequence[Tensor]
     """Results of calls that do not depend on each other, each on a stream of its own where `here` has streams.
 
     inputs: all that they read besides weights. The first is called last and stays on the current stream, so that one
-    that takes long comes first. At most one draws random numbers, as their order is not the same everywhere; elsewhere
-    they are called one after the other.
+    that takes long comes first. At most one draws random numbers, as their order is not the same everywhere, and they
+    share no norms, which would move at once; elsewhere they are called one after the other.
     """
     aside = here()
     if aside is None or len(calls) < 2:
