@@ -7,7 +7,6 @@ for each layer; here they are four.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import inf
@@ -17,6 +16,8 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from alseg.engine.attempts import has_triton, tried
 
 Bounds = tuple[float, float]  # to which an activation clamps
 
@@ -122,18 +123,18 @@ def fusible_here(
     model: nn.Module, device: torch.device, precision: torch.dtype, wanted: bool, say: Callable[[str], None]
 ) -> dict[nn.BatchNorm2d, Bounds]:
     """The norms to be fused on a device: none but on a GPU where Triton works, and `say` is told where it does not."""
-    if not wanted or device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return {}
-    norms = fusible(model)
+    norms = fusible(model) if wanted and has_triton(device) else {}
     if not norms:
         return {}
-    try:  # what Triton compiles needs a C compiler, among other things
+
+    def attempt() -> None:
         norm = nn.BatchNorm2d(16, device=device)
         # ones, not draws: torch's generator is a run's own
         x = torch.ones(2, 16, 4, 4, device=device, dtype=precision).contiguous(memory_format=torch.channels_last)
         normed(norm, (0.0, 6.0), x.requires_grad_()).sum().backward()
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+    reason = tried(attempt)
+    if reason is not None:
         say(f"Batch norms are computed by torch, not by Triton, which is faster: {reason}")
         return {}
     return norms
