@@ -1,8 +1,7 @@
-"""What trackers hear beside an undisturbed run: other trackers on the way, an early end, a kill, a comparison."""
+"""What trackers hear beside an undisturbed run: other trackers on the way, a kill, a comparison."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import subprocess
@@ -14,12 +13,7 @@ import pytest
 from conftest import SMALL, one_sentence
 
 import alseg
-from alseg.compare.groups import identity
-from alseg.compare.jobs import carry_out, plan
-from alseg.compare.study import Grid, cells
 from alseg.plugins import load_plugins
-from alseg.progress import Quiet
-from alseg.report.reading import RunView
 from alseg.telling import OWED
 from alseg.testing.tiny import NAME, PLUGIN
 
@@ -310,144 +304,3 @@ def told_once(cli, plugin: Path, file: Path, run: Path) -> None:
     for told in (["started run 1", "finished 1"], []):
         assert cli("--plugin", plugin, "resume", run).code == 0
         assert heard(file) == told
-
-
-def test_an_early_end_is_told(cli, lines, tmp_path):
-    (plugin, file), run, order = lines(more=FAILING), tmp_path / "run", tmp_path / "fail"
-    words = ["--plugin", plugin, *WORDS, "--rounds", 2, "--trackers", "lines", "-o", f"lines.file={file}"]
-    words += ["--acquirer", "failing", "-o", f"acquirer.file={order}", "--out", run]
-    file.with_suffix(".order").write_text("stop round")
-    assert cli(*words).code == 130
-    assert heard(file) == ["started run 2", "round 0", "stopped interrupted: The run was interrupted."]
-    order.touch()
-    outcome = cli("--plugin", plugin, "resume", run)
-    assert outcome.code == 1
-    first, last = heard(file)
-    assert first == "started run 2"
-    assert last.startswith("stopped failed: ")
-    assert "RuntimeError: no utility" in last
-    order.unlink()
-    assert cli("--plugin", plugin, "resume", run).code == 0
-    assert heard(file) == ["started run 2", "round 1", "finished 2"]
-
-
-def test_waiting_for_answers_is_told_with_what_was_asked(cli, lines, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    (plugin, file), run = lines(), tmp_path / "run"
-    words = ["--plugin", plugin, *WORDS, "--rounds", 1, "--trackers", "lines,tensorboard", "-o", f"lines.file={file}"]
-    assert cli(*words, "--oracle", "human", "--no-wait", "--out", run).code == 3
-    first, last = heard(file)
-    assert first == "started run 1"
-    assert last.startswith("stopped waiting: Round 0 waits for 6 of 6 answers.")
-    events = EventAccumulator(str(run / "tensorboard")).Reload()
-    (asked,) = events.Tensors("queries/text_summary")
-    assert asked.tensor_proto.string_val[0].decode().count("train-") == 6
-
-
-def test_a_comparison_that_only_asks_tells_its_trackers(lines, tmp_path):
-    (plugin, file), out = lines(), tmp_path / "comparison"
-    registry, grid = load_plugins([plugin, PLUGIN]), Grid({"acquirer": ["margin"]})
-    settings = {"dataset": NAME, "model": NAME, "recipe": NAME, "rounds": 2}
-
-    def done(ask_only: bool, **more: str) -> list[str]:
-        flags = {name.replace("__", "."): value for name, value in more.items()}
-        made = cells(registry, grid, settings, flags)
-        jobs = plan(made, out, ask_only=ask_only, plugins=registry.files)
-        for job in jobs:
-            carry_out(job, Quiet())
-        return [job.name for job in jobs]
-
-    (_, *runs) = done(True, trackers="lines", lines__file=str(file))
-    asked = "stopped asked: Round 1 was asked, and --ask-only trains no further."
-    said = heard(file)
-    assert said[1:3] == ["round 0", "finished 1"], "the first round is a run of its own"
-    assert said[3:] == [line for name in runs for line in (f"started {name} 2", asked)]
-    # it goes on without trackers, to the end
-    assert done(False) == runs
-    assert heard(file) == []
-    # a complete run that was killed before its end was told is taken up for that
-    assert done(False) == []
-    (out / "runs" / runs[0] / OWED).touch()
-    assert done(False, trackers="lines", lines__file=str(file)) == runs[:1]
-    assert heard(file) == [f"started {runs[0]} 2", "finished 2"]
-    assert done(False, trackers="lines", lines__file=str(file)) == []
-
-
-def test_two_trackers_of_one_name(cli, tmp_path, lines):
-    plugins = []
-    for folder in ("a-b", "c"):
-        path = tmp_path / folder / "piece.py"
-        path.parent.mkdir()
-        path.write_text(LINES.replace("NAME", "lines"))
-        plugins.append(path)
-    flags = [word for path in plugins for word in ("--plugin", path)]
-    names = [f"{path}:lines" for path in plugins]
-    files = [path.with_name("heard.txt") for path in plugins]
-    options = [word for name, file in zip(names, files, strict=True) for word in ("-o", f"{name}.file={file}")]
-    run = tmp_path / "run"
-    outcome = cli(*flags, *WORDS, "--rounds", 1, "--trackers", ",".join(names), *options, "--out", run)
-    assert outcome.code == 0, outcome.err
-    assert [heard(file) for file in files] == [["started run 1", "round 0", "finished 1"]] * 2
-    assert cli(*flags, "resume", run, "--rounds", 2).code == 0
-    assert [heard(file) for file in files] == [["started run 2", "round 1", "finished 2"]] * 2
-    # they are no difference between runs
-    assert cli(*WORDS, "--rounds", 2, "--out", tmp_path / "plain").code == 0
-    assert identity(RunView.read(run)) == identity(RunView.read(tmp_path / "plain"))
-
-
-def test_one_tracker_by_two_names_is_two(cli, tmp_path, lines):
-    plugin, file = lines()
-    whole = f"{plugin}:lines"
-    words = ["--plugin", plugin, *WORDS, "--rounds", 1, "-o", f"{whole}.file={file}"]
-    options = ["--trackers", f"lines,{whole}", "-o", f"lines.file={file}", "-o", "lines.word=a-"]
-    assert cli(*words, *options, "--out", tmp_path / "run").code == 0
-    assert sorted(heard(file)) == sorted(
-        f"{word}{line}" for line in ("started run 1", "round 0", "finished 1") for word in ("", "a-")
-    )
-    outcome = cli(*words, "--trackers", whole, "-o", "lines.word=b", "--out", tmp_path / "other")
-    one_sentence(outcome, f"The tracker 'lines' is taken as {whole!r}: write its options -o {whole}.OPTION=VALUE")
-    outcome = cli("--plugin", plugin, *WORDS, "--trackers", whole, "--out", tmp_path / "other")
-    one_sentence(outcome, f"needs -o {whole}.file=...")
-
-
-def test_an_mlflow_run_ends_as_the_run_does(cli, lines, tmp_path, monkeypatch):
-    from mlflow import MlflowClient
-
-    monkeypatch.chdir(tmp_path)
-    (plugin, file), run, order = lines(more=FAILING), tmp_path / "run", tmp_path / "fail"
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    words = ["--plugin", plugin, *WORDS, "--rounds", 2, "--trackers", "mlflow,lines", "-o", f"lines.file={file}"]
-    words += ["-o", f"mlflow.uri={uri}", "--acquirer", "failing", "-o", f"acquirer.file={order}", "--out", run]
-    file.with_suffix(".order").write_text("stop round")
-    assert cli(*words).code == 130
-
-    def state() -> tuple[str, str, str]:
-        number = json.loads((run / "mlflow.json").read_text())["run"]
-        found = MlflowClient(uri).get_run(number)
-        return number, found.info.status, found.data.tags.get("alseg.stopped", "").partition(":")[0]
-
-    number, *ended = state()
-    assert ended == ["KILLED", "interrupted"]
-    order.touch()
-    assert cli("--plugin", plugin, "resume", run).code == 1
-    assert state() == (number, "FAILED", "failed")
-    order.unlink()
-    assert cli("--plugin", plugin, "resume", run).code == 0
-    assert state() == (number, "FINISHED", "")
-
-
-def test_a_run_whose_trackers_plugin_is_gone_says_how_to_do_without(cli, tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "from alseg import hookimpl\n\nclass Mine:\n    @hookimpl\n    def run_started(self, folder):\n        pass\n\n"
-        "@hookimpl\ndef register_trackers(register):\n    register('mine', Mine)\n"
-    )
-    run = tmp_path / "run"
-    assert cli("--plugin", path, *WORDS, "--rounds", 2, "--trackers", "mine", "--out", run).code == 0
-    outcome = cli("resume", run, "--rounds", 3)
-    assert outcome.code == 2
-    assert "There is no tracker 'mine'" in outcome.err
-    assert f"It was started with --plugin {path}: `alseg --plugin {path} resume {run}` goes on." in outcome.err
-    assert f"`alseg resume {run} --trackers none` goes on without trackers." in outcome.err
-    assert cli("resume", run, "--rounds", 3, "--trackers", "none").code == 0
