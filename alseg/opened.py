@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -68,16 +71,21 @@ class NamedDataset:
                 f"{self._name} gave {described(images)} in {where}, which has no {' and no '.join(lacks)}: see Images "
                 f"in {PROTOCOLS}."
             )
-        return NamedImages(images, self._name)
+        return NamedImages(images, self._name, code_of(type(self._dataset)))
 
 
 class NamedImages:
-    """Other `Images`, whose errors name the dataset; what they give has the type and rank that it must have."""
+    """Other `Images`, whose errors name the dataset; what they give has the type and rank that it must have.
 
-    def __init__(self, images: Images, name: str) -> None:
-        self._images, self._name = images, name
+    code: stands for the code that reads them; pixels that other code read are not taken for these.
+    """
+
+    def __init__(self, images: Images, name: str, code: str = "") -> None:
+        self._images, self._name, self._code = images, name, code + code_of(type(images))
         if hasattr(images, "file"):  # where an image lies, for exports
             self.file: Any = images.file
+        if hasattr(images, "stamp"):
+            self.stamp: Any = self._stamp
 
     def __len__(self) -> int:
         return called(self._name, lambda: len(self._images), "len(images)", reads=True)
@@ -88,6 +96,12 @@ class NamedImages:
         if not isinstance(key, str) or not key:
             raise AlsegError(f"{self._name} gave {key!r} in key({i}); it must give a name, unique and not empty.")
         return key
+
+    def _stamp(self, i: int) -> str | None:
+        stamp = called(self._name, lambda: self._images.stamp(i), f"stamp({i})", reads=True)  # type: ignore[attr-defined]
+        if stamp is not None and not isinstance(stamp, str):
+            raise AlsegError(f"{self._name} gave {described(stamp)} in stamp({i}); it must give a string, or None.")
+        return None if stamp is None else f"{stamp} {self._code}"
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""
@@ -151,6 +165,15 @@ def _problem(classes: Classes) -> str | None:
 
 def _is_byte(value: Any) -> bool:
     return isinstance(value, int | np.integer) and 0 <= int(value) <= 255
+
+
+def code_of(kind: type) -> str:
+    """A text that is another once the class's module, or one beside it in its package, is another."""
+    module = sys.modules.get(kind.__module__)
+    source = Path(getattr(module, "__file__", None) or "")
+    files = sorted(source.parent.glob("*.py")) if getattr(module, "__package__", None) else [source]
+    found = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
 class ReadOnly:

@@ -80,6 +80,16 @@ class OneFile(TinyImages):
         return super().image(type(self).place)
 
 
+class Numbered(TinyImages):
+    def stamp(self, i):
+        return i
+
+
+class Timed(TinyImages):
+    def stamp(self, i):
+        return str(time.perf_counter())
+
+
 class WithLambda(Data):
     def __init__(self):
         super().__init__()
@@ -102,6 +112,8 @@ DATASETS = [
     ("read-again", lambda: Data(Augmented), "read again, the image train-0 of train", "augmentation is alseg's own"),
     ("threads", lambda: Data(OneFile), "read by several threads at once", "threading.Lock"),
     ("pickling", WithLambda, "it cannot be pickled", "no open file, lock, lambda"),
+    ("stamps", lambda: Data(Numbered), "the stamp of train-0 in train is int", "give a string, such as"),
+    ("stamps", lambda: Data(Timed), "opened again, the image train-0 of train has another stamp", "nothing of this"),
     (
         "recipe",
         lambda: Data(recipe="camvit"),

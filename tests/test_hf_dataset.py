@@ -60,6 +60,19 @@ def test_a_saved_dataset_is_read_as_it_was_written(saved):
         np.testing.assert_array_equal(mask, pixels(i % 6)[1])
 
 
+def test_a_stamp_tells_another_image_mask_or_meaning(saved, tmp_path):
+    stamp = opened(data=saved, classes=NAMES).images("train").stamp
+    again = opened(data=saved, classes=NAMES).images("train").stamp
+    assert [stamp(i) for i in range(6)] == [again(i) for i in range(6)]
+    assert len({stamp(i) for i in range(6)}) == 6
+    columns = rows(6)
+    columns["label"][3] = Image.fromarray(pixels(3)[1][::-1].copy())
+    datasets.DatasetDict({"train": table(columns)}).save_to_disk(str(tmp_path / "other"))
+    other = opened(data=tmp_path / "other", classes=NAMES, val_fraction=0).images("train").stamp
+    assert [stamp(i) == other(i) for i in range(6)] == [True, True, True, False, True, True]
+    assert stamp(0) != opened(data=saved, classes=NAMES, void=1).images("train").stamp(0)
+
+
 def test_files_are_read_as_load_dataset_reads_them(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "data"

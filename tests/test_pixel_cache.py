@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import mmap
 import os
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL, write_camvid
+from PIL import Image
 
+from alseg import imagefiles
 from alseg.engine import pixelcache
 from alseg.engine.images import DecodedImages
 from alseg.engine.pixelcache import PixelFile, cache_folder, is_worth_while
 from alseg.errors import UserMistake
+from alseg.imagefiles import file_stamp, read_image
+from alseg.opened import NamedImages
 from alseg.store import RunFolder
 from alseg.values import Classes
+from alseg_datasets import files
 
 CLASSES = Classes(("a", "b"), 255)
 
 
 class Drawn:
-    """Images of mixed sizes; a mask for all but the last."""
+    """Images of mixed sizes; a mask for all but the last; they cannot tell whether they changed."""
 
     def __init__(self, seed: int = 0, broken: int | None = None) -> None:
         random = np.random.default_rng(seed)
@@ -47,13 +54,24 @@ class Drawn:
         return self.masks[i]
 
 
+class Stamped(Drawn):
+    """As many, which tell by a stamp whether they changed."""
+
+    def __init__(self, seed: int = 0, stamps: tuple[str | None, ...] = ("a", "b", "c")) -> None:
+        super().__init__(seed)
+        self.stamps = list(stamps)
+
+    def stamp(self, i: int) -> str | None:
+        return self.stamps[i]
+
+
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch):
     monkeypatch.setattr(pixelcache, "LEAST", 1)
 
 
-def opened(drawn: Drawn, folder, memory: int = 0) -> DecodedImages:
-    return DecodedImages(drawn, CLASSES, memory, workers=0, cache=folder)
+def opened(drawn: Drawn, folder, memory: int = 0, classes: Classes = CLASSES, **more) -> DecodedImages:
+    return DecodedImages(drawn, classes, memory, workers=0, cache=folder, **more)
 
 
 def is_mapped(array: np.ndarray) -> bool:
@@ -155,12 +173,119 @@ def test_the_setting_names_the_folder(tmp_path, monkeypatch):
     assert cache_folder("/elsewhere") == pixelcache.Path("/elsewhere")
 
 
+def test_images_that_did_not_change_are_read_once_by_all_runs(tmp_path):
+    first = opened(Stamped(), tmp_path)
+    again, steps = Stamped(seed=1), []  # other pixels, so that reading them would show
+    second = opened(again, tmp_path, advance=lambda: steps.append(1))
+    assert again.reads == 0 and len(steps) == 3
+    for name in ("keys", "sizes", "has_mask", "digests", "has_known"):
+        assert getattr(second, name) == getattr(first, name), name
+    for i in range(3):
+        assert is_mapped(second.image(i))
+        np.testing.assert_array_equal(second.image(i), Drawn().images[i])
+    np.testing.assert_array_equal(second.mask(1), Drawn().masks[1])
+    assert second.mask(2) is None
+
+
+@pytest.mark.parametrize(
+    ("stamps", "more"),
+    [
+        (("a", "b", "d"), {}),
+        (("b", "a", "c"), {}),
+        (("a", "b", None), {}),
+        (("a", "b", "c"), {"classes": Classes(("a", "b"), 254)}),
+        (("a", "b", "c"), {"classes": Classes(("a", "b", "c"), 255)}),
+        (("a", "b", "c"), {"masks": False}),
+    ],
+    ids=["another", "swapped", "unknown", "void", "classes", "masks"],
+)
+def test_what_may_have_changed_is_read(tmp_path, stamps, more):
+    opened(Stamped(), tmp_path)
+    drawn = Stamped(seed=1, stamps=stamps)
+    np.testing.assert_array_equal(opened(drawn, tmp_path, **more).image(0), drawn.images[0])
+    assert drawn.reads == 3
+
+
+def test_images_that_change_while_they_are_read_are_read_again(tmp_path):
+    class Changing(Stamped):
+        def image(self, i):
+            self.stamps[0] = "changed"
+            return super().image(i)
+
+    opened(Changing(), tmp_path)
+    assert not list(tmp_path.glob("*.index"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"), [("index", b"[[1, 2"), ("index", b"[[1]]"), ("pixels", b"12"), ("pixels", None)]
+)
+def test_a_broken_index_or_a_lost_file_is_no_error(tmp_path, suffix, content):
+    opened(Stamped(), tmp_path)
+    (path,) = tmp_path.glob(f"*.{suffix}")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    for reads in (3, 0):  # and then it is mended
+        drawn = Stamped()
+        np.testing.assert_array_equal(opened(drawn, tmp_path).image(2), drawn.images[2])
+        assert drawn.reads == reads
+
+
+def test_a_stamp_tells_every_change_of_a_file(tmp_path, monkeypatch):
+    path, missing = tmp_path / "a.png", tmp_path / "b.png"
+    path.write_bytes(b"one")
+    assert file_stamp(path) is None, "it changed a moment ago, and may again at the same time of the clock"
+    monkeypatch.setattr(imagefiles, "STAMP_AGE", -60)
+    first, both = file_stamp(path), file_stamp(path, missing)
+    assert first == file_stamp(path) and both == file_stamp(path, missing) and first != both
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    time.sleep(0.02)  # a tick of the file system's clock
+    path.write_bytes(b"two")
+    os.utime(path, ns=times)
+    assert file_stamp(path) != first
+    missing.write_bytes(b"")
+    assert file_stamp(path, missing) != both
+
+
+def test_a_second_run_decodes_nothing_and_sees_what_changed(tmp_path, cli, monkeypatch):
+    monkeypatch.setattr(imagefiles, "STAMP_AGE", -60)
+    data = write_camvid(tmp_path / "data")
+    common = ("run", "--dataset", "camvid", "--data", data, "--rounds", 1, *SMALL, "-o", f"cache={tmp_path / 'pixels'}")
+    assert cli(*common, "--out", tmp_path / "first").code == 0
+    reads = []
+    monkeypatch.setattr(files, "read_image", lambda path: reads.append(path) or read_image(path))
+    assert cli(*common, "--out", tmp_path / "second").code == 0
+    assert not reads
+    one, other = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
+    assert one.labels() == other.labels() and one.images() == other.images()
+    assert one.rounds()[0]["iou"] == other.rounds()[0]["iou"]
+    changed = sorted((data / "train").iterdir())[0]
+    Image.open(changed).rotate(180).save(changed)
+    refused = cli("resume", tmp_path / "second", "--rounds", 2)
+    assert refused.code == 2 and f"The image {changed.stem} of split 'train' is not what it was" in refused.err
+    assert changed in reads
+
+
+def test_pixels_that_other_code_read_are_not_taken(tmp_path):
+    path = tmp_path / "my_images_of_mine.py"
+    stamps = []
+    for code in ("class Mine: pass", "class Mine: pass  # otherwise"):
+        path.write_text(code)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        stamps.append(NamedImages(type("Mine", (Stamped,), {"__module__": path.stem})(), "mine").stamp(0))
+    del sys.modules[path.stem]
+    assert stamps[0] != stamps[1]
+
+
 def test_a_run_with_the_cache_equals_one_without(tmp_path, cli, monkeypatch):
     data = write_camvid(tmp_path / "data")
     common = ("run", "--dataset", "camvid", "--data", data, "--rounds", 2, *SMALL)
     assert cli(*common, "-o", f"cache={tmp_path / 'pixels'}", "--out", tmp_path / "with").code == 0
     assert cli(*common, "-o", "cache=none", "--out", tmp_path / "without").code == 0
-    assert len(list((tmp_path / "pixels").iterdir())) == 2  # train and val
+    assert len(list((tmp_path / "pixels").glob("*.pixels"))) == 2  # train and val
     one, other = RunFolder(tmp_path / "with"), RunFolder(tmp_path / "without")
     assert one.labels() == other.labels()
     assert [record["miou"] for record in one.rounds()] == [record["miou"] for record in other.rounds()]

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from alseg import __version__
 from alseg.calling import mistaken
-from alseg.engine.pixelcache import PixelFile, is_worth_while
+from alseg.engine.pixelcache import Facts, PixelFile, Pixels, is_worth_while, recall, remember
 from alseg.protocols import Images
 from alseg.values import Classes
 
@@ -44,7 +45,8 @@ class DecodedImages:
 
     Every image and mask is read when this is built, so that a bad file stops a run before it starts. Where
     they are large they go into a memory-mapped file in the folder `cache`, else into memory as far as
-    `memory` bytes go; what finds no place is decoded whenever it is used. whose: the dataset's name, for messages.
+    `memory` bytes go; what finds no place is decoded whenever it is used. From that file they also come where the
+    images' stamps say that none has changed since it was written. whose: the dataset's name, for messages.
     """
 
     def __init__(
@@ -65,31 +67,57 @@ class DecodedImages:
             what = "Two images" if whose else "Two images of the dataset"
             raise mistaken(whose, f"{what} are called {twice}: each needs a name of its own.")
         self._with_masks = masks
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-        self.sizes: list[tuple[int, int]] = []
-        self.has_mask: list[bool] = []
-        self.digests: list[tuple[str, str | None]] = []  # of each image's and mask's pixels
-        self.has_known = False  # a pixel that is not void
+        self._kept: dict[int, Pixels] = {}
         self.bytes = 0  # kept in memory
+        identity = None if cache is None else self._identity(workers)
+        known = None if cache is None or identity is None else recall(cache, identity)
+        if known is not None:
+            facts, self._kept = known[0], dict(enumerate(known[1]))
+            for _ in facts:
+                advance()
+        else:
+            facts, mapped = self._read_all(memory, workers, advance, cache)
+            # another identity: a file changed while it was read
+            if cache is not None and identity is not None and mapped and self._identity(workers) == identity:
+                remember(cache, identity, facts)
+        self.sizes = [(line.height, line.width) for line in facts]
+        self.has_mask = [line.mask is not None for line in facts]
+        self.digests = [(line.pixels_digest, line.mask_digest) for line in facts]  # of each image's and mask's pixels
+        self.has_known = any(line.known for line in facts)  # a pixel that is not void
+
+    def _read_all(
+        self, memory: int, workers: int, advance: Callable[[], None], cache: Path | None
+    ) -> tuple[list[Facts], bool]:
+        """What is known of every image, and whether they lie in a file of the folder `cache`."""
+        found: list[Facts] = []
         with contextlib.ExitStack() as stack:
             file: PixelFile | None = None
-            for i, (image, mask, digests) in enumerate(in_threads(self._first_read, range(len(images)), workers)):
-                self.digests.append(digests)
-                self.sizes.append((image.shape[0], image.shape[1]))
-                self.has_mask.append(mask is not None)
-                self.has_known = self.has_known or (mask is not None and bool((mask != classes.void).any()))
-                size = image.nbytes + (0 if mask is None else mask.nbytes)
-                if i == 0 and cache is not None and is_worth_while(cache, size * len(images)):
+            for i, (image, mask, facts) in enumerate(in_threads(self._first_read, range(len(self.keys)), workers)):
+                found.append(facts)
+                if i == 0 and cache is not None and is_worth_while(cache, facts.bytes * len(self.keys)):
                     file = stack.enter_context(PixelFile(cache))
-                if file is not None and not file.add(image, mask, digests):
+                if file is not None and not file.add(image, mask, facts):
                     file = None
-                if file is None and self.bytes + size <= memory:
-                    self.bytes += size
+                if file is None and self.bytes + facts.bytes <= memory:
+                    self.bytes += facts.bytes
                     self._kept[i] = image, mask
                 advance()
             mapped = file and file.mapped()
             if mapped:
                 self._kept, self.bytes = dict(enumerate(mapped)), 0
+        return found, bool(mapped)
+
+    def _identity(self, workers: int) -> str | None:
+        """A digest of all that decides what is read; None where the images cannot tell that without being read."""
+        if not hasattr(self._images, "stamp"):
+            return None
+        content = hashlib.sha256()
+        content.update(repr((__version__, len(self._classes), self._classes.void, self._with_masks)).encode())
+        for key, stamp in zip(self.keys, in_threads(self._images.stamp, range(len(self.keys)), workers), strict=True):
+            if stamp is None:
+                return None
+            content.update(repr((key, stamp)).encode())
+        return content.hexdigest()[:32]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -106,12 +134,16 @@ class DecodedImages:
         """Class values [H, W], checked: 0 to C - 1 or void."""
         return (self._kept.get(i) or self._read(i))[1]
 
-    def _first_read(self, i: int) -> tuple[np.ndarray, np.ndarray | None, tuple[str, str | None]]:
+    def _first_read(self, i: int) -> tuple[np.ndarray, np.ndarray | None, Facts]:
         try:
             image, mask = self._read(i)
         except MemoryError as error:
             raise mistaken(self._whose, f"The image {self.keys[i]} is larger than the memory: cut it up.") from error
-        return image, mask, (digest(image), None if mask is None else digest(mask))
+        height, width, _ = image.shape
+        if mask is None:
+            return image, None, Facts(height, width, None, False, digest(image), None)
+        known = bool((mask != self._classes.void).any())
+        return image, mask, Facts(height, width, mask.dtype.str, known, digest(image), digest(mask))
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         image = np.array(self._images.image(i))  # contiguous, and writable as torch wants it

@@ -1,13 +1,15 @@
 """Decoded images in one memory-mapped file, which runs of the same data share.
 
 The file's name is a digest of what it holds, so that it can be found and never be out of date; the operating
-system keeps in memory what is used of it, once for all processes.
+system keeps in memory what is used of it, once for all processes. An index beside it says what files on the disk it
+was decoded from, so that a run whose images have not changed since maps it and decodes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import mmap
 import os
 import shutil
@@ -15,13 +17,32 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from alseg.store import write_whole
+
 LEAST = 2**26  # bytes from which a file is worth while
 UNUSED_DAYS = 30
+SUFFIXES = (".pixels", ".index", ".tmp")
 Pixels = tuple[np.ndarray, np.ndarray | None]  # an image uint8 [H, W, 3] and its mask [H, W]
+
+
+class Facts(NamedTuple):
+    """What is known of an image that was read, but for its pixels."""
+
+    height: int
+    width: int
+    mask: str | None  # the type of the mask's values
+    known: bool  # has a pixel that is not void
+    pixels_digest: str
+    mask_digest: str | None
+
+    @property
+    def bytes(self) -> int:
+        """Of image and mask."""
+        return self.height * self.width * (3 + (np.dtype(self.mask).itemsize if self.mask else 0))
 
 
 def cache_folder(setting: str = "auto") -> Path | None:
@@ -48,8 +69,7 @@ class PixelFile:
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
             self._file = self._path.open("xb")
-        self._digest = hashlib.sha256()
-        self._shapes: list[tuple[tuple[int, ...], tuple[tuple[int, ...], str] | None]] = []
+        self._facts: list[Facts] = []
 
     def __enter__(self) -> PixelFile:
         return self
@@ -57,8 +77,8 @@ class PixelFile:
     def __exit__(self, *_: object) -> None:
         self._drop()
 
-    def add(self, image: np.ndarray, mask: np.ndarray | None, digests: Sequence[str | None]) -> bool:
-        """The next image and mask; digests: of their pixels."""
+    def add(self, image: np.ndarray, mask: np.ndarray | None, facts: Facts) -> bool:
+        """The next image and mask, and what is known of them."""
         if self._file is None:
             return False
         try:
@@ -68,25 +88,22 @@ class PixelFile:
         except OSError:
             self._drop()
             return False
-        described = (image.shape, None if mask is None else (mask.shape, mask.dtype.str))
-        self._shapes.append(described)
-        self._digest.update(repr((described, *digests)).encode())
+        self._facts.append(facts)
         return True
 
     def mapped(self) -> list[Pixels] | None:
         """The images, from the file of this content that was there already if there was one."""
         if self._file is None:
             return None
-        kept = self._folder / f"{self._digest.hexdigest()[:32]}.pixels"
+        kept = self._folder / _name(self._facts)
         try:
             self._file.flush()
             if kept.exists() and kept.stat().st_size == self._path.stat().st_size:
-                with contextlib.suppress(OSError):  # another user's file
-                    os.utime(kept)  # used today
+                _used(kept)
             else:
                 os.fsync(self._file.fileno())  # a name stands for whole content, after a power cut too
                 self._path.replace(kept)
-            return self._views(kept)
+            return _views(kept, self._facts)
         except OSError:
             return None
 
@@ -98,25 +115,57 @@ class PixelFile:
                 self._path.unlink(missing_ok=True)
         self._file = None
 
-    def _views(self, path: Path) -> list[Pixels]:
-        # Copy on write: torch wants arrays that it may write to, and nobody does. Without a reservation of memory
-        # for such copies, which would fail where the images are larger than memory.
-        with path.open("rb") as file:
-            flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
-            mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        pixels, start, found = np.frombuffer(mapping, np.uint8), 0, []
 
-        def view(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
-            nonlocal start
-            size = int(np.prod(shape)) * kind.itemsize
-            part = pixels[start : start + size].view(kind).reshape(shape)
-            start += size
-            return part
+def remember(folder: Path, identity: str, facts: Sequence[Facts]) -> None:
+    """That what `identity` stands for was read, is in order, and lies in the file of these facts."""
+    with contextlib.suppress(OSError):
+        write_whole(folder / f"{identity}.index", json.dumps(facts).encode())
 
-        for shape, masked in self._shapes:
-            image = view(shape, np.dtype(np.uint8))
-            found.append((image, None if masked is None else view(masked[0], np.dtype(masked[1]))))
-        return found
+
+def recall(folder: Path, identity: str) -> tuple[list[Facts], list[Pixels]] | None:
+    """What was remembered, if it is still there."""
+    index = folder / f"{identity}.index"
+    try:
+        facts = [Facts(*line) for line in json.loads(index.read_bytes())]
+        pixels = folder / _name(facts)
+        if pixels.stat().st_size != sum(line.bytes for line in facts):
+            return None
+        found = facts, _views(pixels, facts)
+    except (OSError, ValueError, TypeError):  # not there, or not an index
+        return None
+    _used(index)
+    _used(pixels)
+    return found
+
+
+def _name(facts: Sequence[Facts]) -> str:
+    return f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.pixels"
+
+
+def _used(path: Path) -> None:
+    with contextlib.suppress(OSError):  # another user's file
+        os.utime(path)
+
+
+def _views(path: Path, facts: Sequence[Facts]) -> list[Pixels]:
+    # Copy on write: torch wants arrays that it may write to, and nobody does. Without a reservation of memory
+    # for such copies, which would fail where the images are larger than memory.
+    with path.open("rb") as file:
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+        mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    pixels, start, found = np.frombuffer(mapping, np.uint8), 0, []
+
+    def view(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+        nonlocal start
+        size = int(np.prod(shape)) * kind.itemsize
+        part = pixels[start : start + size].view(kind).reshape(shape)
+        start += size
+        return part
+
+    for line in facts:
+        image = view((line.height, line.width, 3), np.dtype(np.uint8))
+        found.append((image, view((line.height, line.width), np.dtype(line.mask)) if line.mask else None))
+    return found
 
 
 def is_worth_while(folder: Path | None, size: int) -> bool:
@@ -135,7 +184,7 @@ def _sweep(folder: Path) -> None:
     now = time.time()
     for path in folder.iterdir():
         days = 1 if path.suffix == ".tmp" else UNUSED_DAYS
-        if path.suffix in (".tmp", ".pixels"):
+        if path.suffix in SUFFIXES:
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime > days * 86400:
                     path.unlink()

@@ -181,6 +181,25 @@ def _pickling(of: OfDataset) -> None:
         require(wanted[place] == found, f"after pickling the image {place[1]} of {place[0]} is another", mend)
 
 
+@CONTRACT.check("stamps")
+def _stamps(of: OfDataset) -> None:
+    """Where images tell by a stamp whether they changed, it is a string or None, and unchanged images keep theirs."""
+    for (split, images, i), (_, again, _) in zip(of.places(of.dataset()), of.places(of.new()), strict=True):
+        if not hasattr(images, "stamp"):
+            continue
+        stamp, later = images.stamp(i), again.stamp(i)  # type: ignore[attr-defined]
+        require(
+            stamp is None or isinstance(stamp, str),
+            f"the stamp of {images.key(i)} in {split} is {described(stamp)}",
+            "give a string, such as alseg.imagefiles.file_stamp of its files, or None where it cannot be told",
+        )
+        require(
+            stamp == later or None in (stamp, later),
+            f"opened again, the image {images.key(i)} of {split} has another stamp",
+            "let it tell what the image and mask are read from, and nothing of this process or time",
+        )
+
+
 @CONTRACT.check("recipe")
 def _recipe(of: OfDataset) -> None:
     """Its recipe is a registered one."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alseg.errors import UserMistake
-from alseg.imagefiles import is_image, read_image, read_mask
+from alseg.imagefiles import file_stamp, is_image, read_image, read_mask
 
 SPLITS = ("train", "val", "test")
 
@@ -63,6 +63,11 @@ class FileImages:
     def file(self, i: int) -> Path:
         """The image's file."""
         return self.files[i].image
+
+    def stamp(self, i: int) -> str | None:
+        """Another once a file of the image or its mask, or how masks are read, is another."""
+        files = file_stamp(self.files[i].image, self.files[i].mask)
+        return files and f"{files} {getattr(self._mask_reader, '__qualname__', self._mask_reader)!r}"
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""

@@ -15,7 +15,7 @@ import numpy as np
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg_hf.labels import Labels, labels, names_in, read_id2label
-from alseg_hf.pictures import mask_values, picture
+from alseg_hf.pictures import mask_values, picture, stamp
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -97,6 +97,13 @@ class TableImages:
         """The split's own name and the row's number, such as train/000012; or what the column of keys says."""
         row = self._rows[i]
         return f"{self._name}/{row:06}" if self._keys is None else self._keys[row]
+
+    def stamp(self, i: int) -> str | None:
+        """Another once the image, its mask or what the mask's values mean is another."""
+        image = self._image[self._rows[i]][self._columns[0]]
+        mask = None if self._mask is None else self._mask[self._rows[i]][self._columns[1]]
+        found = stamp(image, mask)
+        return found and f"{found} {sorted(self._labels.values.items())}"
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from alseg.errors import UserMistake
-from alseg.imagefiles import read_image, read_mask
+from alseg.imagefiles import READER, file_stamp, read_image, read_mask
 
 
 def picture(stored: Any, key: str) -> np.ndarray:
@@ -32,6 +33,22 @@ def mask_values(stored: Any, key: str) -> np.ndarray | None:
     if array.ndim == 2 and array.dtype.kind == "f" and bool((array == np.rint(array)).all()):
         return array.astype(np.int64)  # lists of numbers that passed through a table with gaps
     return array
+
+
+def stamp(*stored: Any) -> str | None:
+    """A text that is another once one of these, stored pictures or maps, is; see `Images.stamp`."""
+    found: list[str | None] = [READER]
+    for one in stored:
+        if isinstance(one, Mapping) and one.get("bytes") is None:
+            found.append(file_stamp(Path(one["path"])))
+        else:
+            content = one["bytes"] if isinstance(one, Mapping) else repr(np.shape(one)).encode() + _bytes(one)
+            found.append(hashlib.sha256(content).hexdigest())
+    return None if None in found else repr(found)
+
+
+def _bytes(array: Any) -> bytes:
+    return b"" if array is None else np.asarray(array).tobytes()
 
 
 def _file(stored: Mapping[str, Any]) -> Path | BinaryIO:
