@@ -6,6 +6,9 @@ centre at ((y + 0.5) / H, (x + 0.5) / W).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +28,23 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
+def corners_around(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The upper left of the four cells of a grid of h x w around points [B, n, 2], and how far from it they are.
+
+    The former int64, (row, column); the latter in cells, 0 to 1. Points outside count as the border's.
+    """
+    height, width = size
+    position = within(points.float() * constant(size, points, torch.float32) - 0.5, size)
+    corner = position.long().minimum(constant((max(height - 2, 0), max(width - 2, 0)), points))
+    return corner, position - corner
+
+
+def within(places: Tensor, size: tuple[int, int]) -> Tensor:
+    """Places [..., 2] on a grid of h x w, those outside moved to its border's centres."""
+    ends = ((0, 0), (size[0] - 1, size[1] - 1))
+    return places.clamp(*(constant(end, places, places.dtype) for end in ends))
+
+
 def cells_around(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The four cells of a grid of h x w around points [B, n, 2], and what each weighs, [B, n, 4] each.
 
@@ -32,16 +52,29 @@ def cells_around(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]
     border's.
     """
     height, width = size
-    # numbers, not tensors made of them: those would be copied to a GPU at each step, which waits for it
-    y = (points[..., 0].float() * height - 0.5).clamp(0, height - 1)
-    x = (points[..., 1].float() * width - 0.5).clamp(0, width - 1)
-    top, left = y.floor().clamp(max=max(height - 2, 0)), x.floor().clamp(max=max(width - 2, 0))
-    down, across = y - top, x - left
-    first = top.long() * width + left.long()
+    corner, beyond = corners_around(points, size)
     below, beside = min(1, height - 1) * width, min(1, width - 1)
-    rows, columns = torch.stack([1 - down, down], -1), torch.stack([1 - across, across], -1)
-    weights = (rows[..., :, None] * columns[..., None, :]).flatten(-2)
-    return torch.stack([first, first + beside, first + below, first + (below + beside)], -1), weights
+    first = torch.add(corner[..., 1], corner[..., 0], alpha=width)
+    return first[..., None] + constant((0, beside, below, below + beside), points), weights_of(beyond)
+
+
+def weights_of(beyond: Tensor) -> Tensor:
+    """What the four cells weigh, [..., 4], by how far beyond the upper left one a point is, [..., 2]."""
+    both = torch.stack([1 - beyond, beyond], -1)  # [..., 2, 2]
+    return (both[..., 0, :, None] * both[..., 1, None, :]).flatten(-2)
+
+
+def constant(values: Sequence[float], like: Tensor, kind: torch.dtype = torch.int64) -> Tensor:
+    """A vector on a tensor's device; kept there for good, as nothing is copied to a GPU in a step."""
+    if type(like) is Tensor:
+        return _kept(tuple(values), kind, like.device)
+    return torch.tensor(values, dtype=kind, device=like.device)  # a tensor of a trace must not outlive it
+
+
+@lru_cache(None)  # a recorded step reads it where it lies, and never asks for it again
+def _kept(values: tuple[float, ...], kind: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=kind, device=device)
 
 
 def sample(maps: Tensor, points: Tensor) -> Tensor:

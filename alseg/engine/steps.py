@@ -74,7 +74,9 @@ class CUDAGraph:
     def _end_allocating(self, device: int) -> None:
         """Nor does torch's allocator, which would never free again what two streams have used."""
         names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # the latter before torch 2.8
-        end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
+        end = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)
+        if end is None:  # a torch that calls it otherwise: what is lost is memory
+            return
         with contextlib.suppress(RuntimeError):  # where the recording has ended, and what failed is something else
             end(device, self._pool)
             torch._C._cuda_releasePool(device, self._pool)

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg.engine.aside import side_by_side
-from alseg.grid import cells_around
+from alseg.grid import constant, corners_around, weights_of
 from alseg_pixelpick.convolutions import resized_convolution
 from alseg_pixelpick.encoders import Encoder
 from alseg_pixelpick.folding import absorb, detached_copy, fold_block
 from alseg_pixelpick.looking_up import cells_at
-from alseg_pixelpick.patches import fused_patches
+from alseg_pixelpick.patch_norm import normalised
+from alseg_pixelpick.patches import drawn_cells, fused_patches
 from alseg_pixelpick.pooling import MeanPool2d, spread
 from alseg_pixelpick.resizing import joined
 
@@ -136,19 +137,18 @@ class DeepLabV3Plus(nn.Module):
         references = -(-self.reference_patches // batch) if self.training else 0  # of each image
         if (points.shape[1] + references) * PATCH_COST >= height * width:
             return self.decode_sampled(features, points)
-        cells, weights = cells_around(points, (height, width))  # [B, n, 4] each
-        corners = torch.stack([cells[..., 0] // width, cells[..., 0] % width], -1)  # [B, n, 2]
+        corners, beyond = corners_around(points, (height, width))  # [B, n, 2] each
         if self.training:
-            drawn = _spread(batch, references, max(height - 1, 1), max(width - 1, 1), corners.device)
+            drawn = drawn_cells(batch, references, (max(height - 1, 1), max(width - 1, 1)), corners)
             corners = torch.cat([corners, drawn], 1)
         low, context = self._branches(features)
         patches, inside = fused_patches(low, context, corners)  # [B * m, c, 6, 6], [B * m, 1, 4, 4]
-        x = self._normalised(self.first, patches, inside, batch, references)
+        counted = _of_the_last(references, inside, batch) if self.training else None
+        x = self._normalised(self.first, patches, counted)
         x = self.first_dropout(x * inside)  # the dense convolution sees zeros outside the map
-        inner = inside[:, :, 1:3, 1:3]
-        x = self._normalised(self.second, x, inner, batch, references)
+        x = self._normalised(self.second, x, None if counted is None else counted[:, :, 1:3, 1:3])
         x = x.unflatten(0, (batch, -1))[:, : points.shape[1]]  # [B, n, c, 2, 2]
-        return self._weighed(x.flatten(3).transpose(2, 3), weights)
+        return self._weighed(x.flatten(3).transpose(2, 3), weights_of(beyond))
 
     def _first(self, features: Features) -> Tensor:
         """The first convolution, of both branches on the low-level grid."""
@@ -194,42 +194,16 @@ class DeepLabV3Plus(nn.Module):
         return made
 
     @staticmethod
-    def _normalised(block: nn.Sequential, x: Tensor, inside: Tensor, batch: int, references: int) -> Tensor:
-        """Unpadded convolution, batch norm and ReLU of patches; statistics of the last `references`."""
+    def _normalised(block: nn.Sequential, x: Tensor, counted: Tensor | None) -> Tensor:
+        """Unpadded convolution, batch norm and ReLU of patches; statistics of what is counted."""
         convolve, norm = block[0], block[1]
         assert isinstance(convolve, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         x = F.conv2d(x, convolve.weight)
-        if references == 0:
-            return F.relu(norm(x))
-        x = x.float()
-        seen = x.unflatten(0, (batch, -1))[:, -references:].flatten(0, 1)
-        weight = inside.unflatten(0, (batch, -1))[:, -references:].flatten(0, 1)
-        count = weight.sum()
-        mean = (seen * weight).sum((0, 2, 3)) / count
-        variance = ((seen - mean[:, None, None]).square() * weight).sum((0, 2, 3)) / count
-        _track(norm, mean, variance * count / (count - 1).clamp(min=1))
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        return F.relu(x * scale[:, None, None] + (norm.bias - mean * scale)[:, None, None])
+        return F.relu(norm(x)) if counted is None else normalised(x.float(), counted, norm)
 
 
-@torch.no_grad()
-def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    """Move the running statistics as the norm itself would."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    momentum = 0.1 if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean, momentum)
-    norm.running_var.lerp_(variance, momentum)
-
-
-def _spread(batch: int, count: int, height: int, width: int, device: torch.device) -> Tensor:
-    """Cells [B, count, 2] of a grid of `height` x `width`, each uniform, spread evenly over it.
-
-    Roberts' R2 sequence under a random shift of the torus (Cranley and Patterson, 1976): what is averaged
-    over them varies less than over independent points.
-    """
-    number = torch.arange(count, device=device)
-    steps = torch.stack([number * 0.7548776662466927, number * 0.5698402909980532], -1)
-    rows, columns = (torch.rand(batch, 1, 2, device=device) + steps).frac().unbind(-1)
-    return torch.stack([rows * height, columns * width], -1).long()
+def _of_the_last(count: int, inside: Tensor, batch: int) -> Tensor:
+    """`inside` [B * m, 1, r, r] where a patch is one of an image's last `count`, else 0."""
+    by_image = inside.unflatten(0, (batch, -1))
+    last = constant([0] * (by_image.shape[1] - count) + [1] * count, inside, inside.dtype)
+    return (by_image * last[:, None, None, None]).flatten(0, 1)
