@@ -32,11 +32,16 @@ MEASURES = ("miou", "pixel_accuracy", "val_loss")
 
 def main() -> None:
     """Train both ways with further seeds while there is time, and say what all seeds say."""
-    arguments = parser_of(__doc__, epochs=12).parse_args()
+    parser = parser_of(__doc__, epochs=12)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--encoder", default="mobilenetv2_100")
+    arguments = parser.parse_args()
     settings = {
         "dataset": "camvid",
         "dataset.data": str(arguments.data),
+        "model.encoder": arguments.encoder,
         "model.weights": arguments.weights,
+        "device": arguments.device,
         "split": "val",
         "size": arguments.size,
         "train.epochs": arguments.epochs,
@@ -49,8 +54,8 @@ def main() -> None:
     print(verdict(collected(arguments, {}, lambda seed: both_ways(settings | {"seed": seed}))))
 
 
-def both_ways(settings: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """Each way's measures after each round; the second way is trained on the labels of the first."""
+def both_ways(settings: dict[str, Any]) -> dict[str, Any]:
+    """Each way's measures after each round, and the device; the second way is trained on the labels of the first."""
     with tempfile.TemporaryDirectory() as place:
         points, dense = Path(place) / "points", Path(place) / "dense"
         first = alseg.run(settings | {"train.decode": "points"}, out=points)
@@ -62,7 +67,8 @@ def both_ways(settings: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
         stored["train"]["decode"] = "dense"
         folder.write_settings(stored)
         second = alseg.resume(dense)
-        return {"points": measures(first), "dense": measures(second)}
+        device = first.rounds[0]["device"]
+        return {"device": device, "points": measures(first), "dense": measures(second)}
 
 
 def measures(result: RunResult) -> list[dict[str, float]]:

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu --data CAMVID --weights FILE --state DIR --minutes 9
 
 Each piece leaves its figures in DIR as JSON; a later call goes on with what is left. A piece begins only where the time
-left is enough for it; the recipe and the paper's line begin with a minute left, are interrupted at the end of the time
-and resumed by the next call. DIR/gpu.md shows all figures there are. --pack FILE.tar.gz keeps DIR without the models
+left is enough for it; whole runs begin with a minute or two left, are interrupted at the end of the time and resumed by
+the next call. DIR/gpu.md shows all figures there are. --pack FILE.tar.gz keeps DIR without the models
 after each piece, --unpack takes it up again. Words after -- go to `alseg run`.
 
 Exit codes: 0 all is measured, 3 something is left, 1 nothing is left but what failed.
@@ -64,6 +64,7 @@ PIECES = (
     Piece("together", 180, gpu_pieces.at_once),
     Piece("recipe", 60, runs=gpu_runs.recipe),
     Piece("recipe-points", 60, runs=partial(gpu_runs.recipe, decode="points")),
+    Piece("equivalence", 120, runs=gpu_runs.equivalence),
     Piece("camvid", 60, runs=gpu_runs.paper),
 )
 
@@ -126,6 +127,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=10, help="of each of those")
     parser.add_argument("--city-images", type=int, default=2975)
     parser.add_argument("--city-size", default="512x1024")
+    parser.add_argument("--equivalence-seeds", type=int, default=12, help="that are trained by both decoders")
+    parser.add_argument("--equivalence-epochs", type=int, default=20)
+    parser.add_argument("--equivalence-size", default="360x480")
     parser.add_argument("--split", default="val", help="on which the recipe's runs are scored")
     parser.add_argument("--piece", help=argparse.SUPPRESS)
     parser.add_argument("more", nargs="*", metavar="-- WORDS")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.equivalence import verdict
 from benchmarks.material import DISTINCT
 from benchmarks.together import table as table_of_runs
 
@@ -160,6 +161,13 @@ def together(figures: Figures, found: Mapping[str, Figures]) -> str:
     return f"Runs of one round of {figures['epochs']} epochs.\n\n" + table_of_runs(figures["rows"])
 
 
+def equivalence(figures: Figures, found: Mapping[str, Figures]) -> str:
+    """The decoder at the points beside the dense one."""
+    rows = figures["rows"]
+    of = f"{len(rows)} seeds, {rows[0]['size']}, {rows[0]['epochs']} epochs, batch {rows[0]['batch']}, scored on val."
+    return f"{of}\n\n{verdict(rows)}"
+
+
 def camvid(figures: Figures, found: Mapping[str, Figures]) -> str:
     """The paper's line beside the published one."""
     return str(figures["text"])
@@ -174,5 +182,6 @@ SECTIONS: dict[str, Callable[[Figures, Mapping[str, Figures]], str]] = {
     "recipe-points": recipe,
     "cityscapes-acquisition": cityscapes,
     "together": together,
+    "equivalence": equivalence,
     "camvid": camvid,
 }

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +62,37 @@ def paper(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
     text = camvid.figures(state)
     (state / "camvid.md").write_text(text)
     return {"device": devices(records), "text": text}
+
+
+def equivalence(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
+    """Whether the decoder at the points trains as the dense one does, by so many seeds; those done are kept."""
+    results = arguments.state / "equivalence-seeds.json"
+    words = [
+        "--data",
+        arguments.data,
+        "--weights",
+        arguments.weights,
+        "--results",
+        results,
+        "--device",
+        arguments.device,
+    ]
+    words += ["--encoder", arguments.encoder, "--batch", arguments.batch, "--seeds", arguments.equivalence_seeds]
+    words += ["--epochs", arguments.equivalence_epochs, "--size", arguments.equivalence_size]
+    command = [sys.executable, "-m", "benchmarks.equivalence", *map(str, words)]
+    process = subprocess.Popen(command, process_group=0, stdout=subprocess.DEVNULL)
+    try:
+        code = process.wait(max(1, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code:
+        raise PieceFailed(f"`benchmarks.equivalence` ended with exit code {code}")
+    rows = json.loads(results.read_text())
+    return {"device": devices(rows), "rows": rows}
 
 
 def complete(code: int, name: str) -> bool:

@@ -35,6 +35,7 @@ def test_all_pieces_are_measured_in_several_calls(tmp_path):
     tiny += ["--first-pixels", "5", "--pixels-per-round", "5", "--budget", "10"]
     words = ["--data", data, "--weights", "none", "--device", "cpu", "--encoder", ENCODER, "--minutes", "3"]
     words += ["--images", "5", "--batch", "2", "--pixels", "5", "--repeats", "2", "--steps", "3", "--epochs", "1"]
+    words += ["--equivalence-seeds", "2", "--equivalence-epochs", "1", "--equivalence-size", "48x64"]
     words += ["--runs", "1,2", "--city-images", "6", "--city-size", "32x64", "--pace", "0.1"]
     codes, packed = [], tmp_path / "state.tar.gz"
     for call, only in enumerate(("checks,recipe", None, None, None, None)):
