@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from alseg import stamps as stamps  # which notes the time
 from alseg.errors import AlsegError, UserMistake, Waiting
 from alseg.hookspecs import hookimpl
 

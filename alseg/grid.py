@@ -7,13 +7,14 @@ centre at ((y + 0.5) / H, (x + 0.5) / W).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 MANY = 2**16  # points of an image that are looked up at once: four cells each are held in memory
+# by value, type and device; never taken away: a recorded step reads them where they lie, and asks for them no more
+KEPT: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
 
 
 def fractions(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -66,15 +67,19 @@ def weights_of(beyond: Tensor) -> Tensor:
 
 def constant(values: Sequence[float], like: Tensor, kind: torch.dtype = torch.int64) -> Tensor:
     """A vector on a tensor's device; kept there for good, as nothing is copied to a GPU in a step."""
-    if type(like) is Tensor:
-        return _kept(tuple(values), kind, like.device)
-    return torch.tensor(values, dtype=kind, device=like.device)  # a tensor of a trace must not outlive it
-
-
-@lru_cache(None)  # a recorded step reads it where it lies, and never asks for it again
-def _kept(values: tuple[float, ...], kind: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=kind, device=device)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if (
+        traced or torch._C._are_functorch_transforms_active() or type(like) is not Tensor
+    ):  # a tensor of a trace must not outlive it
+        return torch.tensor(values, dtype=kind, device=like.device)
+    key = tuple(values), kind, like.device
+    if key not in KEPT:
+        with torch.inference_mode(False):
+            made = torch.tensor(values, dtype=kind, device=like.device)
+        if type(made) is not Tensor:  # FakeTensorMode's
+            return made
+        KEPT[key] = made
+    return KEPT[key]
 
 
 def sample(maps: Tensor, points: Tensor) -> Tensor:

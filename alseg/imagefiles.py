@@ -6,22 +6,21 @@ Pillow reads everything: torchvision's decoders have no TIFF and turn a palette'
 from __future__ import annotations
 
 import logging
-import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from alseg.errors import AlsegError, UserMistake
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = "PNG, JPEG, WebP or TIFF"
-READER = f"Pillow {PIL.__version__}"
 
 # Pillow refuses above twice its limit; up to there a large photograph is nobody's attack.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -69,27 +68,11 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-STAMP_AGE = 2.0  # seconds; the coarsest clock of a common file system
-
-
-def file_stamp(*paths: Path | None) -> str | None:
-    """A text that is another once one of the files is, told by name, size and times; for `Images.stamp`.
-
-    A file need not be there. None: one has changed so lately that a further change might not show.
-    """
-    found: list[object] = [READER]
-    for path in paths:
-        try:
-            there = None if path is None else path.stat()
-        except FileNotFoundError:
-            there = None
-        except OSError:  # which reading it will say
-            return None
-        if there is not None and max(there.st_mtime, there.st_ctime) > time.time() - STAMP_AGE:
-            return None
-        # st_ctime also tells a change that leaves the time of the last one as it was
-        found.append(there and (str(path), there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_ino))
-    return repr(found)
+@lru_cache(1)
+def codecs() -> str:
+    """What decodes images here, such as for a cache of what it gave."""
+    libraries = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp")
+    return f"Pillow {PIL.__version__} {[features.version(name) for name in libraries]}"
 
 
 def read_image(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,15 +13,17 @@ from alseg.errors import PROTOCOLS, AlsegError, UserMistake
 from alseg.pieces import Piece
 from alseg.plugins import FIRST_PARTY
 from alseg.protocols import Dataset, Images
+from alseg.stamps import besides
 from alseg.values import Classes
 
 T = TypeVar("T")
 SPLITS = ("train", "val", "test")
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def open_dataset(piece: Piece, options: Mapping[str, Any]) -> Dataset:
     """The dataset of a piece; AlsegError where it lacks what every dataset has."""
-    return NamedDataset(piece.build(options), piece.described(), piece.plugin.distribution == FIRST_PARTY)
+    return NamedDataset(piece.build(options), piece.described(), piece.plugin.distribution == FIRST_PARTY, options)
 
 
 def whose(dataset: Any) -> str:
@@ -34,11 +34,11 @@ def whose(dataset: Any) -> str:
 class NamedDataset:
     """Another `Dataset`, whose errors name it, and its images' too.
 
-    own: it is alseg's, so that what is wrong with an image is wrong with its file.
+    own: it is alseg's, so that what is wrong with an image is wrong with its file. options: it was made with.
     """
 
-    def __init__(self, dataset: Any, name: str, own: bool = False) -> None:
-        self._dataset, self._name, self.whose = dataset, name, "" if own else name
+    def __init__(self, dataset: Any, name: str, own: bool = False, options: Mapping[str, Any] = NONE) -> None:
+        self._dataset, self._name, self._options, self.whose = dataset, name, options, "" if own else name
         lacks = called(name, lambda: [part for part in ("classes", "splits", "images") if not hasattr(dataset, part)])
         if lacks:
             raise AlsegError(f"{name} has no {' and no '.join(lacks)}: see Dataset in {PROTOCOLS}.")
@@ -71,20 +71,20 @@ class NamedDataset:
                 f"{self._name} gave {described(images)} in {where}, which has no {' and no '.join(lacks)}: see Images "
                 f"in {PROTOCOLS}."
             )
-        return NamedImages(images, self._name, code_of(type(self._dataset)))
+        return NamedImages(images, self._name, besides(images, self._dataset, self._options))
 
 
 class NamedImages:
     """Other `Images`, whose errors name the dataset; what they give has the type and rank that it must have.
 
-    code: stands for the code that reads them; pixels that other code read are not taken for these.
+    besides: what decides, besides their stamps, how they are read; None: their stamps are not passed on.
     """
 
-    def __init__(self, images: Images, name: str, code: str = "") -> None:
-        self._images, self._name, self._code = images, name, code + code_of(type(images))
+    def __init__(self, images: Images, name: str, besides: str | None = None) -> None:
+        self._images, self._name, self._besides = images, name, besides
         if hasattr(images, "file"):  # where an image lies, for exports
             self.file: Any = images.file
-        if hasattr(images, "stamp"):
+        if besides is not None:
             self.stamp: Any = self._stamp
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ class NamedImages:
         stamp = called(self._name, lambda: self._images.stamp(i), f"stamp({i})", reads=True)  # type: ignore[attr-defined]
         if stamp is not None and not isinstance(stamp, str):
             raise AlsegError(f"{self._name} gave {described(stamp)} in stamp({i}); it must give a string, or None.")
-        return None if stamp is None else f"{stamp} {self._code}"
+        return None if stamp is None else f"{stamp} {self._besides}"
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""
@@ -165,15 +165,6 @@ def _problem(classes: Classes) -> str | None:
 
 def _is_byte(value: Any) -> bool:
     return isinstance(value, int | np.integer) and 0 <= int(value) <= 255
-
-
-def code_of(kind: type) -> str:
-    """A text that is another once the class's module, or one beside it in its package, is another."""
-    module = sys.modules.get(kind.__module__)
-    source = Path(getattr(module, "__file__", None) or "")
-    files = sorted(source.parent.glob("*.py")) if getattr(module, "__package__", None) else [source]
-    found = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
-    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
 class ReadOnly:

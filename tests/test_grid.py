@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from alseg import grid
 from alseg.grid import fractions, resize, resize_images, sample
 
 few = settings(max_examples=30, deadline=None, database=None, derandomize=True)
@@ -147,3 +151,36 @@ def test_shrinking_images_averages_with_a_triangle():
     for i, value in enumerate(shrunk):
         weights = np.clip(1 - abs((np.arange(12) + 0.5) - 3 * (i + 0.5)) / 3, 0, None)
         assert value == pytest.approx((weights * row).sum() / weights.sum() / 255, abs=1e-5)
+
+
+def in_inference_mode(maps, points):
+    with torch.inference_mode():
+        sample(maps, points)
+
+
+def within_torch_func(maps, points):
+    torch.func.grad(lambda maps: sample(maps, points).sum())(maps)
+
+
+def with_tensors_of_a_trace(maps, points):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        sample(maps, points)
+
+
+def traced(maps, points):
+    torch.jit.trace(sample, (maps, points), check_trace=True)
+
+
+@pytest.mark.parametrize("before", [in_inference_mode, within_torch_func, with_tensors_of_a_trace, traced])
+def test_what_is_kept_from_one_call_serves_every_other(before, monkeypatch):
+    monkeypatch.setattr(grid, "KEPT", {})
+    maps, points = torch.rand(2, 3, 5, 7), torch.rand(2, 4, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit's
+        before(maps, points)
+    maps.requires_grad_()
+    found = sample(maps, points.clone().requires_grad_())  # whose gradient needs what the points are multiplied with
+    assert type(found) is torch.Tensor and all(type(kept) is torch.Tensor for kept in grid.KEPT.values())
+    assert not any(kept.is_inference() for kept in grid.KEPT.values()) and grid.KEPT
+    found.sum().backward()
+    assert maps.grad.sum() > 0

@@ -74,6 +74,16 @@ def test_its_gradients_are_right_and_those_of_them(check):
     assert check(call, (x.requires_grad_(), weight, bias))
 
 
+@pytest.mark.parametrize("fixed", ["norm", "patches"])
+def test_a_gradient_of_gradients_where_something_takes_none(fixed):
+    x, norm = torch.randn(3, 2, 3, 3, dtype=torch.float64), of(2, torch.float64)
+    (norm if fixed == "norm" else x).requires_grad_(False)
+    wanted = x.requires_grad_() if fixed == "norm" else norm.weight
+    y = normalised(x, some(x), norm)
+    (by,) = torch.autograd.grad(y.square().sum(), wanted, create_graph=True)
+    assert torch.autograd.grad(by.square().sum(), wanted)[0].abs().sum() > 0
+
+
 class _Of(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d, counted: Tensor) -> None:
         super().__init__()

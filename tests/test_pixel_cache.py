@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import mmap
 import os
-import sys
 import time
 
 import numpy as np
@@ -14,13 +12,13 @@ import torch
 from conftest import SMALL, write_camvid
 from PIL import Image
 
-from alseg import imagefiles
+from alseg import stamps
+from alseg.engine import images as engine_images
 from alseg.engine import pixelcache
 from alseg.engine.images import DecodedImages
 from alseg.engine.pixelcache import PixelFile, cache_folder, is_worth_while
 from alseg.errors import UserMistake
-from alseg.imagefiles import file_stamp, read_image
-from alseg.opened import NamedImages
+from alseg.imagefiles import read_image
 from alseg.store import RunFolder
 from alseg.values import Classes
 from alseg_datasets import files
@@ -150,12 +148,23 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
 
 def test_old_files_are_swept(tmp_path):
     day = 86400
-    for name, age in (("old.pixels", 31 * day), ("new.pixels", day), ("dead.tmp", 2 * day), ("mine.txt", 99 * day)):
-        (tmp_path / name).write_bytes(b"x")
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
-    opened(Drawn(), tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {"new.pixels", "mine.txt"} < names and not {"old.pixels", "dead.tmp"} & names
+    ages = {"old.pixels": 31, "new.pixels": 1, "dead.tmp": 2, "mine.txt": 99, "old.index": 31, "new.index": 1}
+    for images in (Stamped(), Stamped()):  # written, then mapped
+        for name, age in ages.items():
+            (tmp_path / name).write_bytes(b"x")
+            os.utime(tmp_path / name, (time.time() - age * day,) * 2)
+        opened(images, tmp_path)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert {"new.pixels", "new.index", "mine.txt"} < names
+        assert not {"old.pixels", "old.index", "dead.tmp"} & names
+
+
+def test_what_is_mapped_counts_as_used(tmp_path):
+    opened(Stamped(), tmp_path)
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    opened(Stamped(), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 and all(path.stat().st_mtime > 1 for path in tmp_path.iterdir())
 
 
 def test_few_pixels_and_full_disks_need_no_file(tmp_path, monkeypatch):
@@ -206,6 +215,15 @@ def test_what_may_have_changed_is_read(tmp_path, stamps, more):
     assert drawn.reads == 3
 
 
+@pytest.mark.parametrize("what", ["__version__", "codecs", "code_of"])
+def test_what_another_alseg_or_decoder_read_is_read_anew(tmp_path, monkeypatch, what):
+    opened(Stamped(), tmp_path)
+    monkeypatch.setattr(engine_images, what, "another" if what == "__version__" else lambda *_: "another")
+    drawn = Stamped()
+    opened(drawn, tmp_path)
+    assert drawn.reads == 3
+
+
 def test_images_that_change_while_they_are_read_are_read_again(tmp_path):
     class Changing(Stamped):
         def image(self, i):
@@ -216,8 +234,16 @@ def test_images_that_change_while_they_are_read_are_read_again(tmp_path):
     assert not list(tmp_path.glob("*.index"))
 
 
+FACTS = b'[[6, 8, "|u1", true, "a", "b"]]'
+
+
 @pytest.mark.parametrize(
-    ("suffix", "content"), [("index", b"[[1, 2"), ("index", b"[[1]]"), ("pixels", b"12"), ("pixels", None)]
+    ("suffix", "content"),
+    [
+        *(("index", text) for text in (b"[[1, 2", b"[[1]]", FACTS, FACTS.replace(b"u1", b"O"), b"[" * 10**5)),
+        *(("pixels", text) for text in (b"12", None)),
+    ],
+    ids=range(7),
 )
 def test_a_broken_index_or_a_lost_file_is_no_error(tmp_path, suffix, content):
     opened(Stamped(), tmp_path)
@@ -231,24 +257,8 @@ def test_a_broken_index_or_a_lost_file_is_no_error(tmp_path, suffix, content):
         assert drawn.reads == reads
 
 
-def test_a_stamp_tells_every_change_of_a_file(tmp_path, monkeypatch):
-    path, missing = tmp_path / "a.png", tmp_path / "b.png"
-    path.write_bytes(b"one")
-    assert file_stamp(path) is None, "it changed a moment ago, and may again at the same time of the clock"
-    monkeypatch.setattr(imagefiles, "STAMP_AGE", -60)
-    first, both = file_stamp(path), file_stamp(path, missing)
-    assert first == file_stamp(path) and both == file_stamp(path, missing) and first != both
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    time.sleep(0.02)  # a tick of the file system's clock
-    path.write_bytes(b"two")
-    os.utime(path, ns=times)
-    assert file_stamp(path) != first
-    missing.write_bytes(b"")
-    assert file_stamp(path, missing) != both
-
-
 def test_a_second_run_decodes_nothing_and_sees_what_changed(tmp_path, cli, monkeypatch):
-    monkeypatch.setattr(imagefiles, "STAMP_AGE", -60)
+    monkeypatch.setattr(stamps, "AGE", -60)
     data = write_camvid(tmp_path / "data")
     common = ("run", "--dataset", "camvid", "--data", data, "--rounds", 1, *SMALL, "-o", f"cache={tmp_path / 'pixels'}")
     assert cli(*common, "--out", tmp_path / "first").code == 0
@@ -264,20 +274,6 @@ def test_a_second_run_decodes_nothing_and_sees_what_changed(tmp_path, cli, monke
     refused = cli("resume", tmp_path / "second", "--rounds", 2)
     assert refused.code == 2 and f"The image {changed.stem} of split 'train' is not what it was" in refused.err
     assert changed in reads
-
-
-def test_pixels_that_other_code_read_are_not_taken(tmp_path):
-    path = tmp_path / "my_images_of_mine.py"
-    stamps = []
-    for code in ("class Mine: pass", "class Mine: pass  # otherwise"):
-        path.write_text(code)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-        stamps.append(NamedImages(type("Mine", (Stamped,), {"__module__": path.stem})(), "mine").stamp(0))
-    del sys.modules[path.stem]
-    assert stamps[0] != stamps[1]
 
 
 def test_a_run_with_the_cache_equals_one_without(tmp_path, cli, monkeypatch):

@@ -15,7 +15,9 @@ import numpy as np
 from alseg import __version__
 from alseg.calling import mistaken
 from alseg.engine.pixelcache import Facts, PixelFile, Pixels, is_worth_while, recall, remember
+from alseg.imagefiles import codecs
 from alseg.protocols import Images
+from alseg.stamps import code_of
 from alseg.values import Classes
 
 T = TypeVar("T")
@@ -70,7 +72,7 @@ class DecodedImages:
         self._kept: dict[int, Pixels] = {}
         self.bytes = 0  # kept in memory
         identity = None if cache is None else self._identity(workers)
-        known = None if cache is None or identity is None else recall(cache, identity)
+        known = None if cache is None or identity is None else recall(cache, identity, len(self.keys))
         if known is not None:
             facts, self._kept = known[0], dict(enumerate(known[1]))
             for _ in facts:
@@ -109,10 +111,11 @@ class DecodedImages:
 
     def _identity(self, workers: int) -> str | None:
         """A digest of all that decides what is read; None where the images cannot tell that without being read."""
-        if not hasattr(self._images, "stamp"):
+        own = code_of(DecodedImages, codecs)
+        if own is None or not hasattr(self._images, "stamp"):
             return None
-        content = hashlib.sha256()
-        content.update(repr((__version__, len(self._classes), self._classes.void, self._with_masks)).encode())
+        content, classes = hashlib.sha256(), (len(self._classes), self._classes.void)
+        content.update(repr((__version__, own, codecs(), classes, self._with_masks)).encode())
         for key, stamp in zip(self.keys, in_threads(self._images.stamp, range(len(self.keys)), workers), strict=True):
             if stamp is None:
                 return None

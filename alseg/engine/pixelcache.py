@@ -25,6 +25,7 @@ from alseg.store import write_whole
 
 LEAST = 2**26  # bytes from which a file is worth while
 UNUSED_DAYS = 30
+MASKS = (None, np.dtype(np.uint8).str, np.dtype(np.int32).str)  # types of masks that are decoded
 SUFFIXES = (".pixels", ".index", ".tmp")
 Pixels = tuple[np.ndarray, np.ndarray | None]  # an image uint8 [H, W, 3] and its mask [H, W]
 
@@ -38,6 +39,10 @@ class Facts(NamedTuple):
     known: bool  # has a pixel that is not void
     pixels_digest: str
     mask_digest: str | None
+
+    def is_sound(self) -> bool:
+        """Whether there can be such an image."""
+        return self.mask in MASKS and min(self.height, self.width) > 0
 
     @property
     def bytes(self) -> int:
@@ -122,19 +127,23 @@ def remember(folder: Path, identity: str, facts: Sequence[Facts]) -> None:
         write_whole(folder / f"{identity}.index", json.dumps(facts).encode())
 
 
-def recall(folder: Path, identity: str) -> tuple[list[Facts], list[Pixels]] | None:
-    """What was remembered, if it is still there."""
+def recall(folder: Path, identity: str, count: int) -> tuple[list[Facts], list[Pixels]] | None:
+    """What was remembered of so many images, if it is still there."""
     index = folder / f"{identity}.index"
     try:
         facts = [Facts(*line) for line in json.loads(index.read_bytes())]
+        if len(facts) != count or not all(line.is_sound() for line in facts):
+            return None
         pixels = folder / _name(facts)
         if pixels.stat().st_size != sum(line.bytes for line in facts):
             return None
         found = facts, _views(pixels, facts)
-    except (OSError, ValueError, TypeError):  # not there, or not an index
+    except (OSError, ValueError, TypeError, RecursionError):  # not there, or not an index
         return None
     _used(index)
     _used(pixels)
+    with contextlib.suppress(OSError):
+        _sweep(folder)
     return found
 
 

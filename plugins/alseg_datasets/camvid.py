@@ -62,4 +62,4 @@ class CamVid:
         files = [ImageFile(path.stem, path, masks / f"{path.stem}.png") for path in image_files(folder)]
         if not files:
             raise UserMistake(f"The split {split} is empty: {folder} holds no {FORMATS} image.")
-        return FileImages(files)
+        return FileImages(files, reading="as stored")

@@ -52,7 +52,7 @@ class Cityscapes:
         found = sorted((self._images / split).glob(f"*/*{IMAGE}"))
         if not found:
             raise UserMistake(f"The split {split} is empty: {self._images / split} holds no folder of files *{IMAGE}.")
-        return FileImages([self._file(split, path) for path in found], read_train_ids)
+        return FileImages([self._file(split, path) for path in found], read_train_ids, reading="train ids")
 
     def _file(self, split: str, path: Path) -> ImageFile:
         key = path.name.removesuffix(IMAGE)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from alseg.errors import UserMistake
-from alseg.imagefiles import file_stamp, is_image, read_image, read_mask
+from alseg.imagefiles import is_image, read_image, read_mask
+from alseg.stamps import file_stamp
 
 SPLITS = ("train", "val", "test")
 
@@ -47,11 +48,17 @@ def image_files(folder: Path) -> list[Path]:
 class FileImages:
     """The images of one split, in files.
 
-    mask_reader: gives class values [H, W] of a mask file.
+    mask_reader: gives class values [H, W] of a mask file. reading: a text that is another where it reads otherwise;
+    None: that is not told, so that the files are decoded whenever a run starts.
     """
 
-    def __init__(self, files: Sequence[ImageFile], mask_reader: Callable[[Path], np.ndarray] = read_mask) -> None:
-        self.files, self._mask_reader = files, mask_reader
+    def __init__(
+        self,
+        files: Sequence[ImageFile],
+        mask_reader: Callable[[Path], np.ndarray] = read_mask,
+        reading: str | None = None,
+    ) -> None:
+        self.files, self._mask_reader, self._reading = files, mask_reader, reading
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,8 +73,8 @@ class FileImages:
 
     def stamp(self, i: int) -> str | None:
         """Another once a file of the image or its mask, or how masks are read, is another."""
-        files = file_stamp(self.files[i].image, self.files[i].mask)
-        return files and f"{files} {getattr(self._mask_reader, '__qualname__', self._mask_reader)!r}"
+        files = None if self._reading is None else file_stamp(self.files[i].image, self.files[i].mask)
+        return files and f"{files} {self._reading}"
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""

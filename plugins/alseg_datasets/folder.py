@@ -45,4 +45,4 @@ class Folder:
         """The images of a split, by name or in the order of their list."""
         if split not in self._files:
             raise UserMistake(f"There is no split {split}; there are {', '.join(self.splits)}.")
-        return FileImages(self._files[split], self._mask_reader)
+        return FileImages(self._files[split], self._mask_reader, reading=repr(self._mask_reader))

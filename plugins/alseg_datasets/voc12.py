@@ -69,4 +69,6 @@ class Voc12:
         if not names:
             raise UserMistake(f"The split {split} is empty: {path} names no image.")
         images, masks = self._root / "JPEGImages", self._root / "SegmentationClass"
-        return FileImages([ImageFile(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names])
+        return FileImages(
+            [ImageFile(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names], reading="as stored"
+        )

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from alseg.errors import UserMistake
-from alseg.imagefiles import READER, file_stamp, read_image, read_mask
+from alseg.imagefiles import read_image, read_mask
+from alseg.stamps import file_stamp
 
 
 def picture(stored: Any, key: str) -> np.ndarray:
@@ -37,18 +38,19 @@ def mask_values(stored: Any, key: str) -> np.ndarray | None:
 
 def stamp(*stored: Any) -> str | None:
     """A text that is another once one of these, stored pictures or maps, is; see `Images.stamp`."""
-    found: list[str | None] = [READER]
+    found: list[str | None] = []
     for one in stored:
         if isinstance(one, Mapping) and one.get("bytes") is None:
             found.append(file_stamp(Path(one["path"])))
         else:
-            content = one["bytes"] if isinstance(one, Mapping) else repr(np.shape(one)).encode() + _bytes(one)
-            found.append(hashlib.sha256(content).hexdigest())
+            found.append(hashlib.sha256(one["bytes"] if isinstance(one, Mapping) else _content(one)).hexdigest())
     return None if None in found else repr(found)
 
 
-def _bytes(array: Any) -> bytes:
-    return b"" if array is None else np.asarray(array).tobytes()
+def _content(array: Any) -> bytes:
+    """What tells an array from others."""
+    values = np.asarray(array)
+    return b"none" if array is None else f"{values.dtype} {values.shape} ".encode() + values.tobytes()
 
 
 def _file(stored: Mapping[str, Any]) -> Path | BinaryIO:

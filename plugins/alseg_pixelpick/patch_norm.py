@@ -55,7 +55,9 @@ class _Normalised(torch.autograd.Function):
         x, share, weight, bias, y, mean, variance = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated, too
             again, *_ = _plain(x, share, weight, bias, ctx.eps)
-            by_x, by_weight, by_bias = torch.autograd.grad(again, (x, weight, bias), gradients[0], create_graph=True)
+            wanted = [part for part in (x, weight, bias) if part.requires_grad]
+            found = iter(torch.autograd.grad(again, wanted, gradients[0], create_graph=True))
+            by_x, by_weight, by_bias = (next(found) if part.requires_grad else None for part in (x, weight, bias))
             return by_x, None, by_weight, by_bias, None
         passed = torch.ops.aten.threshold_backward(gradients[0], y, 0)
         centred, rate = x - mean[:, None, None], torch.rsqrt(variance + ctx.eps)

@@ -12,7 +12,7 @@ from alseg.grid import constant, within
 
 SIDE = 6  # of a patch: two 3x3 convolutions on it give the 2x2 cells around a point
 WINDOW = range(-2, SIDE - 2)  # from the upper left one of these
-R2 = (0.7548776662466927, 0.5698402909980532)
+R2 = (0.7548776662466927, 0.5698402909980532)  # 1 / p and 1 / p^2, p^3 = p + 1: steps that fill a square evenly
 
 
 def fused_patches(low: Tensor, context: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
