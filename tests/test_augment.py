@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from alseg.engine.augment import DRAWS, FLIP, LEFT, SCALE, TOP, Geometry, draw_geometry, draws_of, warp
+from alseg.engine import warping
+from alseg.engine.augment import DRAWS, FLIP, LEFT, SCALE, TOP, Geometry, draw_geometry, draws_of
+from alseg.engine.warping import warp
 
 few = settings(max_examples=40, deadline=None, database=None, derandomize=True)
 ALMOST_ONE = 1 - 2.0**-53
@@ -258,3 +260,26 @@ def test_a_batch_is_warped_as_its_images_are():
     images, fill = torch.stack([random_image((12, 10), seed) for seed in range(3)]), torch.tensor([0.1, 0.5, 0.9])
     each = [warp(image[None], [geometry], fill)[0] for image, geometry in zip(images, shapes, strict=True)]
     torch.testing.assert_close(warp(images, shapes, fill), torch.stack(each))
+    torch.testing.assert_close(warping._whole(images, shapes, fill), torch.stack(each))
+
+
+@few
+@given(geometry=geometries(), seed=st.integers(0, 99), block=st.integers(1, 7))
+def test_blocks_of_weights_give_what_whole_matrices_do(geometry: Geometry, seed: int, block: int):
+    image, fill = random_image(geometry.source, seed), torch.tensor([0.1, 0.5, 0.9])
+    before, warping.BLOCK = warping.BLOCK, block
+    try:
+        found = warp([image], [geometry], fill)
+    finally:
+        warping.BLOCK = before
+    torch.testing.assert_close(found, warping._whole(image[None], [geometry], fill), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("scaled", [(110, 95), (333, 1200)])
+def test_a_photograph_is_warped_by_the_rows_that_are_seen(scaled: tuple[int, int]):
+    image, fill = random_image((777, 903), 1), torch.zeros(3)
+    geometry = Geometry((777, 903), scaled, (100, 120), max(0, scaled[0] - 130), max(0, scaled[1] - 140), True)
+    decoded = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # as files are
+    for seen in (image, decoded):
+        found = warp([seen], [geometry], fill)
+        torch.testing.assert_close(found, warping._whole(image[None], [geometry], fill), rtol=0, atol=2e-6)

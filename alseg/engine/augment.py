@@ -1,8 +1,7 @@
 """Augmentation that moves labelled points with their pixels.
 
-A training image is scaled, padded at the right and bottom with the fill colour, cropped and flipped,
-all by one pair of matrices: `out = rows @ image @ columns^T`. A row holds the antialiased bilinear
-weights of one pixel of the crop, mirrored for a flip, or zeros where the crop is padding.
+A training image is scaled, padded at the right and bottom with the fill colour, cropped and flipped
+(`alseg.engine.warping`).
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from alseg import noise
 from alseg.engine.colour import SIGMA
@@ -107,19 +104,6 @@ def draw_geometry(
     return Geometry(source, scaled, crop, top, left, draws[FLIP] < flip)
 
 
-def warp(images: Tensor, geometries: Sequence[Geometry], fill: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> float32 [B, 3, crop_H, crop_W] in [0, 1]; `fill` [3] where the crop is padding."""
-    (height, width), (down, across) = images.shape[-2:], geometries[0].crop
-    # all that the device must be told, in one copy: [B, 5]
-    told = torch.tensor([(*g.scaled, g.top, g.left, g.flip) for g in geometries]).to(images.device, non_blocking=True)
-    rows = _weights(height, told[:, 0], told[:, 2], down)
-    columns = _weights(width, told[:, 1], told[:, 3], across)
-    columns = torch.where(told[:, 4, None, None] > 0, columns.flip(1), columns)
-    moved = rows[:, None] @ (images.to(torch.float32) / 255) @ columns.transpose(1, 2)[:, None]
-    padding = 1 - rows.sum(2)[:, :, None] * columns.sum(2)[:, None]
-    return moved + fill[:, None, None] * padding[:, None]
-
-
 def draws_of(seed: int, round: int, epoch: int, keys: Sequence[str]) -> list[list[float]]:
     """The uniform numbers of each image in an epoch."""
     starts = [noise.stream(seed, round, f"augment {epoch}", key) for key in keys]
@@ -145,17 +129,3 @@ def _resized_numbers(size: int, scaled: int) -> np.ndarray:
     """
     line = Image.fromarray(np.arange(size, dtype=np.int32)[None])
     return np.asarray(line.resize((scaled, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
-
-
-def _weights(size: int, scaled: Tensor, start: Tensor, count: int) -> Tensor:
-    """Antialiased bilinear weights of pixels start .. start + count of axes of `size` scaled to `scaled`.
-
-    scaled, start: integer [B]. float32 [B, count, size], computed in float64; a row sums to 1, or to 0 beyond the end.
-    """
-    target = start[:, None] + torch.arange(count, device=start.device)  # [B, count]
-    ratio = (size / scaled.double())[:, None]
-    support = ratio.clamp(min=1)[..., None]  # shrinking widens the triangle
-    distance = torch.arange(size, device=start.device) + 0.5 - ((target + 0.5) * ratio)[..., None]
-    weights = (1 - distance.abs() / support).clamp(min=0)
-    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-12)
-    return weights.where((target < scaled[:, None])[..., None], 0).float()

@@ -18,6 +18,7 @@ from alseg.engine import augment
 from alseg.engine.colour import recolour
 from alseg.engine.images import in_threads
 from alseg.engine.team import ALONE, Team
+from alseg.engine.warping import warp
 from alseg.options import Longer, Size, fitted
 from alseg.protocols import Images
 from alseg.settings import Augmentation
@@ -193,7 +194,7 @@ class BatchSource:
         numels = (3 * math.prod(self._size), *(source.numel() for source in sources))
         self._largest = max(self._largest, 4 * max(numels))
         made = [self._geometry(source, draws[place]) for source, place in zip(sources, new, strict=True)]
-        crops = recolour(self._warped(sources, made), [draws[p] for p in new], self._augmentation) if new else None
+        crops = recolour(warp(sources, made, self._fill), [draws[p] for p in new], self._augmentation) if new else None
         images, geometries = self._with_still(numbers, new, crops, made)
         images = images.contiguous(memory_format=torch.channels_last)
         if self._void is not None:
@@ -225,13 +226,6 @@ class BatchSource:
         change, source = self._augmentation, (image.shape[1], image.shape[2])
         base = self._size if self._resize is None else fitted(self._resize, source)
         return augment.draw_geometry(draws, source, self._size, change.scale, change.flip, base)
-
-    def _warped(self, sources: Sequence[Tensor], geometries: Sequence[augment.Geometry]) -> Tensor:
-        """The crops [B, 3, H, W], computed together where the images are of one size."""
-        if len({source.shape for source in sources}) == 1:
-            return augment.warp(torch.stack(list(sources)), geometries, self._fill)
-        each = zip(sources, geometries, strict=True)
-        return torch.cat([augment.warp(source[None], [geometry], self._fill) for source, geometry in each])
 
     def _points(self, numbers: Sequence[int], geometries: Sequence[augment.Geometry]) -> tuple[Tensor, Tensor]:
         """Where the images' labels are in the crops, and their classes."""
