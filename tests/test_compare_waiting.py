@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,19 @@ def test_a_run_that_fails_goes_before_those_that_wait(compared):
     outcome.out, lines = "", outcome.err.splitlines()
     outcome.err = lines[-1]
     one_sentence(outcome, "1 of the runs failed, the first of them margin,topk,seed=0: ", "1 wait for answers", code=1)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_is_waited_on_and_gone_on_with(tmp_path):
+    pytest.importorskip("ray", reason="the extra alseg[ray] is not installed")
+    (tmp_path / "later.py").write_text(PLUGIN)
+    grid = (*GRID, "--rounds", "1", "--oracle", "later", "-o", f"oracle.file={tmp_path / 'said'}")
+    words = (*TINY, "--plugin", "later.py", *grid, "--executor", "ray", "--out", "comparison")
+    for said, code in (("", 3), ("r00", 0)):
+        (tmp_path / "said").write_text(said)
+        command = [sys.executable, "-m", "alseg", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        if code:
+            assert done.stderr.endswith(GO_ON) and "waits: Round 0 waits for 8 of 8 answers.\n" in done.stderr
+    assert "1 round" in done.stderr
