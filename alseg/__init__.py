@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from alseg import stamps as stamps  # which notes the time
 from alseg.errors import AlsegError, UserMistake, Waiting
 from alseg.hookspecs import hookimpl
+from alseg.stamps import file_stamp
 
 __version__ = "0.1.0"
 
@@ -92,6 +92,7 @@ __all__ = [
     "UserMistake",
     "Waiting",
     "export_labels",
+    "file_stamp",
     "highest",
     "hookimpl",
     "import_labels",

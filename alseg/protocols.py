@@ -23,7 +23,7 @@ class Images(Protocol):
 
     Optional: `file(i) -> Path`, where image i lies; `stamp(i) -> str`, told without decoding anything, and another as
     soon as what `image` or `mask` give may be: a run whose images all have the stamps they had at an earlier one's
-    start need not decode them (None: it cannot be told). `alseg.stamps.file_stamp` gives that of files.
+    start need not decode them (None: it cannot be told). `alseg.file_stamp` gives that of files.
     """
 
     def __len__(self) -> int: ...

@@ -36,7 +36,18 @@ SURFACE = [
     ),
     *("Model", "Oracle", "PixelLabel", "PixelLabels", "PoolBatch", "Prediction", "Question", "Registry"),
     *("Segmentation", "Segmenter", "Selection", "Selector", "Size", "Taught", "Term", "UserMistake", "Waiting"),
-    *("export_labels", "highest", "hookimpl", "import_labels", "load_plugins", "pick", "predict", "resume", "run"),
+    *(
+        "export_labels",
+        "file_stamp",
+        "highest",
+        "hookimpl",
+        "import_labels",
+        "load_plugins",
+        "pick",
+        "predict",
+        "resume",
+        "run",
+    ),
 ]
 
 

@@ -191,7 +191,7 @@ def _stamps(of: OfDataset) -> None:
         require(
             stamp is None or isinstance(stamp, str),
             f"the stamp of {images.key(i)} in {split} is {described(stamp)}",
-            "give a string, such as alseg.stamps.file_stamp of its files, or None where it cannot be told",
+            "give a string, such as alseg.file_stamp of its files, or None where it cannot be told",
         )
         require(
             stamp == later or None in (stamp, later),
