@@ -15,7 +15,8 @@ from torch import Tensor
 
 from alseg.engine.augment import Geometry
 
-BLOCK = 48  # pixels of the crop whose weights are one block
+BLOCK = 48  # pixels of the crop whose weights are one block, at most
+SEEN = 160  # pixels of the source that such a block sees where that many see more: larger ones do not fit into caches
 
 
 def warp(images: Sequence[Tensor], geometries: Sequence[Geometry], fill: Tensor) -> Tensor:
@@ -87,9 +88,9 @@ def _in_blocks(image: Tensor, geometry: Geometry, fill: Tensor) -> Tensor:
 def _blocks(size: int, scaled: int, start: int, count: int) -> Iterator[tuple[slice, slice, Tensor]]:
     """Pixels of the crop, the pixels of the source that they see, and float32 weights of these, [pixels, seen]."""
     ratio, end = size / scaled, min(count, scaled - start)
-    reach = max(1.0, ratio)
-    for first in range(0, end, BLOCK):
-        there = slice(first, min(first + BLOCK, end))
+    reach, many = max(1.0, ratio), max(1, min(BLOCK, round(SEEN / ratio)))
+    for first in range(0, end, many):
+        there = slice(first, min(first + many, end))
         begin = max(0, floor((start + there.start + 0.5) * ratio - reach))
         seen = slice(begin, min(size, ceil((start + there.stop - 0.5) * ratio + reach)))
         target = torch.arange(start + there.start, start + there.stop)
