@@ -167,6 +167,19 @@ def test_predicted_class_and_probabilities(registry: Registry):
     np.testing.assert_allclose(second.numpy(), np.sort(p, 1)[:, -2], atol=1e-5)
 
 
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_the_two_highest_leave_the_probabilities_as_they_are(spoilt: bool):
+    logits = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
+    if spoilt:
+        logits[0, 1, 2, 2] = float("nan")
+    prediction = ModelPrediction(lambda: logits, (9, 11))
+    p = prediction.probabilities()
+    before, writes = p.clone(), p._version
+    prediction.top2()
+    assert torch.equal(p.view(torch.int32), before.view(torch.int32)) and p._version == writes
+    assert prediction.probabilities() is p
+
+
 class Untouchable:
     def __getattr__(self, name: str) -> object:
         raise AssertionError(f"the model was asked for {name}")

@@ -18,6 +18,7 @@ from scipy import ndimage
 from alseg.engine import warping
 from alseg.engine.augment import DRAWS, FLIP, LEFT, SCALE, TOP, Geometry, draw_geometry, draws_of
 from alseg.engine.warping import warp
+from alseg.grid import resize_images
 
 few = settings(max_examples=40, deadline=None, database=None, derandomize=True)
 ALMOST_ONE = 1 - 2.0**-53
@@ -273,6 +274,12 @@ def test_blocks_of_weights_give_what_whole_matrices_do(geometry: Geometry, seed:
     finally:
         warping.BLOCK = before
     torch.testing.assert_close(found, warping._whole(image[None], [geometry], fill), rtol=0, atol=2e-6)
+
+
+def test_an_image_of_its_own_size_stays_as_it_is_bit_for_bit():
+    image = random_image((100, 70), 0)
+    crop = warp([image], [Geometry((100, 70), (100, 70), (100, 70), 0, 0, False)], torch.zeros(3))[0]
+    assert torch.equal(crop, resize_images(image[None], (100, 70))[0])  # as features that are kept are found by it
 
 
 @pytest.mark.parametrize("scaled", [(110, 95), (333, 1200)])

@@ -72,7 +72,8 @@ def _in_blocks(image: Tensor, geometry: Geometry, fill: Tensor) -> Tensor:
     pixels = image.permute(1, 2, 0)[:, left : columns[-1][1].stop]  # [H, w, 3], as files are decoded
     tall = torch.empty(down, 3 * pixels.shape[1])
     for there, seen, weights in rows:
-        torch.mm(weights / 255, pixels[seen].to(torch.float32).reshape(len(weights[0]), -1), out=tall[there])
+        shown = pixels[seen].to(torch.float32).div_(255)
+        torch.mm(weights, shown.reshape(weights.shape[1], -1), out=tall[there])
     tall = tall.view(down, -1, 3).permute(2, 0, 1).reshape(3 * down, -1)
     wide = torch.empty(3 * down, across)
     for there, seen, weights in columns:
