@@ -6,15 +6,15 @@ centre at ((y + 0.5) / H, (x + 0.5) / W).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 MANY = 2**16  # points of an image that are looked up at once: four cells each are held in memory
-# by value, type and device; never taken away: a recorded step reads them where they lie, and asks for them no more
-KEPT: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
+# never taken away: a recorded step reads them where they lie, and asks for them no more
+KEPT: dict[tuple[Hashable, torch.device], Tensor] = {}
 
 
 def fractions(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -66,20 +66,27 @@ def weights_of(beyond: Tensor) -> Tensor:
 
 
 def constant(values: Sequence[float], like: Tensor, kind: torch.dtype = torch.int64) -> Tensor:
-    """A vector on a tensor's device; kept there for good, as nothing is copied to a GPU in a step."""
+    """A vector on a tensor's device, `kept` there."""
+    whole = tuple(values)
+    return kept((whole, kind), like, lambda: torch.tensor(whole, dtype=kind, device=like.device))
+
+
+def kept(key: Hashable, like: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` gives for a key on a tensor's device; made once, as nothing is copied to a GPU in a step.
+
+    Within a trace or a transform it is made anew: a tensor of such must not outlive it.
+    """
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if (
-        traced or torch._C._are_functorch_transforms_active() or type(like) is not Tensor
-    ):  # a tensor of a trace must not outlive it
-        return torch.tensor(values, dtype=kind, device=like.device)
-    key = tuple(values), kind, like.device
-    if key not in KEPT:
+    if traced or torch._C._are_functorch_transforms_active() or type(like) is not Tensor:
+        return make()
+    place = key, like.device
+    if place not in KEPT:
         with torch.inference_mode(False):
-            made = torch.tensor(values, dtype=kind, device=like.device)
+            made = make()
         if type(made) is not Tensor:  # FakeTensorMode's
             return made
-        KEPT[key] = made
-    return KEPT[key]
+        KEPT[place] = made
+    return KEPT[place]
 
 
 def sample(maps: Tensor, points: Tensor) -> Tensor:

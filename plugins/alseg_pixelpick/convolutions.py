@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alseg.grid import kept
+
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [B, c, h, w] resized to H x W, bilinear with half-pixel centres: [B, c, H, W] in channels-last memory.
@@ -22,23 +24,17 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _matrix(length: int, cells: int, maps: Tensor) -> Tensor:
-    """[length, cells], the bilinear weights of an axis; kept on its device, as nothing is copied to one in a step."""
-    if type(maps) is Tensor:
-        return _kept_matrix(length, cells, maps.dtype, maps.device)
-    return _made_matrix(length, cells)[:, :cells].to(maps)  # a tensor of a trace must not outlive it
+    """[length, cells], the bilinear weights of an axis.
 
+    Its rows lie at multiples of eight in memory, which a GPU's matrix units want.
+    """
 
-@lru_cache(None)  # for good: a recorded step reads it where it lies, and never asks for it again
-def _kept_matrix(length: int, cells: int, kind: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return _made_matrix(length, cells).to(device, kind)[:, :cells]
+    def make() -> Tensor:
+        weights = torch.zeros(length, -(-cells // 8) * 8)
+        weights[:, :cells] = torch.from_numpy(_bilinear(np.arange(length), length, cells))
+        return weights.to(maps.device, maps.dtype)[:, :cells]
 
-
-def _made_matrix(length: int, cells: int) -> Tensor:
-    """Its rows lie at multiples of eight in memory, which a GPU's matrix units want."""
-    weights = torch.zeros(length, -(-cells // 8) * 8)
-    weights[:, :cells] = torch.from_numpy(_bilinear(np.arange(length), length, cells))
-    return weights
+    return kept(("bilinear", length, cells, maps.dtype), maps, make)
 
 
 def resized_convolution(maps: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
