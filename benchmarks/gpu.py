@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -149,15 +146,9 @@ def left(arguments: argparse.Namespace) -> Iterator[Piece]:
 def follow(piece: Piece, arguments: argparse.Namespace, end: float) -> None:
     """Do a piece's work in a process of its own, so that an error of the GPU ends with it; PieceFailed."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--piece", piece.name, *sys.argv[1:]]
-    process = subprocess.Popen(command, process_group=0)
-    try:
-        code = process.wait(max(1, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise gpu_runs.PieceFailed("it took longer than the time there was") from None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with the runs it may have started
-            process.wait()
+    code = gpu_runs.exit_code(command, end)
+    if code is None:
+        raise gpu_runs.PieceFailed("it took longer than the time there was")
     if code:
         note = arguments.state / f"{piece.name}.failed.txt"
         raise gpu_runs.PieceFailed(note.read_text().strip().splitlines()[-1] if note.exists() else f"exit code {code}")

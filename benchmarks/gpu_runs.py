@@ -80,19 +80,26 @@ def equivalence(arguments: argparse.Namespace, end: float) -> dict[str, Any] | N
     words += ["--encoder", arguments.encoder, "--batch", arguments.batch, "--seeds", arguments.equivalence_seeds]
     words += ["--epochs", arguments.equivalence_epochs, "--size", arguments.equivalence_size]
     command = [sys.executable, "-m", "benchmarks.equivalence", *map(str, words)]
-    process = subprocess.Popen(command, process_group=0, stdout=subprocess.DEVNULL)
+    code = exit_code(command, end, stdout=subprocess.DEVNULL)
+    if code is None:
+        return None
+    if code:
+        raise PieceFailed(f"`benchmarks.equivalence` ended with exit code {code}")
+    rows = json.loads(results.read_text())
+    return {"device": devices(rows), "rows": rows}
+
+
+def exit_code(command: Sequence[str], end: float, stdout: int | None = None) -> int | None:
+    """Of a process; None where the time is over before, and it is ended with those that it has started."""
+    process = subprocess.Popen(command, process_group=0, stdout=stdout)
     try:
-        code = process.wait(max(1, end - time.monotonic()))
+        return process.wait(max(1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         return None
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    if code:
-        raise PieceFailed(f"`benchmarks.equivalence` ended with exit code {code}")
-    rows = json.loads(results.read_text())
-    return {"device": devices(rows), "rows": rows}
 
 
 def complete(code: int, name: str) -> bool:
