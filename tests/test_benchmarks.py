@@ -126,11 +126,14 @@ def test_counted_operations_are_those_of_the_convolutions(network):
         reference.full_size_logits(plain, torch.zeros(2, 3, 64, 96))
     for hook in hooks:
         hook.remove()
-    at_points, dense, seen, by_winograd = counts(SMALL, batch_size=2, pixels=3, size=(64, 96))
+    at_points, dense, seen, by_winograd, dense_by_winograd = counts(SMALL, batch_size=2, pixels=3, size=(64, 96))
     assert at_points["reference"] == dense["reference"] == pytest.approx(total / 1e9)
     assert seen["reference"] == pytest.approx(total / 2e9)
     assert dense["ratio"] > 1 < at_points["ratio"]
     assert by_winograd["alseg"] < seen["alseg"] < seen["reference"]
+    spared = seen["alseg"] - by_winograd["alseg"]  # of an image
+    assert dense["alseg"] - dense_by_winograd["alseg"] == pytest.approx(2 * spared)
+    assert dense_by_winograd["reference"] == dense["reference"]
 
 
 @pytest.mark.slow

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from alseg.engine.device import inferring, lower_precision
 from alseg.plugins import load_plugins
 from alseg_pixelpick.folding import FoldedConv2d, folded, folded_weights, has_fused_convolution
-from alseg_pixelpick.winograd import Winograd
 
 ENCODERS = ["test_resnet.r160_in1k", "mobilenetv2_050", "test_efficientnet.r160_in1k", "test_vit2.r160_in1k"]
 
@@ -118,16 +114,6 @@ def test_folded_weights_by_hand():
         norm.running_mean.fill_(5), norm.running_var.fill_(4), norm.weight.fill_(6), norm.bias.fill_(7)
     weight, bias = folded_weights(convolve, norm)
     assert weight.item() == 9 and bias.item() == 7 + 6 * (1 - 5) / 2
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 14), st.integers(1, 14), st.integers(0))
-@torch.no_grad()
-def test_winograd_is_the_convolution(batch, inputs, outputs, height, width, seed):
-    torch.manual_seed(seed % 2**31)
-    x, weight = torch.randn(batch, inputs, height, width), torch.randn(outputs, inputs, 3, 3)
-    wanted = F.conv2d(x.double(), weight.double(), padding=1)
-    torch.testing.assert_close(Winograd(weight)(x).double(), wanted, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 - hardtanh_, which ReLU6 in place is, copies its whole input for the backward pass, though its result shows where it
   clamped; in timm's blocks, where nothing writes into that afterwards.
-- Depthwise convolutions and, on a CPU, dilated ones, which have modules of their own.
+- Depthwise convolutions and, on a CPU, dilated ones and in float32 those of many channels, which have modules of their
+  own.
 - On a CPU, a draw by Bernoulli for each number of a map takes four times as long as sixteen random bits that are
   compared with the rate, which is met to a part in 65536.
 """
@@ -18,7 +19,7 @@ import torch
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
-from alseg.engine import depthwise, dilated
+from alseg.engine import depthwise, dilated, winograd
 
 WORDS = 2**16  # that two bytes tell apart
 # timm's blocks, and those of their norms after whose activation a convolution comes
@@ -58,6 +59,8 @@ def _way(module: Any) -> Way | None:
         return _dropped
     if dilated.is_dilated(module) and module.weight.device.type == "cpu":  # a GPU's are left to `casts`
         return dilated.convolved
+    if winograd.fits(module) and module.weight.device.type == "cpu":
+        return winograd.convolved
     return depthwise.convolved if depthwise.is_depthwise(module) else None
 
 

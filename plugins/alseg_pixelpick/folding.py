@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from alseg.engine import winograd
 from alseg.engine.dilated import is_dilated, seen_taps
-from alseg_pixelpick.winograd import Winograd
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,17 +40,18 @@ class FoldedConv2d(nn.Module):
         self._fused = FUSED.get(type(activate))
         self._geometry = (convolve.stride, convolve.padding, convolve.dilation, convolve.groups)
         self._skips_padding = is_dilated(convolve)
-        plain = convolve.stride == (1, 1) == convolve.dilation == convolve.padding and convolve.groups == 1
-        large = convolve.kernel_size == (3, 3) and min(convolve.in_channels, convolve.out_channels) >= 128
-        fits = plain and large and precision == torch.float32 and self.weight.device.type == "cpu"
-        self._winograd = Winograd(self.weight) if fits else None
+        self._winograd = None
+        if winograd.fits(convolve) and precision == torch.float32 and self.weight.device.type == "cpu":
+            rectifies = type(activate) is nn.ReLU
+            self._winograd = winograd.Winograd(self.weight, self.bias, rectifies)
+            self.activate = nn.Identity() if rectifies else activate
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, H, W] -> [B, c', H', W']."""
         stride, padding, dilation, groups = self._geometry
         x, weight = x.to(self.weight.dtype), self.weight
         if self._winograd is not None:
-            return self.activate(self._winograd(x).add_(self.bias[:, None, None]))
+            return self.activate(self._winograd(x))
         if self._skips_padding:
             weight, padding = seen_taps(weight, dilation[0], x.shape[-2:])
         if self._fused is not None and x.device.type == "cpu" and has_fused_convolution(x.dtype):
