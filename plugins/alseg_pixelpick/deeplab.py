@@ -158,10 +158,8 @@ class DeepLabV3Plus(nn.Module):
         convolve, norm, activate = self.first
         assert isinstance(convolve, nn.Conv2d)
         by_context, by_low = convolve.weight.split([context.shape[1], low.shape[1]], 1)
-        x = F.conv2d(low, by_low, convolve.bias, padding=1) + resized_convolution(
-            context, by_context, (low.shape[-2], low.shape[-1])
-        )
-        return activate(norm(x))
+        x = F.conv2d(low, by_low, convolve.bias, padding=1)
+        return activate(norm(x.add_(resized_convolution(context, by_context, (low.shape[-2], low.shape[-1])))))
 
     def _branches(self, features: Features) -> Features:
         """The decoder's low-level branch and its context, on the grids of the two maps."""
