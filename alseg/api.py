@@ -21,6 +21,7 @@ from alseg.experiment import Experiment
 from alseg.hints import command, plugin_hint
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
+from alseg.moved import check_settings, moved
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
@@ -102,6 +103,8 @@ def resume(
     *,
     rounds: int | None = None,
     budget: int | None = None,
+    data: Path | str | None = None,
+    weights: Path | str | None = None,
     trackers: Sequence[str] | str | None = None,
     tracker_options: Mapping[str, Any] | None = None,
     attendance: Attendance | None = None,
@@ -110,7 +113,8 @@ def resume(
 ) -> RunResult:
     """Carry an interrupted run to its end; a finished one is left as it is.
 
-    rounds, budget: new values of these settings, with which a finished run goes on. trackers: what hears of the rest
+    rounds, budget: new values of these settings, with which a finished run goes on. data, weights: where the same
+    images and weights lie now. trackers: what hears of the rest
     instead, names or () for none; those that stay keep their options. tracker_options: new ones, such as
     {"mlflow.uri": "sqlite:///mlflow.db"}. A finished run is told as a whole to trackers that are new or have other
     options, to those that failed when they were told its end, and to all where it was killed before that.
@@ -127,13 +131,14 @@ def resume(
         return _result(opened, [])
     with opened.lock():  # before anything is read: what another process writes meanwhile would be lost
         longer = {name: value for name, value in (("rounds", rounds), ("budget", budget)) if value is not None}
-        others = trackers, tracker_options
-        return _gone_on(registry, opened, longer, others, attendance=attendance, progress=progress, team=team)
+        others, stored = (trackers, tracker_options), moved(opened, opened.settings(), data=data, weights=weights)
+        return _gone_on(registry, opened, stored, longer, others, attendance=attendance, progress=progress, team=team)
 
 
 def _gone_on(
     registry: Registry,
     folder: RunFolder,
+    before: dict[str, Any],
     longer: dict[str, Any],
     others: tuple[Sequence[str] | str | None, Mapping[str, Any] | None],
     *,
@@ -143,15 +148,18 @@ def _gone_on(
 ) -> RunResult:
     """Do what is left of a run, whose lock is held.
 
-    longer: other rounds or budget, by name. others: trackers and their options.
+    before: its settings. longer: other rounds or budget, by name. others: trackers and their options.
     """
-    records, before = folder.rounds(), folder.settings()
+    records = folder.rounds()
     registry = registry.recalling(before.get("record"))
     settings = with_trackers(registry, before | longer, *others)
     if before | longer != before:
         check_trackers(registry, folder, settings)
         _check_extension(registry, folder, len(records), settings, longer.get("rounds"), longer.get("budget"))
     elif records and _is_finished(registry, folder, len(records)):
+        if before != folder.settings():  # of other places
+            Experiment(registry, resolve_stored(registry, folder, before), progress, team).check_same_data(folder)
+            folder.write_settings(before)
         if before.get("report") and not is_current(folder.path):
             write_report([folder.path], folder.path)  # the run was killed before its figures were drawn
         team.tell("nothing to do")
@@ -161,13 +169,14 @@ def _gone_on(
     with _resumable(registry, folder):
         check_trackers(registry, folder, settings)
         resolved = resolve_stored(registry, folder, settings)
+        check_settings(folder, resolved.config)
         folder.check_labels(len(records))
         check_start(folder.path, before.get("record"))
         experiment = Experiment(registry, resolved, progress, team, attendance, name_of(before.get("record")))
         joined = registry.joined_by(stored_trackers(registry, folder, resolved.config.trackers))
         experiment.check_same_data(folder)
     team.tell("go on", settings)
-    changed = None if settings == before else with_origins(registry, settings)
+    changed = None if settings == folder.settings() else with_origins(registry, settings)
     return _carried_on(registry, experiment, folder, joined, changed)
 
 

@@ -7,6 +7,7 @@ import getpass
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from alseg.errors import AlsegError, UserMistake, Waiting
 from alseg.hints import command, plugin_hint
 from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
+from alseg.moved import moved
 from alseg.opened import ReadOnly, open_dataset
 from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
 from alseg.plugins import Registry
@@ -145,31 +147,30 @@ def annotate(
     folder: RunFolder,
     *,
     registry: Registry,
+    data: Path | str | None = None,
     attendance: Attendance | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Let a waiting round of a run be answered, without its training; how many answers it has at the end.
 
-    The run's lock is held meanwhile. Raises UserMistake where nothing is asked, Waiting where answers are
-    still missing.
+    data: where the run's images lie now. The run's lock is held meanwhile. Raises UserMistake where nothing is
+    asked, Waiting where answers are still missing.
     """
     progress = progress or Quiet()
     with folder.lock():
-        number, settings = len(folder.rounds()), folder.settings()
+        number, settings = len(folder.rounds()), moved(folder, folder.settings(), data=data)
         questions = folder.questions(number)
         go_on = f"{command(registry.files, 'resume', folder.path)} goes on."
         registry = registry.recalling(settings.get("record"))
-        try:
-            config = stored_config(registry, settings | {"record": {}}, ("dataset", "selector", "oracle"))
-        except UserMistake as error:
-            hint = plugin_hint(settings.get("record"), folder.path)
-            raise UserMistake(f"{folder.path / SETTINGS} cannot be taken up: {error}{hint}") from error
+        config = _config_of(registry, folder, settings)
         if number >= config.total_rounds():
             raise UserMistake(f"The run {folder.path} is complete: it asks nothing any more.")
         if not questions or folder.has_model(number):
             raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
         dataset = open_dataset(registry.find("dataset", config.dataset.name), config.dataset.options)
         images = Unchanged(dataset.images("train"), folder.images())
+        if data is not None:
+            folder.write_settings(settings)
         selector, oracle = built_answerers(
             registry, config, images=images, classes=dataset.classes, run=name_of(settings.get("record"))
         )
@@ -197,6 +198,15 @@ def annotate(
                 raise Waiting(f"{wait} What was answered is kept; the same command goes on.") from wait
             dismiss(selector, oracle, f"All questions of this round are answered. {go_on}", done=True)
         return len(questions)
+
+
+def _config_of(registry: Registry, folder: RunFolder, settings: Mapping[str, Any]) -> RunConfig:
+    """A run's configuration as far as answering needs it."""
+    try:
+        return stored_config(registry, {**settings, "record": {}}, ("dataset", "selector", "oracle"))
+    except UserMistake as error:
+        hint = plugin_hint(settings.get("record"), folder.path)
+        raise UserMistake(f"{folder.path / SETTINGS} cannot be taken up: {error}{hint}") from error
 
 
 class Unchanged:

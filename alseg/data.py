@@ -113,6 +113,12 @@ def refuse_changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
             raise UserMistake(f"The image {image} of split {split!r} was not there when the run began: {back}.")
 
 
+def known_pixels(images: DecodedImages, void: int) -> int:
+    """How many pixels of all masks have a class."""
+    masks = (images.mask(i) for i in range(len(images)))
+    return sum(int((mask != void).sum()) for mask in masks if mask is not None)
+
+
 def check_classes(classes: Classes, whose: str = "") -> None:
     """UserMistake where names are missing or double, or void is one of the classes; whose: the dataset's name."""
     count, names, name = len(classes), classes.names, whose or "The dataset"

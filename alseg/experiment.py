@@ -17,7 +17,7 @@ from alseg.asking import Asking
 from alseg.attending import built_answerers, check_people, is_person, open_round
 from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
-from alseg.data import check_data, open_images, refuse_changed
+from alseg.data import check_data, known_pixels, open_images, refuse_changed
 from alseg.engine.checks import checked_acquirer, checked_selector
 from alseg.engine.device import (
     choose_device,
@@ -31,6 +31,7 @@ from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
 from alseg.models import Models
+from alseg.moved import digests, same_weights
 from alseg.oracles import attends
 from alseg.plugins import Registry
 from alseg.progress import Progress
@@ -191,8 +192,8 @@ class Experiment:
 
     def train(self, round: int, labels: PixelLabels | None) -> tuple[Model, TrainResult]:
         """A model from the pretrained encoder, trained on all labels so far (None: on masks) and stored."""
-        model = self._first if round == 0 and self._first is not None else self._models.fresh(round)
-        self._first = None
+        first, self._first = (self._first if round == 0 else None), None
+        model = first if first is not None else same_weights(self.folder, self._models.fresh(round))
         self._team.tell("train", round, None if labels is None else list(labels))
         result = self._taught(round, labels, model)
         assert isinstance(model, nn.Module)
@@ -302,7 +303,7 @@ class Experiment:
         questions, labels = [question for question in questions if not question.audit], labels.audits(False)
         asked = asked_statistics(round, questions, labels, len(self._pool))
         if self.config.labels == "all":
-            known = self._known_pixels()
+            known = known_pixels(self._pool, self.classes.void)
             asked |= {"labelled_pixels": known, "pixels_per_image": known / len(self._pool)}
         record = {
             "round": round,
@@ -316,6 +317,7 @@ class Experiment:
             "acquire_seconds": self._acquire_seconds,
             "evaluate_seconds": scored.seconds,
             "device": describe_device(self._device),
+            "settings": digests(self.config),
         }
         self.folder.write_round(record)
         self._report()
@@ -324,7 +326,3 @@ class Experiment:
         value = "no evaluation" if record["miou"] is None else f"mIoU {record['miou']:.3f} on {self.split}"
         audit = scored.audit and f", accuracy {scored.audit['accuracy']:.3f} at {scored.audit['pixels']} audited pixels"
         self.say(f"Round {round}: {short(record['pixels_per_image'])} pixels an image, {value}{audit or ''}.")
-
-    def _known_pixels(self) -> int:
-        masks = (self._pool.mask(i) for i in range(len(self._pool)))
-        return sum(int((mask != self.classes.void).sum()) for mask in masks if mask is not None)

@@ -102,7 +102,10 @@ def test_a_round_may_take_a_week(settings, tmp_path, cli):
     sitting(run, name_of, 5, complete=False)
     assert len(lines(run / "journal.jsonl")) == 5
     assert cli("resume", run, "--no-wait").code == 3
-    sitting(run, name_of, 7, complete=True)
+    moved = Path(settings["dataset.data"]).rename(tmp_path / "moved")
+    assert "with --data" in cli("annotate", run).err
+    settings = settings | {"dataset.data": str(moved)}
+    sitting(run, name_of, 7, complete=True, data=moved)
     outcome = cli("resume", run, "--no-wait")
     assert outcome.code == 3 and "Round 1 waits for 12 of 12" in outcome.err
     sitting(run, name_of, 12, complete=True)
@@ -113,13 +116,12 @@ def test_a_round_may_take_a_week(settings, tmp_path, cli):
     assert labels(run) == labels(tmp_path / "truth")
 
 
-def sitting(run: Path, name_of: Any, count: int, *, complete: bool) -> None:
+def sitting(run: Path, name_of: Any, count: int, *, complete: bool, data: Path | None = None) -> None:
     """Answer so many questions at the page of `annotate`, and leave it."""
     listening = Listening()
     folder = RunFolder(run)
-    work = Working(
-        lambda: annotate(folder, registry=load_plugins(), attendance=Attendance(browser=False), progress=listening)
-    )
+    options = {"registry": load_plugins(), "attendance": Attendance(browser=False), "progress": listening}
+    work = Working(lambda: annotate(folder, data=data, **options))
     with httpx.Client(base_url=listening.address(), timeout=30) as client:
         state = client.get("/api/state").json()
         for _ in range(count):

@@ -42,7 +42,7 @@ def test_it_is_the_convolution_with_its_gradients(batch, inputs, outputs, height
     gradients = [torch.autograd.grad(f.sin().sum(), [x[i], weight[i]]) for i, f in enumerate(found)]
     for ours, theirs in zip((found[0], *gradients[0]), (found[1], *gradients[1]), strict=True):
         assert ours.dtype == torch.float32 and ours.shape == theirs.shape
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.double(), theirs, rtol=5e-4, atol=5e-4)
     assert found[0].is_contiguous(memory_format=torch.channels_last)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from alseg.cli.attendance import BROWSER, CLOSE_VOTES, HOST, PORT, attendance_of
+from alseg.cli.run_flags import DATA_MOVED
 
 EPILOG = """Examples:
 
@@ -27,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
 def annotate(
     context: typer.Context,
     folder: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
+    data: str = DATA_MOVED,
     browser: bool = BROWSER,
     host: str = HOST,
     port: int = PORT,
@@ -46,7 +48,7 @@ def annotate(
     with terminal_progress() as progress, result_alone(as_json):
         attendance = attendance_of(browser=browser, host=host, port=port, close_votes=close_votes)
         run = RunFolder(folder)
-        count = answer(run, registry=context.obj, attendance=attendance, progress=progress)
+        count = answer(run, data=data, registry=context.obj, attendance=attendance, progress=progress)
     number = len(run.rounds())
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "round": number, "answers": count}))

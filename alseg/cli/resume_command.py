@@ -7,12 +7,15 @@ from pathlib import Path
 import typer
 
 from alseg.cli.attendance import BROWSER, CLOSE_VOTES, HOST, PORT, WAIT, attendance_of
+from alseg.cli.run_flags import DATA_MOVED
 
 EPILOG = """Examples:
 
 alseg resume runs/shapes-margin-topk-then-uniform-0
 
 alseg resume runs/shapes-margin-topk-then-uniform-0 --rounds 8 --budget 100
+
+alseg resume runs/camvid-margin-topk-then-uniform-0 --data /mnt/CAMVID
 
 alseg resume runs/shapes-margin-topk-then-uniform-0 --trackers mlflow -o mlflow.uri=http://HOST:5000
 """
@@ -28,6 +31,8 @@ def resume(
     folder: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
     rounds: int = typer.Option(None, metavar="N", help="Another number of rounds, to go on after the last."),
     budget: int = typer.Option(None, metavar="N", help="Another budget of pixels an image."),
+    data: str = DATA_MOVED,
+    weights: str = typer.Option(None, metavar="FILE", help="Where the run's pretrained weights lie now."),
     trackers: str = typer.Option(None, metavar="A,B|none", help="Other trackers; those that stay keep their options."),
     option: list[str] = typer.Option(
         [], "-o", metavar="TRACKER.KEY=VALUE", help="An option of a tracker. May be repeated."
@@ -52,6 +57,8 @@ def resume(
             folder,
             rounds=rounds,
             budget=budget,
+            data=data,
+            weights=weights,
             trackers=options.pop("trackers", None) if trackers is None else trackers,  # as `alseg run` takes them
             tracker_options=options,
             attendance=attendance_of(wait=wait, browser=browser, host=host, port=port, close_votes=close_votes),

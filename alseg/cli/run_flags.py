@@ -14,6 +14,7 @@ SETTING = {
 }
 DATASET: str = typer.Option(None, help="A dataset's name.", rich_help_panel=DATA_PANEL)
 DATA: str = typer.Option(None, metavar="DIR", help="The dataset's folder.", rich_help_panel=DATA_PANEL)
+DATA_MOVED: str = typer.Option(None, metavar="DIR", help="Where the run's images lie now.")
 CLASSES: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them.", rich_help_panel=DATA_PANEL)
 SPLIT: str = typer.Option(None, help="val or test: what is evaluated.", rich_help_panel=DATA_PANEL)
 PROTOCOL: str = typer.Option(

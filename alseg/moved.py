@@ -1,0 +1,73 @@
+"""A stored run whose files lie elsewhere now, whose weights are others, or whose settings somebody changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alseg.config import RunConfig, flatten
+from alseg.errors import UserMistake
+from alseg.store import SETTINGS, RunFolder
+
+M = TypeVar("M")
+PLACES = {"data": "dataset", "weights": "model"}  # options that say where something lies, and whose they are
+TABLES = ("dataset", "model", "train", "augment")  # what a round's result hangs on besides its labels
+IDLE = {"dataset.data", "model.weights", "train.workers", "train.cuda_graph", "train.fused_norms"}  # change no result
+
+
+def moved(folder: RunFolder, settings: Mapping[str, Any], **places: Path | str | None) -> dict[str, Any]:
+    """A run's settings, nested, with other places of its data or weights; None: where they are.
+
+    UserMistake where the dataset or model of the run has no such place.
+    """
+    found = dict(settings)
+    for name, place in places.items():
+        if place is None:
+            continue
+        kind = PLACES[name]
+        table = found.get(kind)
+        if not isinstance(table, Mapping) or name not in table:
+            raise UserMistake(f"The {kind} of the run {folder.path} reads no {name} of yours: leave --{name} out.")
+        found[kind] = {**table, name: str(place if is_word(place) else Path(place).expanduser().absolute())}
+    return found
+
+
+def is_word(place: Path | str) -> bool:
+    """Whether weights are had without a file."""
+    return str(place) in ("none", "default")
+
+
+def same_weights(folder: RunFolder, model: M) -> M:
+    """The model; UserMistake where its pretrained weights are not those that the run began with."""
+    before, now = folder.settings().get("record", {}).get("weights", {}), getattr(model, "origin", None) or {}
+    if "sha256" in before and before["sha256"] != now.get("sha256"):
+        raise UserMistake(
+            f"The weights {now.get('weights')} are not those that the run {folder.path} began with: give theirs with "
+            "--weights, or start another run."
+        )
+    return model
+
+
+def digests(config: RunConfig) -> dict[str, str]:
+    """Of each table of settings that a round's result hangs on, eight characters that tell it from others."""
+    flat = flatten(config.nested())
+    owners = {name: name for name in TABLES} | {choice.name: "train" for choice in config.terms}
+    mine: dict[str, list[tuple[str, str]]] = {table: [] for table in TABLES}
+    for name in sorted(flat.keys() - IDLE):
+        if owner := owners.get(name.partition(".")[0]):
+            mine[owner].append((name, str(flat[name])))
+    return {table: hashlib.sha256(repr(values).encode()).hexdigest()[:8] for table, values in mine.items()}
+
+
+def check_settings(folder: RunFolder, config: RunConfig) -> None:
+    """UserMistake where a run's settings are no longer those that its last round was made with."""
+    rounds = folder.rounds()
+    before: Mapping[str, str] = rounds[-1].get("settings", {}) if rounds else {}
+    changed = [f"[{table}]" for table, digest in digests(config).items() if before.get(table, digest) != digest]
+    if changed:
+        raise UserMistake(
+            f"{folder.path / SETTINGS} has other settings in {' and '.join(changed)} than the run's rounds so far were "
+            "made with: put them back, or start another run."
+        )
