@@ -15,6 +15,7 @@ Figures = Mapping[str, Any]
 
 RECIPE_TARGET = 4 * 60  # seconds of the whole CamVid recipe on an H200
 CITY_TARGET = 20  # seconds of asking 2975 images of 512x1024
+SEEDS = "equivalence-seeds.json"  # of both decoders, a line a seed
 TIMES_TARGET = 10  # how much slower the reference should be, at least
 
 
@@ -26,10 +27,18 @@ def page(state: Path, names: Sequence[str], failed: Mapping[str, str]) -> str:
     parts = ["# Measured on a GPU"]
     for name, figures in found.items():
         parts += [f"## {name}", f"{origin(figures)}.", SECTIONS[name](figures, found)]
+    if "equivalence" not in found and (rows := seeds_so_far(state)):
+        parts += ["## equivalence, so far", equivalence({"rows": rows}, found)]
     if len(found) < len(names):
         parts.append("Not measured yet: " + ", ".join(name for name in names if name not in found) + ".")
     parts += [f"Failed: {name}: {what}" for name, what in failed.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def seeds_so_far(state: Path) -> list[dict[str, Any]]:
+    """Of both decoders, as a comparison that is not complete has left them."""
+    path = state / SEEDS
+    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def origin(figures: Figures) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_page import SEEDS
 from examples.paper import camvid
 
 PHASES = ("train", "acquire", "evaluate")
@@ -66,17 +67,10 @@ def paper(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
 
 def equivalence(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
     """Whether the decoder at the points trains as the dense one does, by so many seeds; those done are kept."""
-    results = arguments.state / "equivalence-seeds.json"
-    words = [
-        "--data",
-        arguments.data,
-        "--weights",
-        arguments.weights,
-        "--results",
-        results,
-        "--device",
-        arguments.device,
-    ]
+    results = arguments.state / SEEDS
+    places = {"data": arguments.data, "weights": arguments.weights, "results": results, "device": arguments.device}
+    words = [word for name, place in places.items() for word in (f"--{name}", place)]
+    words += ["--minutes", arguments.minutes]  # which ends before, killed with the seed that is being trained
     words += ["--encoder", arguments.encoder, "--batch", arguments.batch, "--seeds", arguments.equivalence_seeds]
     words += ["--epochs", arguments.equivalence_epochs, "--size", arguments.equivalence_size]
     command = [sys.executable, "-m", "benchmarks.equivalence", *map(str, words)]
@@ -86,6 +80,8 @@ def equivalence(arguments: argparse.Namespace, end: float) -> dict[str, Any] | N
     if code:
         raise PieceFailed(f"`benchmarks.equivalence` ended with exit code {code}")
     rows = json.loads(results.read_text())
+    if len(rows) < arguments.equivalence_seeds:
+        return None
     return {"device": devices(rows), "rows": rows}
 
 

@@ -281,3 +281,34 @@ def test_gradients_begin_when_some_are_due_or_a_large_one_is():
         assert begun == list(range({3: 4, 4: 4, 5: 6, 6: 6}.get(number, 0)))
     beside.join()
     assert begun == list(range(7))
+
+
+def test_a_pass_that_fails_leaves_nothing():
+    """Or its maps stayed until the training ends."""
+    beside = Aside(torch.device("cpu"))
+    with contextlib.suppress(RuntimeError), aside.used(beside):
+        beside.later(lambda: {}, 1)
+        assert beside._due or beside._held
+        raise RuntimeError("of the pass")
+    assert not beside._due and not beside._held and not beside._found
+
+
+def test_trainings_on_two_devices_do_not_meet(monkeypatch):
+    place, now = threading.local(), [Aside(torch.device("cpu")) for _ in range(2)]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: place.number)
+    both, found = threading.Barrier(2, timeout=20), {}
+
+    def train(number: int) -> None:
+        place.number = number
+        with aside.used(now[number]):
+            both.wait()
+            found[number] = aside.here()
+            both.wait()
+
+    threads = [threading.Thread(target=train, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict(enumerate(now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import os
@@ -15,7 +16,9 @@ from conftest import SMALL, write_camvid
 from test_steps import Replayed
 
 from benchmarks import gpu, gpu_pieces
-from benchmarks.gpu_page import SECTIONS, duration, page
+from benchmarks.equivalence import MEASURES
+from benchmarks.gpu_page import SECTIONS, SEEDS, duration, page
+from benchmarks.gpu_runs import equivalence
 from benchmarks.hardware import Traffic, covered
 from benchmarks.material import Material, Repeated, generated, labels_of, model, sparse_masks
 
@@ -125,3 +128,16 @@ def test_a_page_without_figures_says_what_is_left(tmp_path):
     assert "Not measured yet: checks, camvid." in page(tmp_path, ["checks", "camvid"], {})
     assert [duration(s) for s in (0.0123, 1.02, 99, 468, 8280)] == ["12.3 ms", "1.02 s", "99 s", "7.8 min", "2.3 h"]
     assert set(SECTIONS) == {piece.name for piece in gpu.PIECES}
+
+
+def test_seeds_that_are_not_complete_are_shown_and_gone_on_with(tmp_path, monkeypatch):
+    scores = [dict.fromkeys(MEASURES, 0.5)] * 2
+    row = {"size": "48x64", "epochs": 1, "batch": 4, "dense": scores, "points": scores, "device": "cpu"}
+    (tmp_path / SEEDS).write_text(json.dumps([row]))
+    text = page(tmp_path, ["equivalence"], {})
+    assert "## equivalence, so far" in text and "1 seeds, 48x64" in text and "Not measured yet: equivalence" in text
+    monkeypatch.setattr("benchmarks.gpu_runs.exit_code", lambda command, end, stdout: 0)
+    names = ("data", "weights", "device", "encoder", "batch", "equivalence_epochs", "equivalence_size", "minutes")
+    for seeds, complete in ((2, False), (1, True)):
+        given = argparse.Namespace(**dict.fromkeys(names, "x"), state=tmp_path, equivalence_seeds=seeds)
+        assert (equivalence(given, 0.0) is not None) == complete

@@ -105,6 +105,7 @@ def test_a_round_may_take_a_week(settings, tmp_path, cli):
     moved = Path(settings["dataset.data"]).rename(tmp_path / "moved")
     assert "with --data" in cli("annotate", run).err
     settings = settings | {"dataset.data": str(moved)}
+    name_of = by_masks(folder_of(settings), classes_of(settings))
     sitting(run, name_of, 7, complete=True, data=moved)
     outcome = cli("resume", run, "--no-wait")
     assert outcome.code == 3 and "Round 1 waits for 12 of 12" in outcome.err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import types
+import weakref
 
 import pytest
 import torch
@@ -137,23 +140,75 @@ def test_what_cannot_be_recorded_is_done_plainly_and_said_once(where):
     assert len(said) == 1 and said[0].endswith("stream is capturing")
 
 
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_failed_recording_s_memory_is_released_and_not_used_again(monkeypatch, ended):
+def test_a_failed_recording_holds_no_memory_while_the_plain_step_is_taken():
+    """Where memory was short, a plain step may still fit."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    class Full(Replayed):
+        def record(self, work):
+            activations = torch.zeros(1000)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model, seen = Toy(), []
+    plain = plain_gradients(model)
+    others = lambda: lambda batch: seen.append(held[0]()) or plain(batch)  # noqa: E731
+    steps(model, Recorded(plain, model.parameters(), 5, Full(model), others=others), batches([5] * 6))
+    assert seen[0] is None and len(held) == 1
+
+
+@pytest.mark.parametrize("torch_is", ["before 2.13", "2.13", "2.14"])
+def test_a_failed_recording_s_memory_is_released(monkeypatch, torch_is):
     calls: list[tuple[object, ...]] = []
 
     def end(*given: object) -> None:
-        if ended:
+        if torch_is == "2.13":
             raise RuntimeError("not currently recording to mempool_id")
         calls.append(("end", *given))
 
+    class Graph:
+        pass
+
+    if torch_is == "2.14":
+        Graph.capture_end_pre = None
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
     monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *given: calls.append(("release", *given)), raising=False)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 2))
     recorder = CUDAGraph.__new__(CUDAGraph)
     recorder._pool = (0, 1)
     recorder._end_allocating(3)
-    assert calls == ([] if ended else [("end", 3, (0, 1)), ("release", 3, (0, 1))])
-    assert recorder._pool == ((0, 1) if ended else (0, 2))
+    release = [("release", 3, (0, 1))]
+    assert calls == {"before 2.13": [("end", 3, (0, 1)), *release], "2.13": release, "2.14": []}[torch_is]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_after_a_failed_recording_all_is_as_before_and_its_memory_not_used_again(monkeypatch, ended):
+    """Where the recording has ended, torch releases its memory itself."""
+    done: list[object] = []
+
+    class Graph:
+        def pool(self):
+            if not ended:
+                raise RuntimeError("called before capture_end")
+
+    class Generator:
+        clone_state = staticmethod(lambda: "state")
+        graphsafe_set_state = done.append
+
+    handles, stream = iter(((0, 1), (0, 2))), types.SimpleNamespace(device_index=0)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "set_stream", done.append)
+    monkeypatch.setattr(torch.cuda, "default_generators", [Generator])
+    monkeypatch.setattr(torch.cuda, "graph", lambda *given, **more: contextlib.nullcontext())
+    monkeypatch.setattr(CUDAGraph, "_end_allocating", lambda self, device: done.append(device))
+    recorder = CUDAGraph()
+    with pytest.raises(ZeroDivisionError):
+        recorder.record(lambda: 1 / 0)
+    assert done == [stream, "state", *([] if ended else [0])]
+    assert recorder._pool == (0, 2)
 
 
 def test_an_error_of_an_early_step_is_raised():

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -96,25 +97,33 @@ class Aside:
         self._due_on.clear()
 
 
-# the innermost last; not a context's, as autograd's threads, where checkpoints are computed anew, have one of their own
-_used: list[Aside | None] = []
+# of each device, as there may be a training on each, the innermost last; not a context's, as autograd's threads, where
+# checkpoints are computed anew, have one of their own
+_used: defaultdict[int, list[Aside | None]] = defaultdict(list)
 
 
 @contextlib.contextmanager
 def used(aside: Aside | None) -> Iterator[None]:
     """Forward passes inside leave their weights' gradients to it, if there is one."""
-    if aside is not None:
-        aside.forget()
-    _used.append(aside)
+    place = _used[_device()]
+    place.append(aside)
     try:
         yield
     finally:
-        _used.pop()
+        place.pop()
+        if aside is not None:  # of what a pass that failed has handed over
+            aside.forget()
 
 
 def here() -> Aside | None:
     """What computes gradients of weights beside the pass, if anything."""
-    return _used[-1] if _used else None
+    place = _used[_device()]
+    return place[-1] if place else None
+
+
+def _device() -> int:
+    """The current one, which autograd's threads have from the pass that they belong to."""
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else -1
 
 
 def side_by_side(calls: Sequence[Callable[[], Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -67,20 +67,33 @@ class CUDAGraph:
             # torch leaves these as they are in a recording, in which no plain step can be taken
             torch.cuda.set_stream(now)
             generator.graphsafe_set_state(before)
-            self._end_allocating(now.device_index)
+            if not _has_ended(graph):
+                self._end_allocating(now.device_index)
+            self._pool = torch.cuda.graph_pool_handle()  # what was released may not be used again
             raise
         return result, graph.replay
 
     def _end_allocating(self, device: int) -> None:
         """Nor does torch's allocator, which would never free again what two streams have used."""
+        if hasattr(torch.cuda.CUDAGraph, "capture_end_pre"):  # torch 2.14 and later do all of this
+            return
         names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # the latter before torch 2.8
         end = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)
         if end is None:  # a torch that calls it otherwise: what is lost is memory
             return
-        with contextlib.suppress(RuntimeError):  # where the recording has ended, and what failed is something else
+        with contextlib.suppress(RuntimeError):  # torch 2.13 has ended it
             end(device, self._pool)
+        with contextlib.suppress(RuntimeError):
             torch._C._cuda_releasePool(device, self._pool)
-            self._pool = torch.cuda.graph_pool_handle()  # what was released may not be used again
+
+
+def _has_ended(graph: torch.cuda.CUDAGraph) -> bool:
+    """Whether a recording has, so that what failed is something else, and torch releases its memory."""
+    try:
+        graph.pool()
+    except RuntimeError:
+        return False
+    return True
 
 
 @dataclass
@@ -143,6 +156,9 @@ class Recorded:
             if made.steps < WARM_UP:
                 raise
             self._give_up(made, error)
+        if made.replay is None:  # only here, as the error holds on to the memory of the step that failed
+            if batch.images.device.type == "cuda":
+                torch.cuda.empty_cache()
             return self._others()(batch)
         return self._replayed(made, made.replay, batch)
 
