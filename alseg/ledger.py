@@ -67,10 +67,14 @@ class Ask(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which questions are shown more than once: item -> of how many people, and items asked again, blind."""
+    """Which questions are shown more than once: item -> of how many people, and items asked again, blind.
+
+    blind: those that are shown without what the model thought in the first place.
+    """
 
     people: dict[str, int]
     again: frozenset[str]
+    blind: frozenset[str] = frozenset()
 
 
 NOTHING_TWICE = Plan({}, frozenset())
@@ -100,7 +104,7 @@ class Ledger:
         self.open = OrderedDict.fromkeys(self.asks)
         self.history: list[tuple[str, str, str]] = []  # what was done, with which ask, by whom
         self.closed: set[str] = set()  # items that wait for no further answer
-        self._asks_class = asks_class
+        self._asks_class, self._blind = asks_class, plan.blind
         for event in events:
             self.follow(event)
         for name in list(self.open):
@@ -181,9 +185,9 @@ class Ledger:
         return all(self.answers[other.name].who != who for other in names if other.name in self.answers)
 
     def is_blind(self, name: str) -> bool:
-        """Whether an ask checks the model or another answer."""
+        """Whether an ask checks the model or another answer, or is to be answered without what the model thought."""
         ask = self.asks[name]
-        return ask.kind != "first" or self.questions[ask.item].audit
+        return ask.kind != "first" or ask.item in self._blind or self.questions[ask.item].audit
 
     def owner_again(self, name: str) -> str | None:
         """Whose answer an ask repeats; None where it is none that repeats, or has nothing to repeat yet."""

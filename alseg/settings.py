@@ -72,3 +72,4 @@ class TrustSettings:
     voters: Annotated[int, Between(2, 100)] = 2
     again: Probability = 0.0  # share that is asked again, blind, at the end of a round
     audit: Annotated[int, Between(0, 10**6)] = 0  # random pixels a round over the pool, never trained on
+    blind: Probability = 0.0  # share that is asked without the model's guess in sight

@@ -20,7 +20,7 @@ Z = 1.959963984540054  # of a 95 % interval
 
 
 def plan_of(questions: Sequence[Question], trust: TrustSettings, seed: int, round: int) -> Plan:
-    """Which questions are asked of several people, and which again; a question's own name decides.
+    """Which questions are asked of several people, which again and which blind; a question's own name decides.
 
     Questions whose pixel is still to be picked are asked once.
     """
@@ -30,7 +30,7 @@ def plan_of(questions: Sequence[Question], trust: TrustSettings, seed: int, roun
         return [item for item in placed if noise.chance(seed, round, purpose, item) < share]
 
     people = dict.fromkeys(chosen("overlap", trust.overlap), trust.voters)
-    return Plan(people, frozenset(chosen("asked again", trust.again)))
+    return Plan(people, frozenset(chosen("asked again", trust.again)), frozenset(chosen("blind", trust.blind)))
 
 
 def audit_questions(

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,16 @@ def finished(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def reader(cli, tmp_path, monkeypatch, finished) -> Reader:
+def reader(cli, tmp_path, monkeypatch, finished) -> Iterator[Reader]:
     """Somebody in a folder with what pages speak of."""
     furnish(tmp_path, finished)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.setattr(sys, "path", [*sys.path])  # to which pages' packages are added
-    return Reader(cli, tmp_path)
+    yield Reader(cli, tmp_path)
+    for name, module in list(sys.modules.items()):  # or another page that makes a package of this name finds it there
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("page", TOLD, ids=called)

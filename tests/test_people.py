@@ -52,6 +52,22 @@ def test_two_people_are_shown_different_questions_until_a_lease_ends(folder):
         round.answer("r01-a0", "road", "bob")
 
 
+def test_a_blind_question_shows_nothing_of_the_model(folder):
+    round = open_round(folder, plan=Plan({}, frozenset(), frozenset({"r01-a1"})))
+    guesses = {question.item: question.guess for question in round.queue(9, "ann")}
+    asked = {question.item: question.guess for question in questions(False)}
+    assert asked["r01-a1"] is not None and guesses == asked | {"r01-a1": None}
+    assert [item for item in asked if round.is_blind(item)] == ["r01-a1"]
+
+
+def test_a_share_of_questions_is_blind():
+    asked = [Question(f"r01-{number}", "a", 0, number) for number in range(400)]
+    blind = plan_of(asked, TrustSettings(blind=0.25), 3, 1).blind
+    assert 70 <= len(blind) <= 130 and blind == plan_of(asked[::-1], TrustSettings(blind=0.25), 3, 1).blind
+    assert blind < plan_of(asked, TrustSettings(blind=0.5), 3, 1).blind
+    assert not plan_of(asked, TrustSettings(), 3, 1).blind
+
+
 def test_the_last_questions_are_shared_out(folder):
     round = open_round(folder)
     for question in questions(False)[:4]:
