@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
@@ -96,13 +96,29 @@ def read_mask(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
     return mask
 
 
-def read_mask_pixels(path: Path) -> np.ndarray:
-    """A mask file as stored: values of 1, 8, 16 or 32 bits or palette indices [H, W], or colours [H, W, 3]."""
-    return _decoded(path, _mask_pixels)
+def read_mask_and_palette(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """A mask file as stored, and its palette if it has one.
+
+    Values of 1, 8, 16 or 32 bits or palette indices [H, W], or colours [H, W, 3]. The palette is packed RGB by index,
+    -1 where it is not opaque.
+    """
+    return _decoded(path, lambda image, kind: (_mask_pixels(image, kind), _palette(image)))
 
 
-def read_label_image(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """A sparsely labelled image: values [H, W] or colours [H, W, 3], where it is opaque [H, W], and its texts."""
+class LabelImage(NamedTuple):
+    """A sparsely labelled image: values [H, W] or colours [H, W, 3], where it is opaque [H, W], and its texts.
+
+    palette: packed RGB by index, -1 where it is not opaque; None where there is none.
+    """
+
+    pixels: np.ndarray
+    opaque: np.ndarray
+    palette: np.ndarray | None
+    texts: dict[str, str]
+
+
+def read_label_image(path: Path) -> LabelImage:
+    """A label image's file as stored."""
     return _decoded(path, _label_pixels)
 
 
@@ -157,9 +173,19 @@ def _mask_pixels(image: Image.Image, file_format: str | None) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def _label_pixels(image: Image.Image, file_format: str | None) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+def _palette(image: Image.Image) -> np.ndarray | None:
+    if image.mode not in ("P", "PA"):
+        return None
+    image = image.copy()
+    image.apply_transparency()
+    channels = np.array(image.getpalette("RGBA"), np.int64).reshape(-1, 4)
+    packed: np.ndarray = channels[:, 0] << 16 | channels[:, 1] << 8 | channels[:, 2]
+    return np.where(channels[:, 3] == 255, packed, -1)
+
+
+def _label_pixels(image: Image.Image, file_format: str | None) -> LabelImage:
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    opaque = np.ones((image.height, image.width), bool)
+    opaque, palette = np.ones((image.height, image.width), bool), _palette(image)
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         opaque = np.asarray(colours.getchannel("A")) == 255
@@ -167,4 +193,4 @@ def _label_pixels(image: Image.Image, file_format: str | None) -> tuple[np.ndarr
             image = image.getchannel(0)
         elif image.mode not in ("L", "P"):
             image = colours.convert("RGB")
-    return _mask_pixels(image, file_format), opaque, texts
+    return LabelImage(_mask_pixels(image, file_format), opaque, palette, texts)
