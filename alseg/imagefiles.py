@@ -85,6 +85,12 @@ def read_image(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
     return _decoded(file, _rgb, called)
 
 
+def image_array(image: Image.Image) -> np.ndarray:
+    """An image that Pillow has opened, as `read_image` gives it."""
+    name = getattr(image, "filename", "")
+    return _orderly(f"the image {name}" if name else "the image", lambda: _upright(image, _rgb))
+
+
 def read_mask(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
     """A mask file of class values, integer [H, W]; a palette's indices, not its colours; `called`: as above."""
     mask = _decoded(file, _mask_pixels, called)
@@ -126,19 +132,30 @@ T = TypeVar("T")
 
 
 def _decoded(file: Path | BinaryIO, pixels: Callable[[Image.Image, str | None], T], called: str | None = None) -> T:
-    try:
+    def opened() -> T:
         with Image.open(file) as image:
-            # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
-            return pixels(ImageOps.exif_transpose(image), image.format)
+            return _upright(image, pixels)
+
+    return _orderly(called or file, opened, file)
+
+
+def _upright(image: Image.Image, pixels: Callable[[Image.Image, str | None], T]) -> T:
+    # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
+    return pixels(ImageOps.exif_transpose(image), image.format)
+
+
+def _orderly(called: object, read: Callable[[], T], file: Path | BinaryIO | None = None) -> T:
+    try:
+        return read()
     # what a decoder raises for a broken file is not limited to OSError: struct.error, KeyError, ...
     except Exception as error:
-        raise UserMistake(f"Cannot read {called or file}: {_reason(file, error)}.") from error
+        raise UserMistake(f"Cannot read {called}: {_reason(file, error)}.") from error
 
 
-def _reason(file: Path | BinaryIO, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
+def _reason(file: Path | BinaryIO | None, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError) and file is not None:
         size = file.stat().st_size if isinstance(file, Path) else file.seek(0, 2)
         return "it is empty" if size == 0 else "it is not an image that Pillow knows"
     if isinstance(error, OSError) and error.strerror:

@@ -27,7 +27,8 @@ def by_colour(
     """Whether a palette image means its palette's colours.
 
     indices: those that occur, whole numbers from 0, any shape. palette: packed RGB or NO_COLOUR by index. values,
-    colours: class by value and by packed RGB, void's included. filling: colours that say nothing where no other is known, such as black.
+    colours: class by value and by packed RGB, void's included. filling: colours that say nothing where no other is
+    known, such as black.
     UserMistake where some colours contradict the indices and others are unknown.
     """
     used = {i: _colour(palette, i) for i in np.flatnonzero(np.bincount(indices.ravel())).tolist()}
