@@ -101,6 +101,8 @@ REFUSED = {
     "no such round": (["one", "--round", "7"], "round 7"),
     "no size": (["one", "--size", "big"], "--size"),
     "another's folder": (["one", "--out", "two"], "holds other files"),
+    "the images' own folder": (["one", "--out", "two/../one"], "--out is the folder of the images one themselves"),
+    "a glob of the own folder": (["one/*.png", "--out", "one"], "--out is the folder of the images one/*.png"),
 }
 
 
