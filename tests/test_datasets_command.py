@@ -183,7 +183,18 @@ def test_what_is_asked_wrongly(cli, camvid, tmp_path):
     assert "ends in .png" in refused(cli(*check, "--out", tmp_path / "six.pdf"))
     assert "no folder" in refused(cli(*check, "--out", tmp_path / "none" / "six.png"))
     assert "among the data" in refused(cli(*check, "--out", camvid / "train" / "six.png"))
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    assert "mine.png exists: give another --out" in refused(cli(*check, "--out", tmp_path / "mine.png"))
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
     assert len(list((camvid / "train").iterdir())) == 6
+
+
+def test_a_check_without_out_may_be_done_again(cli, camvid, tmp_path):
+    picture = tmp_path / "here" / "camvid-samples.png"
+    for _ in range(2):
+        assert cli("datasets", "check", "camvid", "--data", camvid).code == 0
+        assert picture.stat().st_size > 5000
+        picture.write_bytes(b"earlier")
 
 
 @pytest.mark.parametrize(
