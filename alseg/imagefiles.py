@@ -21,6 +21,11 @@ from alseg.errors import AlsegError, UserMistake
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = "PNG, JPEG, WebP or TIFF"
+# what people keep images in besides, cameras' raw files among them
+UNREAD = (
+    *(".gif", ".bmp", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".tga", ".pbm", ".pgm", ".ppm", ".pnm"),
+    *(".jfif", ".jpe", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
+)
 
 # Pillow refuses above twice its limit; up to there a large photograph is nobody's attack.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -46,7 +51,14 @@ def nested_files(folder: Path, leave_out: Path | None = None) -> dict[str, Path]
     return dict(sorted(found.items()))
 
 
-def _walked(folder: Path, leave_out: Path | None, above: tuple[Path, ...]) -> Iterator[Path]:
+def image_like_files(folder: Path) -> list[Path]:
+    """The files under a folder that are images by their names, in formats that are not read, too."""
+    return sorted(_walked(folder, None, (), (*SUFFIXES, *UNREAD)))
+
+
+def _walked(
+    folder: Path, leave_out: Path | None, above: tuple[Path, ...], suffixes: tuple[str, ...] = SUFFIXES
+) -> Iterator[Path]:
     here = folder.resolve()
     if here in above or here == leave_out:  # a link to a folder above would never end
         return
@@ -58,14 +70,14 @@ def _walked(folder: Path, leave_out: Path | None, above: tuple[Path, ...]) -> It
         return
     for path in inside:
         if path.is_dir() and not path.name.startswith("."):
-            yield from _walked(path, leave_out, (*above, here))
-        elif is_image(path):
+            yield from _walked(path, leave_out, (*above, here), suffixes)
+        elif is_image(path, suffixes):
             yield path
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether a file's name says that it is an image, and not a hidden one."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 @lru_cache(1)

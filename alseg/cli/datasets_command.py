@@ -108,14 +108,15 @@ def check(
     with terminal_progress() as progress, result_alone(as_json):
         dataset = open_dataset(piece, piece.resolve(_options(data, classes, option)))
         checks = check_dataset(dataset, progress)
+        left = dataset.passed_over()
         chosen = sample(checks, SAMPLES)
         draw_samples(dataset, chosen, picture, f"{name}: {len(chosen)} samples and their masks")
     if as_json:
         rows = [split.as_json() for split in checks]
         facts = {"dataset": name, "classes": list(dataset.classes.names), "void": dataset.classes.void}
-        typer.echo(json.dumps({**facts, "splits": rows, "picture": str(picture)}))
+        typer.echo(json.dumps({**facts, "splits": rows, "passed_over": left, "picture": str(picture)}))
     else:
-        _show(dataset.classes, checks, picture)
+        _show(dataset.classes, checks, left, picture)
 
 
 def _options(data: str | None, classes: str | None, assignments: list[str]) -> dict[str, Any]:
@@ -149,7 +150,9 @@ def _picture(out: Path | None, name: str, data: str | None) -> Path:
     return path
 
 
-def _show(classes: Classes, checks: Sequence[SplitCheck], picture: Path) -> None:
+def _show(
+    classes: Classes, checks: Sequence[SplitCheck], passed_over: Mapping[str, Sequence[str]], picture: Path
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -173,6 +176,8 @@ def _show(classes: Classes, checks: Sequence[SplitCheck], picture: Path) -> None
         console.print(shares)
     for line in notes(checks):
         typer.echo(line)
+    for kind, names in passed_over.items():
+        typer.echo(f"Passed over, {kind}: {len(names)}, such as {names[0]}.")
     typer.echo(f"picture: {picture}")
 
 
