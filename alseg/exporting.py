@@ -52,12 +52,14 @@ def export_model(
 
     The file takes float32 images [B, 3, H, W] in [0, 1], any number at a time, and gives logits
     [B, C, H, W]; classes.json is in it. What was written is loaded again and must give the same logits.
-    size: H x W; None: as the run's evaluation sees its images.
+    size: H x W; None: as the run's evaluation sees its images. Raises UserMistake where `to` exists.
     """
     path = Path(to)
     write = {".pt2": _write_torch, ".onnx": _write_onnx}.get(path.suffix)
     if write is None:
         raise UserMistake(f"A model is written to a file that ends in .pt2 or .onnx, not to {path.name}.")
+    if path.exists():
+        raise UserMistake(f"{path} exists: give another --to.")
     if not path.parent.is_dir():
         raise UserMistake(f"There is no folder {path.parent} for the model.")
     segmenter = Segmenter(run, round=round, device="cpu", precision="float32", size=size, registry=registry)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
@@ -21,6 +21,11 @@ from alseg.errors import AlsegError, UserMistake
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = "PNG, JPEG, WebP or TIFF"
+# what people keep images in besides, cameras' raw files among them
+UNREAD = (
+    *(".gif", ".bmp", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".tga", ".pbm", ".pgm", ".ppm", ".pnm"),
+    *(".jfif", ".jpe", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
+)
 
 # Pillow refuses above twice its limit; up to there a large photograph is nobody's attack.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -46,7 +51,14 @@ def nested_files(folder: Path, leave_out: Path | None = None) -> dict[str, Path]
     return dict(sorted(found.items()))
 
 
-def _walked(folder: Path, leave_out: Path | None, above: tuple[Path, ...]) -> Iterator[Path]:
+def image_like_files(folder: Path) -> list[Path]:
+    """The files under a folder that are images by their names, in formats that are not read, too."""
+    return sorted(_walked(folder, None, (), (*SUFFIXES, *UNREAD)))
+
+
+def _walked(
+    folder: Path, leave_out: Path | None, above: tuple[Path, ...], suffixes: tuple[str, ...] = SUFFIXES
+) -> Iterator[Path]:
     here = folder.resolve()
     if here in above or here == leave_out:  # a link to a folder above would never end
         return
@@ -58,14 +70,14 @@ def _walked(folder: Path, leave_out: Path | None, above: tuple[Path, ...]) -> It
         return
     for path in inside:
         if path.is_dir() and not path.name.startswith("."):
-            yield from _walked(path, leave_out, (*above, here))
-        elif is_image(path):
+            yield from _walked(path, leave_out, (*above, here), suffixes)
+        elif is_image(path, suffixes):
             yield path
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether a file's name says that it is an image, and not a hidden one."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 @lru_cache(1)
@@ -85,6 +97,12 @@ def read_image(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
     return _decoded(file, _rgb, called)
 
 
+def image_array(image: Image.Image) -> np.ndarray:
+    """An image that Pillow has opened, as `read_image` gives it."""
+    name = getattr(image, "filename", "")
+    return _orderly(f"the image {name}" if name else "the image", lambda: _upright(image, _rgb))
+
+
 def read_mask(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
     """A mask file of class values, integer [H, W]; a palette's indices, not its colours; `called`: as above."""
     mask = _decoded(file, _mask_pixels, called)
@@ -96,13 +114,29 @@ def read_mask(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
     return mask
 
 
-def read_mask_pixels(path: Path) -> np.ndarray:
-    """A mask file as stored: values of 1, 8, 16 or 32 bits or palette indices [H, W], or colours [H, W, 3]."""
-    return _decoded(path, _mask_pixels)
+def read_mask_and_palette(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """A mask file as stored, and its palette if it has one.
+
+    Values of 1, 8, 16 or 32 bits or palette indices [H, W], or colours [H, W, 3]. The palette is packed RGB by index,
+    -1 where it is not opaque.
+    """
+    return _decoded(path, lambda image, kind: (_mask_pixels(image, kind), _palette(image)))
 
 
-def read_label_image(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """A sparsely labelled image: values [H, W] or colours [H, W, 3], where it is opaque [H, W], and its texts."""
+class LabelImage(NamedTuple):
+    """A sparsely labelled image: values [H, W] or colours [H, W, 3], where it is opaque [H, W], and its texts.
+
+    palette: packed RGB by index, -1 where it is not opaque; None where there is none.
+    """
+
+    pixels: np.ndarray
+    opaque: np.ndarray
+    palette: np.ndarray | None
+    texts: dict[str, str]
+
+
+def read_label_image(path: Path) -> LabelImage:
+    """A label image's file as stored."""
     return _decoded(path, _label_pixels)
 
 
@@ -110,19 +144,30 @@ T = TypeVar("T")
 
 
 def _decoded(file: Path | BinaryIO, pixels: Callable[[Image.Image, str | None], T], called: str | None = None) -> T:
-    try:
+    def opened() -> T:
         with Image.open(file) as image:
-            # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
-            return pixels(ImageOps.exif_transpose(image), image.format)
+            return _upright(image, pixels)
+
+    return _orderly(called or file, opened, file)
+
+
+def _upright(image: Image.Image, pixels: Callable[[Image.Image, str | None], T]) -> T:
+    # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
+    return pixels(ImageOps.exif_transpose(image), image.format)
+
+
+def _orderly(called: object, read: Callable[[], T], file: Path | BinaryIO | None = None) -> T:
+    try:
+        return read()
     # what a decoder raises for a broken file is not limited to OSError: struct.error, KeyError, ...
     except Exception as error:
-        raise UserMistake(f"Cannot read {called or file}: {_reason(file, error)}.") from error
+        raise UserMistake(f"Cannot read {called}: {_reason(file, error)}.") from error
 
 
-def _reason(file: Path | BinaryIO, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
+def _reason(file: Path | BinaryIO | None, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError) and file is not None:
         size = file.stat().st_size if isinstance(file, Path) else file.seek(0, 2)
         return "it is empty" if size == 0 else "it is not an image that Pillow knows"
     if isinstance(error, OSError) and error.strerror:
@@ -157,9 +202,19 @@ def _mask_pixels(image: Image.Image, file_format: str | None) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def _label_pixels(image: Image.Image, file_format: str | None) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+def _palette(image: Image.Image) -> np.ndarray | None:
+    if image.mode not in ("P", "PA"):
+        return None
+    image = image.copy()
+    image.apply_transparency()
+    channels = np.array(image.getpalette("RGBA"), np.int64).reshape(-1, 4)
+    packed: np.ndarray = channels[:, 0] << 16 | channels[:, 1] << 8 | channels[:, 2]
+    return np.where(channels[:, 3] == 255, packed, -1)
+
+
+def _label_pixels(image: Image.Image, file_format: str | None) -> LabelImage:
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    opaque = np.ones((image.height, image.width), bool)
+    opaque, palette = np.ones((image.height, image.width), bool), _palette(image)
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         opaque = np.asarray(colours.getchannel("A")) == 255
@@ -167,4 +222,4 @@ def _label_pixels(image: Image.Image, file_format: str | None) -> tuple[np.ndarr
             image = image.getchannel(0)
         elif image.mode not in ("L", "P"):
             image = colours.convert("RGB")
-    return _mask_pixels(image, file_format), opaque, texts
+    return LabelImage(_mask_pixels(image, file_format), opaque, palette, texts)

@@ -12,7 +12,7 @@ from alseg.calling import called, described
 from alseg.errors import PROTOCOLS, AlsegError, UserMistake
 from alseg.pieces import Piece
 from alseg.plugins import FIRST_PARTY
-from alseg.protocols import Dataset, Images
+from alseg.protocols import Images
 from alseg.stamps import besides
 from alseg.values import Classes
 
@@ -21,7 +21,7 @@ SPLITS = ("train", "val", "test")
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def open_dataset(piece: Piece, options: Mapping[str, Any]) -> Dataset:
+def open_dataset(piece: Piece, options: Mapping[str, Any]) -> NamedDataset:
     """The dataset of a piece; AlsegError where it lacks what every dataset has."""
     return NamedDataset(piece.build(options), piece.described(), piece.plugin.distribution == FIRST_PARTY, options)
 
@@ -72,6 +72,17 @@ class NamedDataset:
                 f"in {PROTOCOLS}."
             )
         return NamedImages(images, self._name, besides(images, self._dataset, self._options))
+
+    def passed_over(self) -> dict[str, list[str]]:
+        """What it says that lies among its files and is not read: what it is -> names."""
+        if not hasattr(self._dataset, "passed_over"):
+            return {}
+        said = called(self._name, lambda: self._dataset.passed_over(), "passed_over()", reads=True)
+        if not isinstance(said, Mapping) or not all(isinstance(names, list | tuple) for names in said.values()):
+            raise AlsegError(
+                f'{self._name} gave {said!r:.80} in passed_over(); it must be such as {{"masks without an image": []}}.'
+            )
+        return {str(kind): [str(name) for name in names] for kind, names in said.items() if names}
 
 
 class NamedImages:

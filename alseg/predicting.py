@@ -153,7 +153,10 @@ def named_images(images: Iterable[Path | str], out: Path) -> dict[str, Path]:
 
 def _files(given: str, out: Path) -> Sequence[tuple[str, Path]]:
     path = Path(given).expanduser()
+    own_folder = UserMistake(f"--out is the folder of the images {given} themselves: give another --out.")
     if path.is_dir():
+        if path.resolve() == out:
+            raise own_folder
         inside = nested_files(path, leave_out=out)
         if not inside:
             raise UserMistake(f"The folder {given} holds no {FORMATS} image.")
@@ -163,10 +166,13 @@ def _files(given: str, out: Path) -> Sequence[tuple[str, Path]]:
             raise UserMistake(f"{given} is no {FORMATS} file.")
         return [(path.stem, path)]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if is_image(Path(match))]
-    matches = [match for match in matches if match.is_file() and not match.resolve().is_relative_to(out)]
+    matches = [match for match in matches if match.is_file()]
+    outside = [match for match in matches if not match.resolve().is_relative_to(out)]
+    if matches and not outside:
+        raise own_folder
     if not matches:
         raise UserMistake(f"There is no image {given}.")
-    return [(match.stem, match) for match in matches]
+    return [(match.stem, match) for match in outside]
 
 
 def _claim(place: Path, segmenter: Segmenter, tile: int) -> None:

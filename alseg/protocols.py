@@ -42,7 +42,8 @@ class Images(Protocol):
 class Dataset(Protocol):
     """Named classes and the images of each split.
 
-    Optional: `published`, split -> how many images it was published with, for `alseg datasets check`.
+    Optional, for `alseg datasets check`: `published`, split -> how many images it was published with; `passed_over()`,
+    what lies among the files and is not read: what it is -> names.
     """
 
     classes: Classes

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from alseg import noise
@@ -22,6 +23,7 @@ from alseg.engine.tiles import strips, tiled_logits
 from alseg.errors import UserMistake
 from alseg.grid import resize_images
 from alseg.hints import plugin_hint
+from alseg.imagefiles import image_array, read_image
 from alseg.models import Models
 from alseg.options import Longer, Size, fitted
 from alseg.plugins import Registry, load_plugins
@@ -105,11 +107,19 @@ class Segmenter:
 
     @torch.no_grad()
     def segment(
-        self, image: np.ndarray, *, probabilities: bool = False, utility: bool = False, key: str = "image"
+        self,
+        image: np.ndarray | Path | str | Image.Image,
+        *,
+        probabilities: bool = False,
+        utility: bool = False,
+        key: str = "image",
     ) -> Segmentation:
-        """What the model thinks of an image, uint8 [H, W, 3] RGB; `key` names it for keyed randomness."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise UserMistake(f"An image is uint8 [H, W, 3], not empty; this one is {image.dtype} {list(image.shape)}.")
+        """What the model thinks of an image; `key` names it for keyed randomness.
+
+        image: uint8 [H, W, 3] RGB, or a file's path or Pillow's image, which are read as a dataset's images are: turned
+        as their EXIF says, of 16 bits the upper 8, on white where transparent. UserMistake where it is none of these.
+        """
+        image = _pixels(image)
         own = (image.shape[0], image.shape[1])
         with mode(self._quick, False):
             scaled = resize_images(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], fitted(self.size, own))
@@ -171,6 +181,20 @@ class Segmenter:
             noise=uniforms,
         )
         return self.acquirer()(batch)[0].double().cpu().numpy()
+
+
+def _pixels(image: Any) -> np.ndarray:
+    if isinstance(image, str | Path):
+        return read_image(Path(image).expanduser())
+    if isinstance(image, Image.Image):
+        return image_array(image)
+    if not isinstance(image, np.ndarray):
+        raise UserMistake(
+            f"An image is an array uint8 [H, W, 3], a file's path or a Pillow image, not a {type(image).__name__}."
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UserMistake(f"An image is uint8 [H, W, 3], not empty; this one is {image.dtype} {list(image.shape)}.")
+    return image
 
 
 def _round_of(folder: RunFolder, round: int | None) -> int:

@@ -155,6 +155,35 @@ def test_images_without_masks_can_be_checked(cli, tmp_path):
     assert "train has images without a mask: 0, 1, 2, ..." in outcome.out
 
 
+@pytest.mark.parametrize("layout", ["fraction", "folders", "lists"])
+def test_what_a_folder_passes_over_is_said(cli, tmp_path, layout):
+    data, part = tmp_path / "data", "train/" if layout == "folders" else ""
+    for name in ("a.png", "b.png"):
+        write_pair(data / "images" / part, data / "masks" / part, name)
+    words = ("datasets", "check", "folder", "--data", data, "--classes", "a,b,c", "-o", "dataset.val_fraction=0")
+    if layout == "lists":
+        (data / "train.txt").write_text("a\nb\n")
+    outcome = cli(*words)
+    assert outcome.code == 0 and "Passed over" not in outcome.out, outcome.err
+    assert json.loads(cli(*words, "--json").out)["passed_over"] == {}
+    for name in ("c.gif", "d.HEIC", "notes.txt", ".e.gif"):
+        (data / "images" / part / name).touch()
+    write_pair(tmp_path, data / "masks" / part, "lonely.png")
+    write_image(data / "beside.png")
+    unread = [f"images/{part}c.gif", f"images/{part}d.HEIC"]
+    if layout == "lists":
+        write_pair(data / "images", data / "masks", "unlisted.png")
+        unread.append("images/unlisted.png")
+    found = json.loads(cli(*words, "--json").out)["passed_over"]
+    assert found == {
+        "files that look like images and are not read": ["beside.png", *unread],
+        "masks without an image": [f"masks/{part}lonely.png"],
+    }
+    shown = cli(*words).out
+    assert f"files that look like images and are not read: {len(unread) + 1}, such as beside.png." in shown
+    assert f"Passed over, masks without an image: 1, such as masks/{part}lonely.png." in shown
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -183,7 +212,18 @@ def test_what_is_asked_wrongly(cli, camvid, tmp_path):
     assert "ends in .png" in refused(cli(*check, "--out", tmp_path / "six.pdf"))
     assert "no folder" in refused(cli(*check, "--out", tmp_path / "none" / "six.png"))
     assert "among the data" in refused(cli(*check, "--out", camvid / "train" / "six.png"))
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    assert "mine.png exists: give another --out" in refused(cli(*check, "--out", tmp_path / "mine.png"))
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
     assert len(list((camvid / "train").iterdir())) == 6
+
+
+def test_a_check_without_out_may_be_done_again(cli, camvid, tmp_path):
+    picture = tmp_path / "here" / "camvid-samples.png"
+    for _ in range(2):
+        assert cli("datasets", "check", "camvid", "--data", camvid).code == 0
+        assert picture.stat().st_size > 5000
+        picture.write_bytes(b"earlier")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,14 @@ def test_what_cannot_be_exported_is_said(cli, run, tmp_path, monkeypatch, case):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_exists_is_not_written_over(cli, run, tmp_path):
+    (tmp_path / "model.pt2").write_bytes(b"mine")
+    outcome = cli("export", run, "--to", tmp_path / "model.pt2")
+    assert outcome.code == 2
+    assert "model.pt2 exists: give another --to" in outcome.err
+    assert (tmp_path / "model.pt2").read_bytes() == b"mine"
+
+
 def test_another_output_is_no_export():
     model = torch.nn.Conv2d(3, 2, 1)
     _check(Path("m.pt2"), model, lambda images: model(images) + 1e-5, (8, 8))

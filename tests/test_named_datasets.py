@@ -137,3 +137,7 @@ def test_a_dataset_is_named_by_its_check_too(cli, tmp_path):
     outcome = cli(*words)
     assert outcome.code == 1
     assert f"The dataset 'mine' of {tmp_path / 'mine.py'} failed in mask(0): KeyError" in outcome.err
+    (tmp_path / "mine.py").write_text(HEAD + DATASET.format(broken="Mine.passed_over = lambda self: ['a.gif']"))
+    outcome = cli(*words)
+    assert outcome.code == 1
+    assert f"The dataset 'mine' of {tmp_path / 'mine.py'} gave ['a.gif'] in passed_over()" in outcome.err

@@ -21,6 +21,7 @@ import alseg
 from alseg.cli.app import run_cli
 from alseg.engine.tiles import strips, tile_starts, tiled_logits
 from alseg.grid import resize
+from alseg.imagefiles import read_image
 from alseg.several import Choice
 
 
@@ -100,6 +101,8 @@ REFUSED = {
     "no such round": (["one", "--round", "7"], "round 7"),
     "no size": (["one", "--size", "big"], "--size"),
     "another's folder": (["one", "--out", "two"], "holds other files"),
+    "the images' own folder": (["one", "--out", "two/../one"], "--out is the folder of the images one themselves"),
+    "a glob of the own folder": (["one/*.png", "--out", "one"], "--out is the folder of the images one/*.png"),
 }
 
 
@@ -142,6 +145,35 @@ def test_an_earlier_round_and_a_bad_array(run):
     assert alseg.Segmenter(run, round=0).round == 0
     with pytest.raises(alseg.UserMistake, match="uint8"):
         alseg.Segmenter(run).segment(np.zeros((4, 4, 3)))
+
+
+def test_a_path_and_a_pillow_image_are_read_as_a_datasets_images_are(run, tmp_path):
+    segmenter = alseg.Segmenter(run, device="cpu")
+    random = np.random.default_rng(0)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    clear = Image.fromarray(random.integers(0, 256, (40, 60, 4), np.uint8))
+    clear.save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(random.integers(0, 2**16, (40, 60), np.uint16)).save(tmp_path / "grey.png")
+    for name, size in (("turned.png", (60, 40)), ("grey.png", (40, 60))):
+        expected = segmenter.segment(read_image(tmp_path / name), probabilities=True)
+        assert expected.mask.shape == size
+        with Image.open(tmp_path / name) as opened:
+            for image in (tmp_path / name, str(tmp_path / name), opened, opened.copy()):
+                found = segmenter.segment(image, probabilities=True)
+                assert (found.mask == expected.mask).all()
+                assert (found.probabilities == expected.probabilities).all()
+    fractions = Image.fromarray(np.zeros((4, 4), np.float32))
+    for image, message in (
+        (None, "not a NoneType"),
+        ([[0, 0, 0]], "not a list"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), "not a Tensor"),
+        (tmp_path / "gone.png", "gone.png: No such file"),
+        (tmp_path, "directory"),
+        (fractions, "the image: it has 32 bits"),
+    ):
+        with pytest.raises(alseg.UserMistake, match=message):
+            segmenter.segment(image)
 
 
 @given(length=st.integers(1, 500), tile=st.integers(8, 128))

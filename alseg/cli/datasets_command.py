@@ -89,7 +89,7 @@ def check(
     data: str = typer.Option(None, metavar="DIR", help="The dataset's folder."),
     classes: str = typer.Option(None, metavar="A,B,C", help="Its classes, where it takes them."),
     option: list[str] = typer.Option([], "-o", metavar="dataset.KEY=VALUE", help="An option of it. May be repeated."),
-    out: Path = typer.Option(None, metavar="PNG", help="The picture; by default NAME-samples.png."),
+    out: Path = typer.Option(None, metavar="PNG", help="The picture; it must not exist. By default NAME-samples.png."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Read every image and mask, count what is there, and draw six samples with their masks.
@@ -108,14 +108,15 @@ def check(
     with terminal_progress() as progress, result_alone(as_json):
         dataset = open_dataset(piece, piece.resolve(_options(data, classes, option)))
         checks = check_dataset(dataset, progress)
+        left = dataset.passed_over()
         chosen = sample(checks, SAMPLES)
         draw_samples(dataset, chosen, picture, f"{name}: {len(chosen)} samples and their masks")
     if as_json:
         rows = [split.as_json() for split in checks]
         facts = {"dataset": name, "classes": list(dataset.classes.names), "void": dataset.classes.void}
-        typer.echo(json.dumps({**facts, "splits": rows, "picture": str(picture)}))
+        typer.echo(json.dumps({**facts, "splits": rows, "passed_over": left, "picture": str(picture)}))
     else:
-        _show(dataset.classes, checks, picture)
+        _show(dataset.classes, checks, left, picture)
 
 
 def _options(data: str | None, classes: str | None, assignments: list[str]) -> dict[str, Any]:
@@ -131,12 +132,17 @@ def _options(data: str | None, classes: str | None, assignments: list[str]) -> d
 
 
 def _picture(out: Path | None, name: str, data: str | None) -> Path:
-    """Where the picture goes; not among the images, of which it would become one."""
+    """Where the picture goes; not among the images, of which it would become one.
+
+    What is there is refused; by its default name it is an earlier check's picture, which the new one replaces.
+    """
     from alseg.errors import UserMistake
 
     path = (out or Path(f"{name.replace(':', '-').replace('/', '-')}-samples.png")).expanduser().absolute()
     if path.suffix.lower() != ".png":
         raise UserMistake(f"The picture {path} is a PNG: give it a name that ends in .png.")
+    if out is not None and path.exists():
+        raise UserMistake(f"{out} exists: give another --out.")
     if not path.parent.is_dir():
         raise UserMistake(f"There is no folder {path.parent} for the picture.")
     if data is not None and path.parent.resolve().is_relative_to(Path(data).expanduser().resolve()):
@@ -144,7 +150,9 @@ def _picture(out: Path | None, name: str, data: str | None) -> Path:
     return path
 
 
-def _show(classes: Classes, checks: Sequence[SplitCheck], picture: Path) -> None:
+def _show(
+    classes: Classes, checks: Sequence[SplitCheck], passed_over: Mapping[str, Sequence[str]], picture: Path
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -168,6 +176,8 @@ def _show(classes: Classes, checks: Sequence[SplitCheck], picture: Path) -> None
         console.print(shares)
     for line in notes(checks):
         typer.echo(line)
+    for kind, names in passed_over.items():
+        typer.echo(f"Passed over, {kind}: {len(names)}, such as {names[0]}.")
     typer.echo(f"picture: {picture}")
 
 

@@ -30,7 +30,10 @@ def export(
     context: typer.Context,
     run: Path = typer.Argument(..., metavar="RUN", help="The run's folder."),
     to: Path = typer.Option(
-        None, metavar="FILE", help="The model: model.pt2 (torch.export) or model.onnx.", rich_help_panel=MODEL
+        None,
+        metavar="FILE",
+        help="The model: model.pt2 (torch.export) or model.onnx; it must not exist.",
+        rich_help_panel=MODEL,
     ),
     round: int = typer.Option(
         None, metavar="N", help="The model of this round; by default the last.", rich_help_panel=MODEL

@@ -14,13 +14,14 @@ import numpy as np
 import tomli_w
 from PIL import Image, ImageColor, PngImagePlugin
 
-from alseg.colours import colours_of
+from alseg.colours import DISTINCT, Colour, colours_of, distinct
 from alseg.errors import UserMistake
 from alseg.imagefiles import is_image, nested_files, read_label_image
 from alseg.interchange.fields import items, shown, text, whole
 from alseg.interchange.filenames import file_names
 from alseg.interchange.labelset import LabelSet, Size
 from alseg.interchange.thinning import thinned
+from alseg.palettes import by_colour
 from alseg.progress import Progress, Quiet
 from alseg.values import Classes, PixelLabel
 
@@ -69,11 +70,16 @@ def _class_file(classes: Classes, void: int) -> bytes:
 
 @dataclass(frozen=True)
 class Key:
-    """How label images mean classes: by value, or by packed RGB in colour pictures; -1 is unlabelled."""
+    """How label images mean classes: by value, or by packed RGB in colour pictures; -1 is unlabelled.
+
+    palette: the colours by which palette images may mean them. filling: those that are unlabelled unless told.
+    """
 
     classes: Classes
     values: Mapping[int, int]
     colours: Mapping[int, int]
+    palette: Mapping[int, int]
+    filling: frozenset[int]
 
 
 def read_masks(
@@ -117,12 +123,13 @@ def label_images(path: Path) -> bool:
 
 def _points(file: Path, stem: str, key: Key, thin: int | None) -> tuple[str, np.ndarray, np.ndarray]:
     """The image a label image belongs to, its points [n, 2], and its classes [H, W]."""
-    pixels, opaque, facts = read_label_image(file)
+    pixels, opaque, palette, facts = read_label_image(file)
+    codes, known = pixels.astype(np.int64), key.values
     if pixels.ndim == 3:
-        red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int64), 2, 0)
-        values = _looked_up(red << 16 | green << 8 | blue, key.colours, opaque, file, lambda code: f"#{code:06x}")
-    else:
-        values = _looked_up(pixels.astype(np.int64), key.values, opaque, file, str)
+        codes, known = codes[..., 0] << 16 | codes[..., 1] << 8 | codes[..., 2], key.colours
+    elif palette is not None and by_colour(pixels[opaque], palette, key.values, key.palette, file, key.filling):
+        codes, known = palette[np.where(opaque, pixels, 0)], key.palette
+    values = _looked_up(codes, known, opaque, file, str if known is key.values else lambda code: f"#{code:06x}")
     image = stem
     if NAME in facts:
         try:
@@ -146,13 +153,25 @@ def _looked_up(codes: np.ndarray, known: Mapping[int, int], opaque: np.ndarray, 
     return values
 
 
-def _key(classes: Classes, values: Sequence[int] = (), void: int | None = None) -> Key:
+def _key(
+    classes: Classes, values: Sequence[int] = (), void: int | None = None, void_colour: Colour | None = None
+) -> Key:
     """Values are those given, else 0 to C - 1; void, 255, black and white are unlabelled where no class has them."""
     by_value = dict.fromkeys((255, classes.void if void is None else void), -1)
     by_value |= {value: number for number, value in enumerate(values or range(len(classes)))}
-    by_colour = {0: -1, 0xFFFFFF: -1}
-    by_colour |= {c[0] << 16 | c[1] << 8 | c[2]: number for number, c in enumerate(colours_of(classes))}
-    return Key(classes, by_value, by_colour)
+    own = [_packed(colour) for colour in colours_of(classes)]
+    told = set() if void_colour is None else {_packed(void_colour)}
+    filling = frozenset({0, 0xFFFFFF} - told - set(own))
+    unlabelled = dict.fromkeys(filling | (told - set(own)), -1)
+    by_own = unlabelled | {code: number for number, code in enumerate(own)}
+    # made up from the 25th on are VOC's colours at other places than in VOC's own palette
+    kept = len(DISTINCT) if tuple(colours_of(classes)) == distinct(len(classes)) else len(own)
+    once = {code: number for number, code in enumerate(own[:kept]) if own.count(code) == 1}
+    return Key(classes, by_value, by_own, unlabelled | once, filling)
+
+
+def _packed(colour: Colour) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
 def _key_of(path: Path) -> Key:
@@ -166,16 +185,17 @@ def _key_of(path: Path) -> Key:
         colours = [_colour(colour) for colour in items(table.get("colours", []), "colours")]
         values = [whole(value, "a value") for value in items(table.get("values", []), "values")]
         void = whole(table["void"], "void") if isinstance(table.get("void"), int) else None
+        void_colour = None if void is not None or "void" not in table else _colour(table["void"])
     except UserMistake as error:
         raise UserMistake(f"The classes {path}: {error}") from error
     if not names or len(set(names)) < len(names):
         raise UserMistake(f"{path} must give each class a name of its own.")
     if any((codes and len(codes) != len(names)) or len(set(codes)) < len(codes) for codes in (colours, values)):
         raise UserMistake(f"{path} must give each of its {len(names)} classes a colour or value of its own.")
-    return _key(Classes(tuple(names), -1, tuple(colours)), values, void)
+    return _key(Classes(tuple(names), -1, tuple(colours)), values, void, void_colour)
 
 
-def _colour(value: Any) -> tuple[int, int, int]:
+def _colour(value: Any) -> Colour:
     try:
         parts = list(ImageColor.getrgb(value)[:3]) if isinstance(value, str) else list(value)
         if len(parts) == 3 and all(type(part) is int and 0 <= part <= 255 for part in parts):

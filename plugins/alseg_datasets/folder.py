@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from alseg.errors import UserMistake
 from alseg_datasets.files import SPLITS, FileImages, existing_folder
 from alseg_datasets.folder_classes import named_classes, read_classes
-from alseg_datasets.folder_layout import SplitBy, find_splits
+from alseg_datasets.folder_layout import SplitBy, find_splits, passed_over
 
 
 class Folder:
@@ -39,7 +40,12 @@ class Folder:
             )
         self.classes, self._mask_reader = read_classes(file) if classes is None else named_classes(classes)
         self._files = find_splits(root, masks, split_by, val_fraction)
+        self._passed_over = partial(passed_over, root, masks, split_by, self._files)
         self.splits = tuple(split for split in SPLITS if split in self._files)
+
+    def passed_over(self) -> dict[str, list[str]]:
+        """What lies among the images and masks and is not read, by what it is."""
+        return self._passed_over()
 
     def images(self, split: str) -> FileImages:
         """The images of a split, by name or in the order of their list."""

@@ -13,8 +13,9 @@ from PIL import ImageColor
 
 from alseg.colours import Colour, distinct
 from alseg.errors import UserMistake
-from alseg.imagefiles import read_mask_pixels
+from alseg.imagefiles import read_mask_and_palette
 from alseg.names import nearest
+from alseg.palettes import by_colour
 from alseg.values import Classes
 
 KEYS = ("names", "colours", "void", "values")
@@ -25,17 +26,21 @@ class MaskReader:
     """Reads mask files as class values.
 
     values: the classes' values in the files where they are not 0 to C - 1. colours: what colour pictures are
-    read by, class values of packed RGB. Both hold void's as well; None where not stated.
+    read by, class values of packed RGB. Both hold void's as well; None where not stated. plain: 0 to C - 1 and void,
+    where there are colours and no values.
     """
 
     values: Mapping[int, int] | None = None
     colours: Mapping[int, int] | None = None
+    plain: Mapping[int, int] | None = None
 
     def __call__(self, path: Path) -> np.ndarray:
         """Integer [H, W]; UserMistake names the file and the first pixel that is no class."""
-        pixels = read_mask_pixels(path)
+        pixels, palette = read_mask_and_palette(path)
         if pixels.ndim == 2:
-            return pixels if self.values is None else _looked_up(pixels.astype(np.int64), self.values, path, str)
+            if palette is not None and self._by_colour(pixels, palette, path):
+                return _looked_up(palette[pixels], self.colours or {}, path, str)
+            return self._plain(pixels, path) if self.values is None else _looked_up(pixels, self.values, path, str)
         if pixels.shape[2] != 3:
             raise UserMistake(f"The mask {path} has {pixels.shape[2]} channels; it must hold class values or colours.")
         if self.colours is None:
@@ -45,9 +50,28 @@ class MaskReader:
         red, green, blue = np.moveaxis(pixels.astype(np.int64), 2, 0)
         return _looked_up(red << 16 | green << 8 | blue, self.colours, path, lambda code: str(_unpacked(code)))
 
+    def _by_colour(self, indices: np.ndarray, palette: np.ndarray, path: Path) -> bool:
+        known = self.plain if self.values is None else self.values
+        return bool(known and self.colours) and by_colour(indices, palette, known or {}, self.colours or {}, path)
+
+    def _plain(self, pixels: np.ndarray, path: Path) -> np.ndarray:
+        """As they are; what they hold is checked here where void has a colour as well, which only this reader knows."""
+        if self.plain is None or self.colours is None:
+            return pixels
+        *classes, void = self.plain
+        wrong = ~np.isin(pixels, list(self.plain))
+        coloured = next((code for code, value in self.colours.items() if value == void), None)
+        if wrong.any() and coloured is not None:
+            y, x = (int(v) for v in np.argwhere(wrong)[0])
+            raise UserMistake(
+                f"The mask {path} holds the value {int(pixels[y, x])} at (y {y}, x {x}): by value classes go from 0 to "
+                f"{classes[-1]} and void is {void}, by colour void is {_unpacked(coloured)}."
+            )
+        return pixels
+
 
 def _looked_up(codes: np.ndarray, known: Mapping[int, int], path: Path, shown: Any) -> np.ndarray:
-    keys = np.array(sorted(known))
+    keys, codes = np.array(sorted(known)), codes.astype(np.int64)
     place = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
     wrong = keys[place] != codes
     if wrong.any():
@@ -79,11 +103,13 @@ def read_classes(path: Path) -> tuple[Classes, MaskReader]:
     values = [_value(value, path) for value in _list(table.get("values", []), "values", path)]
     void = table.get("void")
     by_value = _value(void, path) if isinstance(void, int) else None
-    by_colour = None if void is None or by_value is not None else _colour(void, path)
+    void_colour = None if void is None or by_value is not None else _colour(void, path)
     void_value = classes.void if by_value is None and classes.void not in values else by_value
-    return _with_void(classes, values, by_value, path), MaskReader(
+    classes = _with_void(classes, values, by_value, path)
+    return classes, MaskReader(
         _keyed(values, void_value, classes.void, "values", path),
-        _keyed([_packed(c) for c in colours], by_colour and _packed(by_colour), classes.void, "colours", path),
+        _keyed([_packed(c) for c in colours], void_colour and _packed(void_colour), classes.void, "colours", path),
+        {value: value for value in (*range(len(classes)), classes.void)} if colours and not values else None,
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from alseg.errors import UserMistake
-from alseg.imagefiles import FORMATS, nested_files
+from alseg.imagefiles import FORMATS, image_like_files, nested_files
 from alseg.names import nearest
 from alseg_datasets.files import SPLITS, ImageFile
 
@@ -27,12 +27,13 @@ def find_splits(
     """
     images = root / "images" if (root / "images").is_dir() else root
     by = split_by if split_by != "auto" else _found(root, images)
+    places = _places(root, masks, by)
     if by == "folders":
-        splits = _by_folder(root, images, masks)
+        splits = {place.split: _files(place.images, place.masks, f"{place.split}/") for place in places}
     elif by == "lists":
-        splits = _by_list(root, images, _files(images, _masks_of(images, None, root, masks), ""))
+        splits = _by_list(root, images, _files(images, places[0].masks, ""))
     else:
-        splits = {"train": _files(images, _masks_of(images, None, root, masks), "")}
+        splits = {"train": _files(images, places[0].masks, "")}
     splits = {split: files for split, files in splits.items() if files}
     if not splits.get("train"):
         where = images / "train" if by == "folders" else root / "train.txt" if by == "lists" else images
@@ -52,14 +53,54 @@ def _found(root: Path, images: Path) -> SplitBy:
     return "lists" if (root / "train.txt").is_file() else "fraction"
 
 
-def _by_folder(root: Path, images: Path, masks: str | None) -> dict[str, list[ImageFile]]:
-    splits = {}
+class Place(NamedTuple):
+    """A folder of images and that of their masks; split: that of all its images, where folders are splits."""
+
+    split: str
+    images: Path
+    masks: Path | None
+
+
+def _places(root: Path, masks: str | None, by: SplitBy) -> list[Place]:
+    images = root / "images" if (root / "images").is_dir() else root
+    if by != "folders":
+        return [Place("", images, _masks_of(images, None, root, masks))]
+    places = []
     for split in SPLITS:
         folder = images / split
         if folder.is_dir():
             inner = folder / "images" if (folder / "images").is_dir() else folder
-            splits[split] = _files(inner, _masks_of(folder, split, root, masks), f"{split}/")
-    return splits
+            places.append(Place(split, inner, _masks_of(folder, split, root, masks)))
+    return places
+
+
+def passed_over(
+    root: Path, masks: str | None, split_by: SplitBy, splits: Mapping[str, Sequence[ImageFile]]
+) -> dict[str, list[str]]:
+    """What lies among the images and masks and is in no split: what it is -> its paths, relative to `root`."""
+    images = root / "images" if (root / "images").is_dir() else root
+    places = _places(root, masks, split_by if split_by != "auto" else _found(root, images))
+    lonely: dict[Path, Path] = {}
+    paired: set[Path] = set()
+    everything = image_like_files(root)
+    for place in places:
+        if place.masks is not None:
+            found = nested_files(place.images, leave_out=place.masks)
+            for name, path in nested_files(place.masks).items():
+                lonely[path.resolve()] = path
+                paired |= {path.resolve()} if name in found else set()
+            everything += image_like_files(place.masks)
+    read = {path.resolve() for files in splits.values() for file in files for path in file[1:] if path is not None}
+    rest = {path.resolve(): path for path in everything if path.resolve() not in read | lonely.keys()}
+    kinds = {
+        "files that look like images and are not read": rest,
+        "masks without an image": {path: mask for path, mask in lonely.items() if path not in paired},
+    }
+    return {kind: sorted(_relative(path, root) for path in found.values()) for kind, found in kinds.items() if found}
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _by_list(root: Path, images: Path, files: list[ImageFile]) -> dict[str, list[ImageFile]]:
