@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 from studies import RANDOM, write_run
 
 from alseg.compare.comparison import Comparison, Published
@@ -139,6 +140,28 @@ def test_published_lines_of_all_pixels_are_in_every_panel(tmp_path):
     figure = curves(Comparison(grouped(runs)), lambda cell: cell.pixels, PIXELS, published)
     heights = [[line.get_ydata()[0] for line in axes.lines] for axes in figure.axes]
     assert len(heights) == 7 and all(58.2 in panel for panel in heights)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["together", "panels"])
+def test_wide_intervals_leave_the_curves_as_they_are(tmp_path, many):
+    """Of two seeds an interval is thirteen times their distance."""
+    runs = [
+        write_run(tmp_path / f"{i}-{seed}", [0.36 + seed / 10, 0.5 + seed / 20], acquirer=f"a{i}", seed=seed)
+        for i in range(7 if many else 2)
+        for seed in range(2)
+    ]
+    for axes in curves(Comparison(grouped(runs)), lambda cell: cell.pixels, PIXELS).axes:
+        low, high = axes.get_ylim()
+        assert 30 < low < 36 and 55 < high < 60
+        lines = [
+            line for drawn in axes.collections if isinstance(drawn, LineCollection) for line in drawn.get_segments()
+        ]
+        assert lines and all(0 <= end[1] <= 100 for line in lines for end in line)
+        assert any(line[0][1] == 0 for line in lines), "the first round's, which reaches beyond"
+        seeds = [
+            y for drawn in axes.collections if isinstance(drawn, PathCollection) for y in drawn.get_offsets()[:, 1]
+        ]
+        assert {round(float(y)) for y in seeds} == {36, 46, 50, 55}
 
 
 def test_the_first_round_is_shared_by_runs_alike_in_all_before_the_second(tmp_path):

@@ -242,7 +242,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> None:
     from alseg.cli.display import whole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("strategy", "pixels/image", "seeds", "mIoU %", "difference", "verdict", "classes/image"):
+    for title in ("strategy", "pixels/image", "seeds", "mIoU %", "difference", "verdict", "classes asked"):
         table.add_column(title, justify="left" if title in ("strategy", "verdict") else "right")
     for row in rows:
         table.add_row(

@@ -20,6 +20,7 @@ MARKERS = "osD^vPX<>"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1)), (0, (8, 1.5, 1, 1, 1, 1.5)))
 MOST_TOGETHER = 6  # curves in one pair of axes; more get a panel each
 MOST_PANEL_TICKS = 5
+FEW_SEEDS = 5  # so many are drawn as points
 PIXELS, SECONDS = "labelled pixels per image", "training and choosing (seconds)"
 
 
@@ -81,12 +82,12 @@ def _curve(
     shift: float = 0.0,
     size: float = 6.0,
 ) -> None:
-    known = [(x, cell.miou) for cell in cells if cell.miou.mean is not None and (x := where(cell)) is not None]
+    known = [(x, cell) for cell in cells if cell.miou.mean is not None and (x := where(cell)) is not None]
     if not known:
         return
-    places = np.array([place for place, _ in known])
-    x = places + shift * np.ptp(places)  # so that bars stand beside one another
-    mean = np.array([100 * (s.mean or 0) for _, s in known])
+    at = np.array([place for place, _ in known])
+    x = at + shift * np.ptp(at)  # so that bars stand beside one another
+    mean = np.array([100 * (cell.miou.mean or 0) for _, cell in known])
     face = style.colour if style.filled else "white"
     look: dict[str, Any] = {
         "color": style.colour,
@@ -98,14 +99,37 @@ def _curve(
     }
     (line,) = axes.plot(x, mean, **look, zorder=3)
     line.set_label(f" {name}" if name.startswith("_") else name)
-    if any(s.std is not None for _, s in known):
-        axes.errorbar(x, mean, _bars([s for _, s in known]), fmt="none", ecolor=style.colour, elinewidth=1.1, capsize=2)
+    bars(axes, [(place, cell.miou) for place, (_, cell) in zip(x.tolist(), known, strict=True)], style.colour, 100, 1)
+    spots = [
+        (place, 100 * point.miou)
+        for place, (_, cell) in zip(x.tolist(), known, strict=True)
+        for point in cell.points.values()
+        if point.miou is not None and 1 < len(cell.points) <= FEW_SEEDS
+    ]
+    if spots:
+        places, heights = zip(*spots, strict=True)
+        axes.scatter(places, heights, s=16, color=style.colour, alpha=0.8, linewidths=0, zorder=2.5)
 
 
-def _bars(found: Sequence[Summary]) -> np.ndarray:
-    """Lengths below and above the means, in %: [2, budgets]."""
-    halves = [0.0 if s.low is None else 100 * ((s.mean or 0) - s.low) for s in found]
-    return np.array([halves, halves])
+def bars(
+    axes: Axes,
+    found: Sequence[tuple[float, Summary]],
+    colour: str,
+    factor: float = 1,
+    most: float = np.inf,
+    across: bool = False,
+) -> None:
+    """Intervals at places of the x axis (across: of the y axis), within 0 and `most`, times the factor.
+
+    They leave the axes' limits alone: of two seeds Student's interval is thirteen times as long as these are apart,
+    and beside it the curves would be flat.
+    """
+    from matplotlib.collections import LineCollection
+
+    known = [(place, s.low, s.high) for place, s in found if s.low is not None and s.high is not None]
+    ends = [((place, factor * max(0.0, low)), (place, factor * min(most, high))) for place, low, high in known]
+    lines = [[end[::-1] for end in line] if across else list(line) for line in ends]
+    axes.add_collection(LineCollection(lines, colors=colour, linewidths=1.1, zorder=2), autolim=False)
 
 
 def _full_lines(axes: Axes, comparison: Comparison) -> None:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alseg.compare.comparison import Cell, Comparison, Difference, Published
-from alseg.compare.curves import MARKERS, PIXELS, SECONDS, Style, curves, evenly, legend, panels, styles, wrapped
+from alseg.compare.curves import (
+    FEW_SEEDS,
+    MARKERS,
+    PIXELS,
+    SECONDS,
+    Style,
+    bars,
+    curves,
+    evenly,
+    legend,
+    panels,
+    styles,
+    wrapped,
+)
 from alseg.compare.statistics import BETTER, REFERENCE, SHARED, WORSE, Summary
 from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, MUTED, Drawn, canvas, some
 
@@ -24,14 +37,16 @@ NAMES = {"pixels", "seconds", "difference-from-random", "difference-from-baselin
 def draw(comparison: Comparison, published: Sequence[Published] = ()) -> Iterator[Drawn]:
     """Every figure that there is something for."""
     scored = [cell for one in comparison.asking for cell in comparison.cells[one.name] if cell.miou.mean is not None]
-    bars = "; bars: 95 % interval over seeds" if any(cell.miou.std is not None for cell in scored) else ""
+    several = "; bars: 95 % interval over seeds, as far as the figure reaches" if _has_bars(scored) else ""
+    if any(1 < len(cell.points) <= FEW_SEEDS for cell in scored):
+        several += "; dots: the seeds"
     if scored and not comparison.only_asked:  # the shared first round alone says nothing of strategies
-        caption = f"Mean IoU against labelled pixels{bars}."
+        caption = f"Mean IoU against labelled pixels{several}."
         most = max(comparison.budgets, default=0.0) * 1.05  # figures of larger budgets are in the table
         near = [one for one in published if one.pixels_per_image is None or one.pixels_per_image <= most]
         hollow = " Hollow: published figures, by their own protocol." if near else ""
         yield Drawn("pixels", caption + hollow, curves(comparison, lambda cell: cell.pixels, PIXELS, near))
-        caption = f"Mean IoU against the seconds of training and choosing up to there{bars}."
+        caption = f"Mean IoU against the seconds of training and choosing up to there{several}."
         yield Drawn("seconds", caption, curves(comparison, lambda cell: cell.seconds, SECONDS))
     for name, differences in (("random", comparison.from_random), ("baseline", comparison.from_baseline)):
         if any(one.paired and one.word not in (SHARED, REFERENCE) for one in differences):
@@ -41,12 +56,17 @@ def draw(comparison: Comparison, published: Sequence[Published] = ()) -> Iterato
             )
             yield Drawn(f"difference-from-{name}", caption, forest(comparison, differences))
     if any(cell.mean(lambda p: p.classes) for cell in _all_cells(comparison)):
-        several = any(cell.classes.std is not None for cell in _all_cells(comparison))
         caption = "Distinct classes among an image's pixels of one asking, mean over images and seeds"
-        caption += "; bars: 95 % interval over seeds." if several else "."
+        if any(cell.classes.std is not None for cell in _all_cells(comparison)):
+            caption += "; bars: 95 % interval over seeds, as far as the figure reaches"
+        caption += "."
         yield Drawn("diversity", caption, diversity(comparison))
     if any(comparison.class_shares(one) for one in comparison.asking):
         yield Drawn("classes", "Of the pixels chosen after the first round, the % of each class.", classes(comparison))
+
+
+def _has_bars(cells: Sequence[Cell]) -> bool:
+    return any(cell.miou.std is not None for cell in cells)
 
 
 def _all_cells(comparison: Comparison) -> list[Cell]:
@@ -122,11 +142,10 @@ def diversity(comparison: Comparison) -> Figure:
 def _classes_at(axes: Axes, number: int, found: Sequence[tuple[float, Summary]], label: str) -> None:
     """A budget's markers, with their intervals: (row, classes)."""
     means = [classes.mean or 0.0 for _, classes in found]
-    halves = [0.0 if s.low is None or s.mean is None else s.mean - s.low for _, s in found]
-    look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "fmt": MARKERS[number % len(MARKERS)]}
-    bars = halves if any(halves) else None
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     rows = [row for row, _ in found]
-    axes.errorbar(means, rows, xerr=bars, **look, ms=7, mfc="none", mew=1.6, elinewidth=1.1, capsize=2, label=label)
+    axes.plot(means, rows, color=colour, marker=marker, ls="none", ms=7, mfc="none", mew=1.6, label=label)
+    bars(axes, found, colour, across=True)
 
 
 def classes(comparison: Comparison) -> Figure:

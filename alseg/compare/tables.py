@@ -193,7 +193,7 @@ def cost_rows(comparison: Comparison) -> Rows:
     """Diversity and cost at each budget."""
     people = any(p.labelling_seconds for cells in comparison.cells.values() for c in cells for p in c.points.values())
     rows = [
-        ["strategy", "px/image", "classes/image", "of all labels", "spread %", "if uniform %", "train s", "choose s"]
+        ["strategy", "px/image", "classes asked", "of all labels", "spread %", "if uniform %", "train s", "choose s"]
     ]
     rows[0] += ["labelling s"] if people else []
     rows[0] += ["of full %"] if comparison.full else []

@@ -9,10 +9,13 @@ Record = dict[str, Any]
 
 
 def table_rows(records: Sequence[Record]) -> list[list[str]]:
-    """A header and a row a round, as text; where any round has audits, the accuracy there with its 95 % interval."""
+    """A header and a row a round, as text; where any round has audits, the accuracy there with its 95 % interval.
+
+    "classes so far": distinct classes among all labels of an image, in the mean.
+    """
     audited = any(record.get("audit") for record in records)
     rows = [["round", "pixels/image", "mIoU %", "accuracy %", *(["audited %"] if audited else [])]]
-    rows[0] += ["classes/image", "loss", "train s", "choose s"]
+    rows[0] += ["classes so far", "loss", "train s", "choose s"]
     for record in records:
         rows.append(
             [
