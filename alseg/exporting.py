@@ -21,7 +21,8 @@ from alseg.grid import resize
 from alseg.options import Longer, Size, fitted
 from alseg.plugins import Registry
 from alseg.segment import Segmenter
-from alseg.store import RunFolder, write_whole
+from alseg.store import RunFolder
+from alseg.writing import write_whole
 
 TOLERANCE = 1e-3  # of a logit, absolute and relative
 CLASSES = "classes.json"

@@ -22,8 +22,8 @@ from alseg.options import Longer, Size
 from alseg.plugins import Registry
 from alseg.progress import Progress, Quiet
 from alseg.segment import TILE, Segmentation, Segmenter
-from alseg.store import write_whole
 from alseg.values import Classes
+from alseg.writing import write_whole
 
 FACTS, STAMPS = "predictions.json", "done.jsonl"
 SMALLEST_TILE = 64

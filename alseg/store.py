@@ -9,9 +9,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import socket
-import tempfile
 import time
 import tomllib
 import uuid
@@ -28,6 +26,7 @@ from alseg.errors import Lasting, UserMistake
 from alseg.hints import command, files_in
 from alseg.journal import Journal
 from alseg.values import Classes, PixelLabel, PixelLabels, Question
+from alseg.writing import appearing, write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,47 +39,6 @@ RECORDED = (
     *("round", "labelled_pixels", "pixels_per_image", "split", "miou", "iou", "pixel_accuracy", "classes_per_image"),
     *("classes_per_image_total", "loss", "train_seconds", "acquire_seconds", "evaluate_seconds", "device"),
 )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file at once: a temporary file beside it, fsync, rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-@contextlib.contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A hidden folder to be filled, which then appears as `path` at once; nothing stays of it where that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        os.chmod(fresh, 0o755)
-        yield fresh
-        os.rename(fresh, path)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    _sync_folder(path.parent)
 
 
 class RunFolder:
@@ -113,6 +71,7 @@ class RunFolder:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
+            refuse_occupied(path)  # by another process meanwhile
             raise UserMistake(f"Cannot create the run {path}: {error.strerror}; give another --out.") from error
         return cls(path)
 

@@ -11,8 +11,9 @@ from alseg.errors import Waiting, disk_sentence
 from alseg.hints import command
 from alseg.plugins import Registry
 from alseg.several import names_in
-from alseg.store import RunFolder, write_whole
+from alseg.store import RunFolder
 from alseg.trackers import check_trackers, stored_trackers, title_of, trackers_in
+from alseg.writing import write_whole
 
 # In the run's folder from run_started to run_finished: a run that a kill kept from its last word is known by it. It
 # is empty, or has a line for each tracker that alone is still to hear the end.

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import SMALL, write_camvid
+from conftest import SMALL, one_sentence, write_camvid
 from PIL import Image
 
 from alseg.cli.app import run_cli
@@ -136,6 +136,21 @@ def test_a_damaged_file_is_named(cli, run, tmp_path, case):
     outcome = cli("report", copy)
     assert outcome.code == 1
     assert name in outcome.err
+
+
+def test_unlike_runs_have_no_report_together(cli, run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    text = (other / "run.toml").read_text()
+    for before, after, what in (('name = "camvid"', 'name = "voc12"', "datasets"), ('"sky"', '"heaven"', "classes")):
+        assert before in text
+        (other / "run.toml").write_text(text.replace(before, after, 1))
+        one_sentence(cli("report", run, other, "--out", tmp_path / "both"), f"have different {what}: give each")
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_report_that_cannot_be_written_is_to_go_elsewhere(cli, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    one_sentence(cli("report", run, "--out", tmp_path / "file" / "page"), "Cannot write the report to", "another --out")
 
 
 def test_no_run_to_report_on(cli, tmp_path):

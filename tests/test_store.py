@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from alseg.errors import AlsegError, UserMistake
 from alseg.journal import Journal, as_events, fold
-from alseg.store import RECORDED, RunFolder, read_lines, write_whole
+from alseg.store import RECORDED, RunFolder, read_lines
 from alseg.values import Answer, PixelLabel, PixelLabels, Question
+from alseg.writing import write_whole
 
 ANSWERS = [Answer("a", "sky", "me", 1.5), Answer("b", None, "me"), Answer("c", "tree ü\n\u2028", "me")]
 
@@ -130,3 +132,29 @@ def test_lines_of_a_damaged_file_are_named(tmp_path):
     path.write_text(json.dumps({"round": 0}) + "\n{")
     with pytest.raises(AlsegError, match=r"Line 2 of .*rounds\.jsonl"):
         read_lines(path)
+
+
+def test_who_comes_second_is_told_of_the_run_that_is_there(tmp_path, monkeypatch):
+    """Both found the name free."""
+    rename = os.rename
+
+    def late(source, target):
+        monkeypatch.setattr(os, "rename", rename)
+        RunFolder.create(tmp_path / "run", {})
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    with pytest.raises(UserMistake, match="is a run already"):
+        RunFolder.create(tmp_path / "run", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(tmp_path / "run.toml", b"")
+    assert caught.value.filename == str(tmp_path / "run.toml")
+    assert not list(tmp_path.iterdir())

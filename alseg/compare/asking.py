@@ -12,8 +12,9 @@ from alseg.loop import answered
 from alseg.plugins import Registry
 from alseg.progress import Progress
 from alseg.report.statistics import asked_statistics
-from alseg.store import RunFolder, name_of, write_whole
+from alseg.store import RunFolder, name_of
 from alseg.trackers import trackers_of
+from alseg.writing import write_whole
 
 
 def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:

@@ -14,9 +14,10 @@ from alseg.config import flatten, with_origins
 from alseg.errors import UserMistake, Waiting
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
-from alseg.store import SETTINGS, RunFolder, appearing, new_name, write_toml, write_whole
+from alseg.store import SETTINGS, RunFolder, new_name, write_toml
 from alseg.telling import OWED
 from alseg.trackers import only_trackers, without_trackers
+from alseg.writing import appearing, write_whole
 
 __all__ = ["Executor", "Job", "Watch", "carry_out", "log_of"]
 WAITS = "Answers are missing: "  # what the sentence of a job begins with that did not fail, but waits for its oracle

@@ -30,7 +30,7 @@ from alseg.errors import AlsegError
 from alseg.report.figures import Drawn, as_png, as_svg
 from alseg.report.page import themed
 from alseg.report.template import template
-from alseg.store import write_whole
+from alseg.writing import write_whole
 
 __all__ = ["PAGE", "Published", "write_comparison"]
 

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from alseg.store import write_whole
+from alseg.writing import write_whole
 
 LEAST = 2**26  # bytes from which a file is worth while
 UNUSED_DAYS = 30

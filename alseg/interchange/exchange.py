@@ -18,8 +18,8 @@ from alseg.interchange.tables import write_csv
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Dataset
-from alseg.store import write_whole
 from alseg.values import Classes
+from alseg.writing import write_whole
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def learning_curve(run: RunView) -> Figure:
             ).set_parse_math(False)
     axes.set(xlabel="labelled pixels per image", ylabel=f"IoU on {scored[0]['split']} (%)")
     axes.set_ylim(0, 100)
-    axes.set_xticks(some(pixels))
+    axes.set_xticks(some(pixels), [f"{tick:.4g}" for tick in some(pixels)])
     return figure
 
 

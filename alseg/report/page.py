@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import io
 import re
@@ -16,7 +17,7 @@ from PIL import Image
 
 import alseg
 from alseg.colours import heat
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, UserMistake
 from alseg.plugins import Registry, load_plugins
 from alseg.report.answer_figures import draw_answers, draw_efforts
 from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
@@ -24,7 +25,8 @@ from alseg.report.reading import RunView
 from alseg.report.sections import answer_sections, labelling_facts, over_seeds
 from alseg.report.table import short, table_rows
 from alseg.report.template import template
-from alseg.store import read_lines, write_whole
+from alseg.store import read_lines
+from alseg.writing import write_whole
 
 PAGE = "report.html"
 FIGURES, DRAWN = "figures", ".drawn"
@@ -47,14 +49,35 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True, registry: 
     acquirers say in a line what their utility is; by default the first-party ones. Returns the page's path.
     """
     views = [RunView.read(run) for run in runs]
+    _check_alike(views)
     try:
         page, figures = _page(views, registry or load_plugins(third_party=False))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         names = ", ".join(str(run) for run in runs)
         raise AlsegError(f"The files of {names} do not fit together ({type(error).__name__}: {error}).") from error
+    try:
+        _write(out, page, figures if files else None, views)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise UserMistake(f"Cannot write the report to {out}: {error.strerror}; give another --out.") from error
+    return out / PAGE
+
+
+def _check_alike(views: Sequence[RunView]) -> None:
+    """UserMistake where runs have no figure in common."""
+    for what, told in (("datasets", lambda view: view.piece("dataset")), ("classes", lambda view: view.classes)):
+        other = next((view for view in views if told(view) != told(views[0])), None)
+        if other is not None:
+            paths = f"{views[0].folder.path} and {other.folder.path}"
+            raise UserMistake(f"{paths} have different {what}: give each a report of its own.")
+
+
+def _write(out: Path, page: str, figures: Mapping[str, Drawn] | None, views: Sequence[RunView]) -> None:
+    """The page, and the figures beside it where there are to be any."""
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / PAGE, page.encode("utf-8", "replace"))
-    if files:
+    if figures is not None:
         (out / FIGURES).mkdir(exist_ok=True)
         for name, one in figures.items():
             write_whole(out / FIGURES / f"{name}.png", as_png(one.figure))
@@ -64,7 +87,6 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True, registry: 
                 (out / FIGURES / f"{name}.{suffix}").unlink(missing_ok=True)
         if len(views) == 1:
             write_whole(out / FIGURES / DRAWN, _state(views[0].folder.path))  # last: all of it is there
-    return out / PAGE
 
 
 def is_current(run: Path) -> bool:
@@ -142,8 +164,12 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         facts.append(("labels", f"{view.records[-1]['labelled_pixels']} pixels in {record.get('train_images')} images"))
     facts.append(("rounds finished", str(len(view.records))))
     if view.records:
-        facts.append(("computing time", f"{view.minutes()[-1]:.1f} minutes on {view.records[-1]['device']}"))
+        facts.append(("computing time", f"{_duration(view.minutes()[-1])} on {view.records[-1]['device']}"))
     return facts + labelling_facts(view)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes:.1f} minutes" if minutes >= 1 else f"{60 * minutes:.1f} seconds"
 
 
 def _figure(drawn: Drawn, unique: str) -> dict[str, str]:

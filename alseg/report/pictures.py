@@ -13,8 +13,9 @@ from alseg.colours import colours_of, levels
 from alseg.engine.acquire import View
 from alseg.engine.images import DecodedImages
 from alseg.report import crops
-from alseg.store import RunFolder, write_lines, write_whole
+from alseg.store import RunFolder, write_lines
 from alseg.values import Classes
+from alseg.writing import write_whole
 
 COUNT = 4
 LONGER_SIDE = 480  # pixels, at most

@@ -37,7 +37,7 @@ def write_package(name: str, kind: str, out: Path | None = None) -> Path:
         raise UserMistake(f"A package cannot be called {name!r}: take small letters, digits and _, such as my_{kind}.")
     if module == "alseg" or module.startswith("alseg_") or importlib.util.find_spec(module) is not None:
         raise UserMistake(f"{name!r} is the name of a package that is there already: take another, such as my_{kind}.")
-    from alseg.store import appearing
+    from alseg.writing import appearing
 
     place = Path(module) if out is None else out
     if place.exists():

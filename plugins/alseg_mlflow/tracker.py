@@ -21,8 +21,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import get_tracking_uri
 
 from alseg.hookspecs import hookimpl
-from alseg.store import write_whole
 from alseg.tracking import metrics_of, parameters_of, query_pictures, records_of, settings_of
+from alseg.writing import write_whole
 
 LINK = "mlflow.json"  # in the run's folder: which MLflow run it is, so that a resumed one goes on with it
 LONGEST, LONGEST_TAG = 6000, 5000  # characters that MLflow takes of a parameter, and of a tag

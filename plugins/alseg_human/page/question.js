@@ -26,7 +26,7 @@ function thoughts(item, guessShown) {
   const parts = [];
   if (guessShown && item.rival) parts.push(`second thought: ${item.rival}`);
   if (item.utility !== null) parts.push(`utility ${Number(item.utility).toPrecision(2)}`);
-  if (item.rank !== null) parts.push(`rank ${item.rank + 1}`);
+  if (item.rank !== null) parts.push(`chosen as number ${item.rank + 1}`);
   if (item.skips > 0) parts.push(item.skips === 1 ? "skipped once" : `skipped ${item.skips} times`);
   return parts.join(" · ");
 }
