@@ -27,10 +27,15 @@ def plan_of(questions: Sequence[Question], trust: TrustSettings, seed: int, roun
     placed = [question.item for question in questions if question.y is not None]
 
     def chosen(purpose: str, share: float) -> list[str]:
-        return [item for item in placed if noise.chance(seed, round, purpose, item) < share]
+        return [item for item in placed if is_of(share, purpose, item, seed, round)]
 
     people = dict.fromkeys(chosen("overlap", trust.overlap), trust.voters)
     return Plan(people, frozenset(chosen("asked again", trust.again)), frozenset(chosen("blind", trust.blind)))
+
+
+def is_of(share: float, purpose: str, item: str, seed: int, round: int) -> bool:
+    """Whether a question of a round is of the share for a purpose: "overlap", "asked again" or "blind"."""
+    return noise.chance(seed, round, purpose, item) < share
 
 
 def audit_questions(

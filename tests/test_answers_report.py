@@ -30,6 +30,8 @@ from alseg.report.crops import LEAST, window
 from alseg.report.page import write_report
 from alseg.report.reading import RunView
 from alseg.report.table import table_rows
+from alseg.settings import TrustSettings
+from alseg.trust import plan_of
 
 few = hypothesis_settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -110,6 +112,22 @@ def test_agreement_is_that_of_the_rounds(run):
     shares = {one.round: one.share for one in agreement_by_round(view.answered)}
     assert shares == {r["round"]: r["agreement"] for r in view.records if r["agreement"] is not None}
     assert 0 not in shares
+
+
+def test_agreement_is_told_by_whether_the_guess_was_in_sight(run, tmp_path):
+    assert "guess in sight" not in text_of(run, tmp_path / "page")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    text = (copy / "run.toml").read_text()
+    assert "blind = 0.0" in text
+    (copy / "run.toml").write_text(text.replace("blind = 0.0", "blind = 0.5"))
+    said, view = text_of(copy, tmp_path / "page"), RunView.read(copy)
+    asked = [question for number in range(4) for question in view.folder.questions(number)]
+    plans = [plan_of(view.folder.questions(number), TrustSettings(blind=0.5), 0, number) for number in range(4)]
+    blind, guesses = set().union(*(plan.blind for plan in plans)), {q.item: q.guess for q in asked}
+    told = [label for label in view.labels if label.name is not None and guesses[label.item] is not None]
+    for name, of in (("all, blind", blind), ("all, guess in sight", guesses.keys() - blind)):
+        mine = [guesses[label.item] == label.name for label in told if label.item in of]
+        assert len(mine) > 10 and f"{name} {sum(mine)} {len(mine)} {100 * sum(mine) / len(mine):.1f} " in said
 
 
 def test_mistakes_are_listed_with_their_place_and_a_picture(run, tmp_path):

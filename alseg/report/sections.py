@@ -25,6 +25,7 @@ from alseg.report.effort import Act, effort, grouped
 from alseg.report.figures import run_names
 from alseg.report.reading import RunView
 from alseg.report.stopping import WINDOW, advice, on_seeds, paired_gain
+from alseg.trust import is_of, wilson
 
 Rows = list[list[str]]
 # settings that tell runs of one experiment apart, or say where and how it was computed
@@ -39,7 +40,7 @@ def answer_sections(view: RunView, registry: Registry) -> dict[str, Any]:
     guessed = any(pair.question.guess is not None for pair in view.answered)
     return {
         "advice": advice(view.records, len(view.sizes), rounds, agreement_slope(view.answered)),
-        "agreement": _agreement_rows(rounds) if rounds else None,
+        "agreement": _agreement_rows(rounds) + _by_sight(view) if rounds else None,
         "twice": _twice_rows(view.asked_twice),
         "cost": _cost(view) if view.acts else None,
         "confident": f"{100 * CONFIDENT:.0f} %",
@@ -73,6 +74,26 @@ def _agreement_rows(rounds: Iterable[Agreed]) -> Rows:
         low, high = one.interval
         counts = [str(one.round), str(one.agreed), str(one.guessed)]
         rows.append([*counts, f"{100 * one.share:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"])
+    return rows
+
+
+def _by_sight(view: RunView) -> Rows:
+    """The same of all rounds, by whether the guess was in sight; nothing where no share was asked blind."""
+    share, seed = float(view.settings.get("trust", {}).get("blind", 0)), int(view.settings.get("seed", 0))
+    if not share:
+        return []
+    pairs: dict[str, list[Answered]] = {"all, guess in sight": [], "all, blind": []}
+    for pair in view.answered:
+        blind = is_of(share, "blind", pair.label.item, seed, pair.label.round)
+        pairs["all, blind" if blind else "all, guess in sight"].append(pair)
+    rows = []
+    for name, several in pairs.items():
+        rounds = agreement_by_round(several)
+        agreed, guessed = sum(one.agreed for one in rounds), sum(one.guessed for one in rounds)
+        if guessed:
+            low, high = wilson(agreed, guessed)
+            cells = [name, str(agreed), str(guessed), f"{100 * agreed / guessed:.1f}"]
+            rows.append([*cells, f"{100 * low:.1f} to {100 * high:.1f}"])
     return rows
 
 
