@@ -95,7 +95,7 @@ def _curve(
         "mfc": face,
         "ls": style.dash,
         "lw": 1.8,
-        "ms": 6,
+        "ms": size,
     }
     (line,) = axes.plot(x, mean, **look, zorder=3)
     line.set_label(f" {name}" if name.startswith("_") else name)
