@@ -117,7 +117,7 @@ def test_a_rounds_model_predicts_from_its_file(cli, words, weights, tmp_path, st
     kept = weights.read_bytes()
     try:
         weights.unlink()
-        outcome = cli("export", run, "--to", tmp_path / "model.pt2")
+        outcome = cli("export", run, "--to", tmp_path / "again.pt2")
         assert outcome.code == (0 if stored == "whole" else 1)
         assert stored == "whole" or "No weights file" in outcome.err
     finally:
