@@ -114,10 +114,10 @@ def resume(
     """Carry an interrupted run to its end; a finished one is left as it is.
 
     rounds, budget: new values of these settings, with which a finished run goes on. data, weights: where the same
-    images and weights lie now. trackers: what hears of the rest
-    instead, names or () for none; those that stay keep their options. tracker_options: new ones, such as
-    {"mlflow.uri": "sqlite:///mlflow.db"}. A finished run is told as a whole to trackers that are new or have other
-    options, to those that failed when they were told its end, and to all where it was killed before that.
+    images and weights lie now. trackers: what hears of the rest instead, names or () for none; those that stay keep
+    their options. tracker_options: new ones, such as {"mlflow.uri": "sqlite:///mlflow.db"}. A finished run
+    is told as a whole to trackers that are new or have other options, to those that failed when they were told its end,
+    and to all where it was killed before that.
     """
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     opened = RunFolder(Path(folder))

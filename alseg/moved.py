@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from alseg.config import RunConfig, flatten
 from alseg.errors import UserMistake
+from alseg.settings import COMPUTING
 from alseg.store import SETTINGS, RunFolder
 
 M = TypeVar("M")
 PLACES = {"data": "dataset", "weights": "model"}  # options that say where something lies, and whose they are
 TABLES = ("dataset", "model", "train", "augment")  # what a round's result hangs on besides its labels
-IDLE = {"dataset.data", "model.weights", "train.workers", "train.cuda_graph", "train.fused_norms"}  # change no result
+IDLE = COMPUTING | {f"{kind}.{name}" for name, kind in PLACES.items()}
 
 
 def moved(folder: RunFolder, settings: Mapping[str, Any], **places: Path | str | None) -> dict[str, Any]:

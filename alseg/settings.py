@@ -64,6 +64,10 @@ class PassSettings:
     batch_size: Count = 32  # fewer where their maps would be large: alseg.engine.images.MOST
 
 
+# how a training is computed, which changes no result
+COMPUTING = frozenset({"train.workers", "train.cuda_graph", "train.fused_norms"})
+
+
 @dataclass(frozen=True)
 class TrustSettings:
     """Answers that are asked for twice, where people answer, and pixels that only measure."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from alseg.writing import write_whole
+
 Row = dict[str, Any]
 
 
@@ -42,6 +44,6 @@ def collected(
             raise SystemExit(f"{arguments.results} holds seeds of another {name}: give another --results.")
     while time.monotonic() < end and len(rows) < arguments.seeds:
         rows.append({"seed": len(rows), **common, **one(len(rows))})
-        arguments.results.write_text(json.dumps(rows, indent=1) + "\n")
+        write_whole(arguments.results, (json.dumps(rows, indent=1) + "\n").encode())
         print(f"seed {len(rows) - 1}: {rows[-1]}", flush=True)
     return rows

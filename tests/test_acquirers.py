@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from alseg import noise
+from alseg.engine.device import choose_precision, deterministic
 from alseg.engine.predict import ModelPrediction
 from alseg.plugins import Registry
 from alseg.protocols import Acquirer
@@ -156,7 +158,13 @@ def test_images_do_not_depend_on_the_batch(registry: Registry, name: str):
         np.testing.assert_allclose(utility(registry, name, logits[i : i + 1], (12, 20))[0], together[i], atol=1e-6)
 
 
-def test_predicted_class_and_probabilities(registry: Registry):
+@pytest.mark.parametrize("strictly", [False, True])
+def test_predicted_class_and_probabilities(registry: Registry, strictly: bool):
+    with deterministic(strictly):
+        check_prediction()
+
+
+def check_prediction() -> None:
     logits = np.random.default_rng(1).normal(0, 2, (2, 5, 4, 3)).astype(np.float32)
     prediction = ModelPrediction(lambda: torch.from_numpy(logits), (9, 11))
     p = probabilities(logits, (9, 11))
@@ -199,3 +207,11 @@ def test_random_is_keyed(registry: Registry):
     assert torch.equal(random(batch_of(Untouchable(), ("b",), (3, 4)))[0], together[1])
     assert not torch.equal(random(batch_of(Untouchable(), ("b",), (3, 4), round=2))[0], together[1])
     assert not torch.equal(random(batch_of(Untouchable(), ("b",), (3, 4), seed=1))[0], together[1])
+
+
+@pytest.mark.parametrize(("number", "wanted"), [(0, torch.bfloat16), (1, torch.float32)])
+def test_the_precision_is_the_chosen_gpu_s(monkeypatch, number: int, wanted: torch.dtype):
+    now: list[int] = []
+    monkeypatch.setattr("alseg.engine.device.current", lambda device: contextlib.nullcontext(now.append(device.index)))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: now[-1] == 0)
+    assert choose_precision("auto", torch.device("cuda", number)) == wanted

@@ -144,7 +144,7 @@ def test_unlike_runs_have_no_report_together(cli, run, tmp_path):
     for before, after, what in (('name = "camvid"', 'name = "voc12"', "datasets"), ('"sky"', '"heaven"', "classes")):
         assert before in text
         (other / "run.toml").write_text(text.replace(before, after, 1))
-        one_sentence(cli("report", run, other, "--out", tmp_path / "both"), f"have different {what}: give each")
+        one_sentence(cli("report", run, other, "--out", tmp_path / "both"), f"have different {what}", ": give each")
     assert not (tmp_path / "both").exists()
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from alseg.compare.measures import images, is_picked
 from alseg.config import PIECES, flatten
 from alseg.errors import UserMistake
-from alseg.report.reading import RunView
+from alseg.report.reading import RunView, refuse_unlike
+from alseg.settings import COMPUTING
 from alseg.store import SETTINGS, START
 
 ASKERS = ("acquirer", "selector")
@@ -28,7 +29,9 @@ IDLE = {
     "recipe",
     "rounds",
     "budget",
-} | {*("train.workers", "train.cuda_graph", "train.fused_norms", "query.batch_size", "evaluate.batch_size")}
+    "query.batch_size",
+    "evaluate.batch_size",
+} | COMPUTING
 ASKING = {"first_pixels", "pixels_per_round", "pool_pixels_per_round", "cap", "start_from", "oracle", "query.size"}
 ALL_PIXELS = "all pixels"
 VERSIONS = ("alseg", "torch", "torchvision", "timm", "numpy", "python")
@@ -176,13 +179,7 @@ def _check_comparable(views: Sequence[RunView]) -> None:
         "evaluation splits": lambda view: view.record.get("split"),
         "evaluation images": lambda view: images(view)[1],
     }
-    first = views[0]
-    for what, told in evaluated.items():
-        other = next((view for view in views if told(view) != told(first)), None)
-        if other is not None:
-            values = f" ({told(first)} and {told(other)})" if what in ("datasets", "evaluation splits") else ""
-            paths = f"{first.folder.path} and {other.folder.path}"
-            raise UserMistake(f"{paths} have different {what}{values}: compare them apart.")
+    refuse_unlike(views, evaluated, "compare them apart")
 
 
 def _one_a_seed(runs: Sequence[RunView]) -> tuple[dict[int, RunView], list[str]]:

@@ -64,16 +64,14 @@ class ModelPrediction:
     @cached_property
     def _top2(self) -> tuple[Tensor, Tensor, Tensor]:
         first, predicted = self._probabilities.max(1)
-        if torch.are_deterministic_algorithms_enabled() and first.is_cuda:
-            # putting back there takes a sort of all places, which is more than a copy
-            second = self._probabilities.scatter(1, predicted.unsqueeze(1), -1.0).amax(1).clamp(min=0)
-            self.kept |= {"top2()[0]": first, "top2()[1]": second, "predicted()": predicted}
-            return first, second, predicted
-        # the highest is taken out and put back, which `data` does not count as a change; a map without it would be
-        # another one as large
         chances, place = self._probabilities.data, predicted.unsqueeze(1)
-        second = chances.scatter_(1, place, -1.0).amax(1).clamp(min=0)
-        chances.scatter_(1, place, first.unsqueeze(1))
+        # the highest is taken out and put back, which `data` does not count as a change; a map without it would be
+        # another one as large; deterministically a GPU sorts all places to put it back, which takes more
+        if torch.are_deterministic_algorithms_enabled():
+            second = chances.scatter(1, place, -1.0).amax(1).clamp(min=0)
+        else:
+            second = chances.scatter_(1, place, -1.0).amax(1).clamp(min=0)
+            chances.scatter_(1, place, first.unsqueeze(1))
         self.kept |= {"top2()[0]": first, "top2()[1]": second, "predicted()": predicted}
         return first, second, predicted
 

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from alseg.errors import AlsegError, UserMistake
 from alseg.plugins import Registry, load_plugins
 from alseg.report.answer_figures import draw_answers, draw_efforts
 from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
-from alseg.report.reading import RunView
+from alseg.report.reading import RunView, refuse_unlike
 from alseg.report.sections import answer_sections, labelling_facts, over_seeds
 from alseg.report.table import short, table_rows
 from alseg.report.template import template
@@ -30,6 +30,12 @@ from alseg.writing import write_whole
 
 PAGE = "report.html"
 FIGURES, DRAWN = "figures", ".drawn"
+
+# what runs of one report have in common
+TOGETHER: Mapping[str, Callable[[RunView], Any]] = {
+    "datasets": lambda view: view.piece("dataset"),
+    "classes": lambda view: view.classes,
+}
 
 
 class Mark(NamedTuple):
@@ -49,7 +55,7 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True, registry: 
     acquirers say in a line what their utility is; by default the first-party ones. Returns the page's path.
     """
     views = [RunView.read(run) for run in runs]
-    _check_alike(views)
+    refuse_unlike(views, TOGETHER, "give each a report of its own")
     try:
         page, figures = _page(views, registry or load_plugins(third_party=False))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -62,15 +68,6 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True, registry: 
             raise
         raise UserMistake(f"Cannot write the report to {out}: {error.strerror}; give another --out.") from error
     return out / PAGE
-
-
-def _check_alike(views: Sequence[RunView]) -> None:
-    """UserMistake where runs have no figure in common."""
-    for what, told in (("datasets", lambda view: view.piece("dataset")), ("classes", lambda view: view.classes)):
-        other = next((view for view in views if told(view) != told(views[0])), None)
-        if other is not None:
-            paths = f"{views[0].folder.path} and {other.folder.path}"
-            raise UserMistake(f"{paths} have different {what}: give each a report of its own.")
 
 
 def _write(out: Path, page: str, figures: Mapping[str, Drawn] | None, views: Sequence[RunView]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, UserMistake
 from alseg.journal import Event
 from alseg.report.agreement import Answered, answered
 from alseg.report.effort import Act, read_acts, up_to_each_round
@@ -152,3 +152,13 @@ class RunView:
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise AlsegError(f"{path} is damaged: it is no square matrix.")
         return matrix
+
+
+def refuse_unlike(views: Sequence[RunView], told: Mapping[str, Callable[[RunView], Any]], mend: str) -> None:
+    """UserMistake where runs differ in something, by its name in the plural; mend: what to do then."""
+    for what, of in told.items():
+        first, other = views[0], next((view for view in views if of(view) != of(views[0])), None)
+        if other is not None:
+            values = f" ({of(first)} and {of(other)})" if isinstance(of(first), str | None) else ""
+            paths = f"{first.folder.path} and {other.folder.path}"
+            raise UserMistake(f"{paths} have different {what}{values}: {mend}.")

@@ -70,11 +70,12 @@ def labelling_facts(view: RunView) -> list[tuple[str, str]]:
 
 def _agreement_rows(rounds: Iterable[Agreed]) -> Rows:
     rows = [["round", "guessed", "of answers", "share %", "95 % interval"]]
-    for one in rounds:
-        low, high = one.interval
-        counts = [str(one.round), str(one.agreed), str(one.guessed)]
-        rows.append([*counts, f"{100 * one.share:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"])
-    return rows
+    return rows + [_agreement_row(str(one.round), one.agreed, one.guessed) for one in rounds]
+
+
+def _agreement_row(name: str, agreed: int, guessed: int) -> list[str]:
+    low, high = wilson(agreed, guessed)
+    return [name, str(agreed), str(guessed), f"{100 * agreed / guessed:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"]
 
 
 def _by_sight(view: RunView) -> Rows:
@@ -91,9 +92,7 @@ def _by_sight(view: RunView) -> Rows:
         rounds = agreement_by_round(several)
         agreed, guessed = sum(one.agreed for one in rounds), sum(one.guessed for one in rounds)
         if guessed:
-            low, high = wilson(agreed, guessed)
-            cells = [name, str(agreed), str(guessed), f"{100 * agreed / guessed:.1f}"]
-            rows.append([*cells, f"{100 * low:.1f} to {100 * high:.1f}"])
+            rows.append(_agreement_row(name, agreed, guessed))
     return rows
 
 
