@@ -17,6 +17,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,6 @@ def main() -> None:
     parser.add_argument("--encoder", default="mobilenetv2_100")
     arguments = parser.parse_args()
     height, width = map(int, arguments.size.split("x"))
-    keep_freed_memory()
     with tempfile.TemporaryDirectory() as place:
         data = scaled(arguments.data, Path(place) / "data", (height, width), arguments.images)
         settings = {
@@ -73,7 +73,7 @@ def main() -> None:
         rows = collected(
             arguments,
             {"encoder": arguments.encoder, "images": arguments.images},
-            lambda seed: each_way(settings | {"seed": seed}, data, Path(place) / f"seed {seed}"),
+            partial(each_way, settings, data, Path(place)),
         )
     print(verdict(rows))
 
@@ -93,11 +93,12 @@ def scaled(data: Path, out: Path, size: tuple[int, int], count: int | None = Non
     return out
 
 
-def each_way(settings: dict[str, Any], data: Path, place: Path) -> dict[str, dict[str, float]]:
+def each_way(settings: dict[str, Any], data: Path, runs: Path, seed: int) -> dict[str, dict[str, float]]:
     """Each way's measures; all are trained on the labels of alseg's run."""
-    found = {}
+    keep_freed_memory()
+    found, place = {}, runs / f"seed {seed}"
     for way, labels in (("alseg", "exact"), ("nearest", "nearest")):
-        run = alseg.run(settings | {"augment.labels": labels}, out=place / way)
+        run = alseg.run(settings | {"seed": seed, "augment.labels": labels}, out=place / way)
         found[way] = scores(run.folder, data) | {"seconds": run.rounds[0]["train_seconds"]}
     folder = RunFolder(place / "alseg")  # its model gives way to the reference's
     started = time.perf_counter()

@@ -3,9 +3,9 @@
     python -m benchmarks.equivalence --data CAMVID --weights FILE --results FILE.json --minutes 60
 
 For each seed, a CamVid run of two rounds is trained both ways on the same labels: ten random pixels an image, then 90
-more by margin and topk-then-uniform. --results collects a line a seed; a later call goes on with the next seed. The
-paired differences are set against +-2 points by two one-sided t-tests, and a power calculation says how many seeds
-that takes (Schuirmann 1987).
+more by margin and topk-then-uniform; --last-round spares the dense decoder's training of the first. --results collects
+a line a seed; a later call goes on with the next seed, --jobs trains several at once. The paired differences are set
+against +-2 points by two one-sided t-tests, and a power calculation says how many seeds that takes (Schuirmann 1987).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser = parser_of(__doc__, epochs=12)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--encoder", default="mobilenetv2_100")
+    parser.add_argument("--last-round", action="store_true", help="compare at 100 labels only")
     arguments = parser.parse_args()
     settings = {
         "dataset": "camvid",
@@ -51,32 +53,47 @@ def main() -> None:
         "budget": 100,
         "report": False,
     }
-    print(verdict(collected(arguments, {}, lambda seed: both_ways(settings | {"seed": seed}))))
+    compared = 1 if arguments.last_round else 0
+    print(verdict(collected(arguments, {}, partial(both_ways, settings, compared))))
 
 
-def both_ways(settings: dict[str, Any]) -> dict[str, Any]:
-    """Each way's measures after each round, and the device; the second way is trained on the labels of the first."""
+def both_ways(settings: dict[str, Any], compared: int, seed: int) -> dict[str, Any]:
+    """Each way's measures after the rounds from `compared` on, those before None, and the device.
+
+    The dense decoder is trained on the labels that the run at the points asked for.
+    """
     with tempfile.TemporaryDirectory() as place:
         points, dense = Path(place) / "points", Path(place) / "dense"
-        first = alseg.run(settings | {"train.decode": "points"}, out=points)
+        first = alseg.run(settings | {"seed": seed, "train.decode": "points"}, out=points)
         shutil.copytree(points, dense)
-        for path in [dense / "rounds.jsonl", *dense.rglob("model.safetensors"), *dense.rglob("confusion.csv")]:
-            path.unlink()
         folder = RunFolder(dense)
+        untrain(folder, compared)
         stored = folder.settings()
         stored["train"]["decode"] = "dense"
         folder.write_settings(stored)
         second = alseg.resume(dense)
         device = first.rounds[0]["device"]
-        return {"device": device, "points": measures(first), "dense": measures(second)}
+        return {"device": device, "points": measures(first, compared), "dense": measures(second, compared)}
 
 
-def measures(result: RunResult) -> list[dict[str, float]]:
+def untrain(folder: RunFolder, start: int) -> None:
+    """Take the models from round `start` on out of a run, whose labels stay; another setting may train them again."""
+    records = folder.rounds()
+    (folder.path / "rounds.jsonl").unlink()
+    for record in records[:start]:
+        del record["settings"]  # by which a resumed run sees that another decoder is to train
+        folder.write_round(record)
+    for record in records[start:]:
+        for name in ("model.safetensors", "confusion.csv"):
+            (folder.round_folder(record["round"]) / name).unlink()
+
+
+def measures(result: RunResult, compared: int) -> list[dict[str, float] | None]:
     """What is compared of each round, how long its training took, and its last epoch's loss."""
     kept = ("miou", "pixel_accuracy", "train_seconds", "loss")
-    return [
+    return [None] * compared + [
         {name: record[name] for name in kept} | {"val_loss": val_loss(result.folder, record["round"])}
-        for record in result.rounds
+        for record in result.rounds[compared:]
     ]
 
 
@@ -98,18 +115,18 @@ def val_loss(run: Path, round: int) -> float:
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
     """A table: mean difference points - dense, its 90 % interval, whether it lies within the margin."""
-    lines = ["| labels | measure | dense | points | difference | 90 % interval | equivalent | seeds needed |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    lines = ["| labels | measure | dense | points | difference | 90 % interval | equivalent | seeds | needed |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for round, labels in enumerate(("10 random", "100, 90 of them by margin-B")):
-        for name in MEASURES:
-            dense, points = (np.array([row[way][round][name] for row in rows]) for way in ("dense", "points"))
+        compared = [row for row in rows if row["dense"][round] is not None]
+        for name in MEASURES if compared else ():
+            dense, points = (np.array([row[way][round][name] for row in compared]) for way in ("dense", "points"))
             low, high = interval(points - dense)
             inside = "yes" if low > -MARGIN and high < MARGIN else "not shown"
-            needed = seeds_needed(float((points - dense).std(ddof=1)) if len(rows) > 1 else float("nan"))
-            cells = (f"{dense.mean():.4f}", f"{points.mean():.4f}", f"{(points - dense).mean():+.4f}")
-            lines.append(
-                f"| {labels} | {name} | {' | '.join(cells)} | {low:+.4f} to {high:+.4f} | {inside} | {needed} |"
-            )
+            needed = seeds_needed(float((points - dense).std(ddof=1)) if len(compared) > 1 else float("nan"))
+            cells = [labels, name, f"{dense.mean():.4f}", f"{points.mean():.4f}", f"{(points - dense).mean():+.4f}"]
+            cells += [f"{low:+.4f} to {high:+.4f}", inside, f"{len(compared)}", f"{needed}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from alseg.writing import write_whole
 
@@ -25,6 +30,7 @@ def parser_of(description: str | None, epochs: int) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=60, help="no seed is begun after these")
     parser.add_argument("--seeds", type=int, default=100, help="and none beyond so many")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at once, each on its share of the CPU's cores")
     return parser
 
 
@@ -33,7 +39,8 @@ def collected(
 ) -> list[Row]:
     """Every seed's line, with further seeds while there is time.
 
-    made_with: what all lines of a file have in common besides size and epochs; SystemExit where it holds others.
+    one: a seed's measures, by a function that is sent to another process. made_with: what all lines of a file have in
+    common besides size and epochs; SystemExit where it holds others.
     """
     common = {"size": arguments.size, "epochs": arguments.epochs, "batch": arguments.batch, **made_with}
     common["weights"] = Path(arguments.weights).name
@@ -42,8 +49,23 @@ def collected(
     for name, value in common.items():
         if any(row.get(name, value) != value for row in rows):
             raise SystemExit(f"{arguments.results} holds seeds of another {name}: give another --results.")
-    while time.monotonic() < end and len(rows) < arguments.seeds:
-        rows.append({"seed": len(rows), **common, **one(len(rows))})
-        write_whole(arguments.results, (json.dumps(rows, indent=1) + "\n").encode())
-        print(f"seed {len(rows) - 1}: {rows[-1]}", flush=True)
-    return rows
+    started = {row["seed"] for row in rows}
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), share_cores, (arguments.jobs,)) as pool:
+        running: dict[Future[Mapping[str, Any]], int] = {}
+        while True:
+            while len(running) < arguments.jobs and len(started) < arguments.seeds and time.monotonic() < end:
+                seed = next(seed for seed in itertools.count() if seed not in started)
+                started.add(seed)
+                running[pool.submit(one, seed)] = seed
+            if not running:
+                return rows
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                rows.append({"seed": running.pop(future), **common, **future.result()})
+                rows.sort(key=lambda row: row["seed"])
+                write_whole(arguments.results, (json.dumps(rows, indent=1) + "\n").encode())
+                print(rows[-1], flush=True)
+
+
+def share_cores(jobs: int) -> None:
+    """Let this process compute on its share of the CPU's cores."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))

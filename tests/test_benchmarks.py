@@ -141,9 +141,11 @@ def test_accuracies_are_compared_by_way_and_gone_on_with(tmp_path):
     data = write_camvid(tmp_path / "camvid", train=4, val=2)
     results, root = tmp_path / "results.json", Path(__file__).parent.parent
     words = ["--data", data, "--weights", "none", "--encoder", SMALL, "--size", "48x64", "--epochs", 2, "--batch", 4]
-    command = [sys.executable, "-m", "benchmarks.accuracy", *map(str, words), "--results", str(results), "--seeds"]
-    for seeds in (1, 2):
-        done = subprocess.run([*command, str(seeds)], cwd=root, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.accuracy", *map(str, words), "--results", str(results)]
+    for seeds, jobs in ((1, 1), (3, 2)):
+        done = subprocess.run(
+            [*command, "--seeds", str(seeds), "--jobs", str(jobs)], cwd=root, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         rows = json.loads(results.read_text())
         assert [row["seed"] for row in rows] == list(range(seeds))
@@ -207,6 +209,14 @@ def test_both_ways_train_on_the_same_labels(tmp_path):
     settings = {"encoder": SMALL, "weights": "none"}
     settings = {f"model.{name}": value for name, value in settings.items()} | {"model.channels": 8, "device": "cpu"}
     settings |= {"dataset": "camvid", "dataset.data": str(write_camvid(tmp_path / "camvid")), "size": "64x64"}
-    found = both_ways(settings | {"train.epochs": 1, "rounds": 2, "report": False, "seed": 0})
+    settings |= {"train.epochs": 1, "rounds": 2, "report": False}
+    found, last = both_ways(settings, 0, 0), both_ways(settings, 1, 0)
     assert len(found["points"]) == len(found["dense"]) == 2
-    assert "10 random" in verdict([found, found])
+    assert last["points"][0] is last["dense"][0] is None
+    for way in ("points", "dense"):
+        assert {**last[way][1], "train_seconds": 0} == {**found[way][1], "train_seconds": 0}
+    assert found["points"][1]["val_loss"] != found["dense"][1]["val_loss"]
+    text = verdict([found, found, last])
+    assert text.count("| 10 random |") == text.count("| 100, ") == 3
+    assert text.count("| 2 |") >= 3 and text.count("| 3 |") >= 3
+    assert "10 random" not in verdict([last, last])
