@@ -23,6 +23,7 @@ from scipy import stats
 import alseg
 from alseg.api import RunResult
 from alseg.store import RunFolder
+from alseg_pixelpick import deeplab
 from benchmarks.material import camvid, known_mask
 from benchmarks.reference import VOID
 from benchmarks.seeds import collected, parser_of
@@ -62,6 +63,7 @@ def both_ways(settings: dict[str, Any], compared: int, seed: int) -> dict[str, A
 
     The dense decoder is trained on the labels that the run at the points asked for.
     """
+    deeplab.PATCH_COST = 0  # patches, which are what is compared, also where the map costs less
     with tempfile.TemporaryDirectory() as place:
         points, dense = Path(place) / "points", Path(place) / "dense"
         first = alseg.run(settings | {"seed": seed, "train.decode": "points"}, out=points)

@@ -21,6 +21,7 @@ from alseg.engine.predict import predict
 from alseg.engine.train import point_loss
 from alseg.settings import Augmentation
 from alseg_datasets.camvid import CamVid
+from alseg_pixelpick import deeplab
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from benchmarks import reference
 from benchmarks.accuracy import WAYS
@@ -205,7 +206,8 @@ def test_a_power_calculation_is_what_simulation_finds():
     assert shown(count - 2) < 0.9
 
 
-def test_both_ways_train_on_the_same_labels(tmp_path):
+def test_both_ways_train_on_the_same_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(deeplab, "PATCH_COST", deeplab.PATCH_COST)  # which is set
     settings = {"encoder": SMALL, "weights": "none"}
     settings = {f"model.{name}": value for name, value in settings.items()} | {"model.channels": 8, "device": "cpu"}
     settings |= {"dataset": "camvid", "dataset.data": str(write_camvid(tmp_path / "camvid")), "size": "64x64"}
