@@ -71,7 +71,7 @@ def run(
     resolved = resolve(registry, toml or {}, flatten(settings or {}))
     name = new_name()
     experiment = Experiment(registry, resolved, progress, team, attendance, name)
-    start = start_of(resolved.config.start_from, experiment.classes, experiment.images.pool, progress.say)
+    start = start_of(resolved.config.start_from, resolved.dataset, experiment.images.pool, progress.say)
     trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
     record = {"run": name, "alseg": alseg.__version__, **versions(), **experiment.facts()}

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, one_sentence, write_camvid
-from sources import known, save
+from sources import CLASSES, Pictures, known, save
 
 import alseg
 from alseg.cli.app import run_cli
 from alseg.errors import UserMistake
+from alseg.interchange.checking import matched
+from alseg.interchange.fields import label
+from alseg.interchange.known import Known
+from alseg.interchange.labelset import LabelSet
+from alseg.interchange.start import read_start
 from alseg.interchange.tables import read_csv
 
 
@@ -35,6 +40,27 @@ def test_images_are_found_by_key_path_file_name_and_stem():
         assert images.match(name) == key, name
     with pytest.raises(UserMistake, match="may be 'forest/0001' or 'street/0001'"):
         images.match("0001.png")
+
+
+def test_an_image_of_another_split_is_not_taken_for_one_called_alike(tmp_path):
+    """CSV holds no sizes by which it would be found out."""
+    keys = {"train": Pictures(("train/0000", "train/0001")), "val": Pictures(("val/0001", "val/0002"))}
+    images = Known(CLASSES, keys, prefers_train=True)
+    assert images.match("0001.png") == "train/0001" and images.match("photos/train/0001.png") == "train/0001"
+    assert images.match("/data/local-files/?d=val/0001.png") == "val/0001"
+    for name in ("val/0001.png", "0002.jpg"):
+        (tmp_path / "labels.csv").write_text(f"image,y,x,class\n{name},1,1,sky\n")
+        with pytest.raises(UserMistake, match=r"'val/000[12]' is no training image"):
+            read_start(tmp_path / "labels.csv", images)
+
+
+def test_two_names_are_not_one_image(tmp_path):
+    labels = LabelSet((label("camA/0002", 1, 1, "sky", {}, 0), label("camB/0002", 2, 2, "sky", {}, 1)))
+    with pytest.raises(UserMistake, match="'camA/0002' and 'camB/0002' both seem to be 'val/0002'"):
+        matched(labels, known("val/0002", "val/0003"), ignore_missing=True)
+    same = ("val/0002", "/data/val/0002.png", "0002")
+    labels = LabelSet(tuple(label(name, i, i, "sky", {}, i) for i, name in enumerate(same)))
+    assert {found.image for found in matched(labels, known("val/0002"), False).labels} == {"val/0002"}
 
 
 # The commands

@@ -124,7 +124,7 @@ def test_any_format_starts_the_same_run(cli, started, tmp_path, name):
 
 REFUSED = {
     "another image": (["other,0,0,sky"], (), "1 image is none of the training images: 'other'"),
-    "an image of val": (["val00,0,0,sky"], (), "none of the training images"),
+    "an image of val": (["val00,0,0,sky"], (), "'val00' is no training image: a run starts from labels of these alone"),
     "another class": (["train00,0,0,moon"], (), "'moon', at (y 0, x 0) of 'train00', is no class"),
     "outside": (["train00,0,64,sky"], (), "outside the image of 64x64"),
     "nothing known": (["train00,0,0,"], (), "no label to train on"),

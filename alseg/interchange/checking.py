@@ -6,15 +6,22 @@ from collections.abc import Callable, Sequence
 
 from alseg.errors import UserMistake
 from alseg.interchange.fields import shown
-from alseg.interchange.known import Known
+from alseg.interchange.known import Known, may_be_one
 from alseg.interchange.labelset import LabelSet, Size
 from alseg.names import nearest
 from alseg.values import Classes, PixelLabel
 
 
 def matched(found: LabelSet, known: Known, ignore_missing: bool, whose: str = "the dataset's images") -> LabelSet:
-    """The labels under the dataset's names; UserMistake where an image matches none, unless those are left out."""
+    """The labels under the dataset's names; UserMistake where an image matches none, unless those are left out.
+
+    So it is where names match one image that can be no more than one's, such as a/1 and b/1.
+    """
     names = {label.image: known.match(label.image) for label in found.labels}
+    of: dict[str, str] = {}
+    for image, key in names.items():
+        if key is not None and not may_be_one(other := of.setdefault(key, image), image):
+            raise UserMistake(f"{shown(other)} and {shown(image)} both seem to be {shown(key)}: use the images' keys.")
     missing = [image for image, key in names.items() if key is None]
     if missing and not ignore_missing:
         are = "image is" if len(missing) == 1 else "images are"

@@ -15,18 +15,27 @@ from alseg.interchange.filenames import without_suffix
 from alseg.protocols import Dataset, Images
 from alseg.values import Classes
 
+_LOCAL = "/local-files/?d="  # before the paths of files that Label Studio reads where they lie
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the names of files it was given
 
 
 class Known:
     """A dataset's images, found by key, else by path, file name or stem.
 
-    images: by split; `train` is what unnamed stacks of masks are of.
+    images: by split; `train` is what unnamed stacks of masks are of. sizes: of the first images. prefers_train:
+    whether a name that may be a training image's as well as another one's is the former's.
     """
 
-    def __init__(self, classes: Classes, images: Mapping[str, Images], sizes: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        classes: Classes,
+        images: Mapping[str, Images],
+        sizes: Sequence[tuple[int, int]] = (),
+        prefers_train: bool = False,
+    ) -> None:
         self.classes = classes
         self._train = images.get("train")
+        self._preferred = frozenset(self.train_keys()) if prefers_train else frozenset()
         self._place: dict[str, tuple[Images, int]] = {}
         for split in images.values():
             for i in range(len(split)):
@@ -58,6 +67,7 @@ class Known:
         parts = _parts(name)
         for start in range(len(parts)):
             found = self._ends.get(parts[start:]) or self._ends.get((_uploaded(parts[start]), *parts[start + 1 :]))
+            found = found and (found & self._preferred or found)
             if found and len(found) > 1:
                 first, second = sorted(found)[:2]
                 raise UserMistake(f"The image {shown(name)} may be {shown(first)} or {shown(second)}: use their keys.")
@@ -79,8 +89,15 @@ class Known:
         return images.mask(i)
 
 
+def may_be_one(first: str, second: str) -> bool:
+    """Whether two names may be an image's: with and without its suffix, or more or fewer of its folders."""
+    short, long = sorted((_parts(first), _parts(second)), key=len)
+    return long[len(long) - len(short) :] == short
+
+
 def _parts(name: str) -> tuple[str, ...]:
     """A name's folders and stem, in Unicode's composed form."""
+    name = name.rpartition(_LOCAL)[2]
     path = PureWindowsPath(name) if "\\" in name and "/" not in name else PurePosixPath(name)
     parts = [unicodedata.normalize("NFC", part) for part in path.parts if part not in (path.anchor, "..")]
     return (*parts[:-1], without_suffix(parts[-1])) if parts else ()

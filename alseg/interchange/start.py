@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alseg.errors import AlsegError, UserMistake
-from alseg.interchange.checking import checked, matched
+from alseg.interchange.checking import checked, listed, matched
 from alseg.interchange.fields import IMPORTED
 from alseg.interchange.formats import Source, read_source
 from alseg.interchange.known import Known
 from alseg.interchange.tables import write_csv
 from alseg.store import START
-from alseg.values import START_ITEMS, Classes, PixelLabel
+from alseg.values import START_ITEMS, PixelLabel
 
 if TYPE_CHECKING:
     from alseg.engine.images import DecodedImages
+    from alseg.protocols import Dataset
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Start:
     notes: tuple[str, ...]
 
 
-def start_of(path: Path | None, classes: Classes, pool: DecodedImages, say: Callable[[str], None]) -> Start | None:
+def start_of(path: Path | None, dataset: Dataset, pool: DecodedImages, say: Callable[[str], None]) -> Start | None:
     """The labels that a run on these images is to start from, where it is; what was left out is said."""
     if path is None:
         return None
-    start = read_start(path, Known(classes, {"train": pool}, pool.sizes))
+    # the other splits, too: an image of theirs is not taken for one that is called alike
+    others = {split: dataset.images(split) for split in dataset.splits if split != "train"}
+    start = read_start(path, Known(dataset.classes, {"train": pool, **others}, pool.sizes, prefers_train=True))
     for note in start.notes:
         say(note)
     return start
@@ -43,10 +46,13 @@ def start_of(path: Path | None, classes: Classes, pool: DecodedImages, say: Call
 def read_start(path: Path, known: Known) -> Start:
     """The labels of any file or folder that can be imported, for a run on these images.
 
-    UserMistake where an image is none of them, a pixel is outside, a class unknown, or none has a class.
+    UserMistake where an image is none of the training images, a pixel is outside, a class unknown, or none has a class.
     """
-    found = read_source(Source(path, known, known.classes))
-    found = checked(matched(found, known, False, "the training images"), known.classes, known.size)
+    found = matched(read_source(Source(path, known, known.classes)), known, False, "the training images")
+    if held_out := sorted({label.image for label in found.labels} - set(known.train_keys())):
+        are = "is no training image" if len(held_out) == 1 else "are no training images"
+        raise UserMistake(f"{listed(held_out)} {are}: a run starts from labels of these alone.")
+    found = checked(found, known.classes, known.size)
     if all(label.name is None or label.audit for label in found.labels):
         raise UserMistake(f"{path} holds no label to train on: there is nothing to start from.")
     content = write_csv(found)
