@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from alseg.engine.batches import PADDING, Batch, BatchSource
+from alseg.engine.device import deterministic
 from alseg.engine.train import TrainResult, point_loss, rate_factors, settle_batch_norms, train
 from alseg.grid import fractions
 from alseg.settings import Augmentation, TrainSettings
@@ -271,10 +272,32 @@ def test_settled_batch_norms_hold_the_mean_over_the_batches(most: int, used: int
     settle_batch_norms(model, iter(batches), CPU, torch.float32, most)
     np.testing.assert_allclose(model.second_norm.running_mean.numpy(), mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.second_norm.running_var.numpy(), variance, rtol=1e-4, atol=1e-5)
-    # the encoder's are its own: they move as in any step
-    assert (model.first_norm.running_mean > 123 * 0.75**used - 5).all()
+    assert (model.first_norm.running_mean == 123).all(), "the encoder's are its own"
     assert (model.first_norm.momentum, model.second_norm.momentum) == (0.25, 0.25)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_norms_without_weights_are_settled_where_they_are_the_decoders():
+    images, model = Bands(8), model_of("toy").train()
+    for norm in ("first_norm", "second_norm"):
+        setattr(model, norm, nn.BatchNorm2d(getattr(model, norm).num_features, affine=False))
+    model.first, model.first_norm = nn.Sequential(model.first, model.first_norm), nn.Identity()
+    own = list(model.first.parameters())
+    others = [*model.second.parameters(), *model.classifier.parameters()]
+    model.parameter_groups = lambda: {"encoder": own, "decoder": others}
+    for norm in (model.first[1], model.second_norm):
+        nn.init.constant_(norm.running_mean, 7)
+    settle_batch_norms(model, source_of(images, images.labels(2)).epoch(0), CPU, torch.float32)
+    assert (model.first[1].running_mean == 7).all() and (model.second_norm.running_mean.abs() < 5).all()
+
+
+def test_determinism_within_determinism_leaves_it_as_it_was():
+    """A training under it that scores after each epoch, which is deterministic, too."""
+    with deterministic(True):
+        with deterministic(True):
+            pass
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_norms_are_settled_after_training_at_points_only():

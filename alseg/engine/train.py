@@ -229,6 +229,13 @@ def optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=decay, fused=True)
 
 
+def _is_of(group: set[int], model: nn.Module, name: str) -> bool:
+    """Whether the module of that name, or the smallest around it that has parameters, has none but these."""
+    while not (found := [id(parameter) for parameter in model.get_submodule(name).parameters()]) and name:
+        name = name.rpartition(".")[0]
+    return group.issuperset(found)
+
+
 @torch.no_grad()
 def settle_batch_norms(
     model: Model, batches: Iterable[Batch], device: torch.device, precision: torch.dtype, most: int = 200
@@ -239,13 +246,14 @@ def settle_batch_norms(
     is as in training, dropout too; the encoder's running statistics stay as they are.
     """
     assert isinstance(model, nn.Module)
-    decoder = {id(parameter) for parameter in groups_of(model)["decoder"]}
+    encoder = {id(parameter) for parameter in groups_of(model).get("encoder", ())}
     apart = {id(module) for term in terms_of(model) for module in term.modules()}
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in apart]
+    named = {name: m for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in apart}
+    norms = list(named.values())
     momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    for name, norm in named.items():
         norm.momentum = 0.0
-        if id(norm.weight) in decoder:
+        if not _is_of(encoder, model, name):
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
     seen = 0
