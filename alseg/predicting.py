@@ -16,7 +16,7 @@ from PIL import Image
 
 from alseg.colours import colours_of, heat, levels
 from alseg.engine.device import in_smaller_batches
-from alseg.errors import Interrupted, UserMistake
+from alseg.errors import Interrupted, Lasting, UserMistake
 from alseg.imagefiles import FORMATS, is_image, nested_files, read_image
 from alseg.options import Longer, Size
 from alseg.plugins import Registry
@@ -26,6 +26,7 @@ from alseg.values import Classes
 from alseg.writing import write_whole
 
 FACTS, STAMPS = "predictions.json", "done.jsonl"
+OUTPUTS = (("masks", ".png"), ("overlays", ".jpg"), ("probabilities", ".npy"), ("utility", ".npy"), ("utility", ".png"))
 SMALLEST_TILE = 64
 OPACITY = 0.55
 
@@ -82,17 +83,22 @@ def predict(
                     else:
                         image = read_image(path)
                         seen = _segmented(segmenter, image, name, probabilities, utility, progress)
+                        if stamps.known.get(name) != stamp:
+                            _forget(place, name)
                         for target, (_, content) in zip(targets, writers, strict=True):
                             target.parent.mkdir(parents=True, exist_ok=True)
                             write_whole(target, content(image, seen))
                         stamps.add(name, stamp)
                         result.done.append(name)
-                except UserMistake as error:
+                except (UserMistake, Lasting) as error:
                     result.failed.append(str(error))
+                except MemoryError:
+                    result.failed.append(f"There is not enough memory for the outputs of {path}.")
                 except OSError as error:
-                    if error.errno not in (errno.ENAMETOOLONG, errno.ENOENT):
+                    if error.errno not in (None, errno.ENAMETOOLONG, errno.ENOENT):
                         raise
-                    result.failed.append(f"{error.strerror}: {path}.")
+                    # without a number it is Pillow's, such as of a picture that is too wide for a JPEG
+                    result.failed.append(f"{error.strerror or f'It cannot be written ({error})'}: {path}.")
                 step(1, "")
     except KeyboardInterrupt as stop:
         done = len(result.done) + len(result.kept)
@@ -109,7 +115,12 @@ def _segmented(
         segmenter.tile = tile
         return segmenter.segment(image, probabilities=probabilities, utility=utility, key=name)
 
-    return in_smaller_batches(segment, segmenter.tile, f"predicting {name} in tiles", progress.say, least=SMALLEST_TILE)
+    tile = segmenter.tile
+    try:
+        return in_smaller_batches(segment, tile, f"predicting {name} in tiles", progress.say, least=SMALLEST_TILE)
+    except Lasting:
+        segmenter.tile = tile  # the next image may be a smaller one
+        raise
 
 
 class Stamps:
@@ -210,18 +221,26 @@ Writer = tuple[Callable[[str], Path], Callable[[np.ndarray, Segmentation], bytes
 def _writers(place: Path, classes: Classes, overlays: bool, probabilities: bool, utility: bool) -> list[Writer]:
     """Where each output of an image goes, and what is in it."""
 
-    def at(folder: str, suffix: str) -> Callable[[str], Path]:
-        return lambda name: place / folder / f"{name}{suffix}"
-
-    writers: list[Writer] = [(at("masks", ".png"), lambda image, seen: mask_file(seen.mask, classes))]
+    masks, laid_over, chances, values, heats = (partial(_at, place, *output) for output in OUTPUTS)
+    writers: list[Writer] = [(masks, lambda image, seen: mask_file(seen.mask, classes))]
     if overlays:
-        writers.append((at("overlays", ".jpg"), partial(_overlay, classes=classes)))
+        writers.append((laid_over, partial(_overlay, classes=classes)))
     if probabilities:
-        writers.append((at("probabilities", ".npy"), lambda image, seen: _array(seen.probabilities, np.float16)))
+        writers.append((chances, lambda image, seen: _array(seen.probabilities, np.float16)))
     if utility:
-        writers.append((at("utility", ".npy"), lambda image, seen: _array(seen.utility, np.float32)))
-        writers.append((at("utility", ".png"), lambda image, seen: _heat(seen.utility)))
+        writers.append((values, lambda image, seen: _array(seen.utility, np.float32)))
+        writers.append((heats, lambda image, seen: _heat(seen.utility)))
     return writers
+
+
+def _at(place: Path, folder: str, suffix: str, name: str) -> Path:
+    return place / folder / f"{name}{suffix}"
+
+
+def _forget(place: Path, name: str) -> None:
+    """Take away what was written of an image that is another one now, also what is not asked for this time."""
+    for output in OUTPUTS:
+        _at(place, *output, name).unlink(missing_ok=True)
 
 
 def mask_file(mask: np.ndarray, classes: Classes) -> bytes:
@@ -237,10 +256,9 @@ def mask_file(mask: np.ndarray, classes: Classes) -> bytes:
 
 
 def _overlay(image: np.ndarray, seen: Segmentation, classes: Classes) -> bytes:
-    colours = np.array(colours_of(classes), np.float32)[seen.mask]
+    colours = np.array(colours_of(classes), np.uint8)[seen.mask]
     content = io.BytesIO()
-    laid = np.rint((1 - OPACITY) * image + OPACITY * colours).astype(np.uint8)
-    Image.fromarray(laid).save(content, "JPEG", quality=90)
+    Image.blend(Image.fromarray(image), Image.fromarray(colours), OPACITY).save(content, "JPEG", quality=90)
     return content.getvalue()
 
 
