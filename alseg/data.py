@@ -10,7 +10,7 @@ from typing import Any
 
 from alseg.calling import mistaken
 from alseg.config import Resolved, RunConfig
-from alseg.engine.images import DecodedImages
+from alseg.engine.images import DecodedImages, batch_most
 from alseg.engine.pixelcache import cache_folder
 from alseg.errors import UserMistake
 from alseg.opened import whose
@@ -124,6 +124,8 @@ def check_classes(classes: Classes, whose: str = "") -> None:
     count, names, name = len(classes), classes.names, whose or "The dataset"
     if not count or len(set(names)) < count:
         raise UserMistake(f"{name} must name its classes, each with a name of its own.")
+    if not -(2**31) <= classes.void < 2**31:
+        raise UserMistake(f"{name} has the void {classes.void}: it must fit into 32 bits with a sign.")
     if 0 <= classes.void < count:
         what = f"{whose}: its void" if whose else "The dataset's void"
         raise UserMistake(f"{what} is {classes.void}, which is the class {names[classes.void]}.")
@@ -131,7 +133,7 @@ def check_classes(classes: Classes, whose: str = "") -> None:
         raise UserMistake(f"{name} has {count} classes and {len(classes.colours)} colours.")
 
 
-def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classes: int) -> None:
+def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classes: int, device: str) -> None:
     """Refuse what cannot work before anything is trained."""
     if needs_masks and not all(pool.has_mask):
         missing = pool.keys[pool.has_mask.index(False)]
@@ -146,10 +148,15 @@ def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classe
         raise UserMistake(f"first_pixels is {config.first_pixels}, but the smallest image has {height * width} pixels.")
     largest = max(pool.sizes, key=lambda size: size[0] * size[1])
     memory = physical_memory()
+    most = batch_most(largest, classes, device)  # passes cut their batches, trainings do not
     for name, size, batch in (
         ("train.size", fitted(config.train.size, pool.sizes[0]), config.train.batch_size),
-        ("query.size", fitted(config.query.size, largest), min(config.query.batch_size, len(pool))),
-        ("evaluate.size", fitted(config.evaluate.size or config.query.size, largest), config.evaluate.batch_size),
+        ("query.size", fitted(config.query.size, largest), min(config.query.batch_size, most, len(pool))),
+        (
+            "evaluate.size",
+            fitted(config.evaluate.size or config.query.size, largest),
+            min(config.evaluate.batch_size, most),
+        ),
     ):
         # at least the image, 32 channels at half its size and the class scores, in float32
         needed = batch * size[0] * size[1] * 4 * (3 + 8 + classes)

@@ -91,7 +91,7 @@ class Experiment:
         truth = oracle.sees_truth
         self._skip_void = self.config.void == "skip" or (self.config.void is None and truth)
         needs_masks = truth or self._skip_void or self.config.labels == "all"
-        check_data(self.config, self._pool, needs_masks, len(self.classes))
+        check_data(self.config, self._pool, needs_masks, len(self.classes), self._device.type)
         self._asking = Asking(
             self._pool,
             self.classes,

@@ -101,6 +101,7 @@ DATASETS = [
     ("classes", lambda: Data(classes=("a", "b")), "classes is tuple", "give an alseg.Classes(names, void)"),
     ("classes", lambda: Data(classes=Classes(("a", "a"), 255)), "each with a name of its own", ""),
     ("classes", lambda: Data(classes=Classes(("a", "b"), 1)), "void is 1, which is the class b", ""),
+    ("classes", lambda: Data(classes=Classes(("a", "b"), 2**32 - 1)), "void 4294967295", "32 bits with a sign"),
     ("splits", lambda: Data(splits=["train"]), "splits is ['train']", "give a tuple"),
     ("splits", lambda: Data(splits=("val",)), "without train", "name the images that may be asked train"),
     ("splits", lambda: Data(Empty), "the split 'train' is empty", "leave out of splits"),

@@ -119,6 +119,13 @@ def test_a_bad_name_or_value_is_refused(refused, case):
     refused([*SHAPES, *case.split(" ")], *VALUES[case])
 
 
+def test_memory_is_counted_for_the_batches_that_passes_cut(cli, tmp_path):
+    """So many images at once would take terabytes, if there were as many."""
+    more = ["-o", "evaluate.batch_size=10000000", "-o", "query.batch_size=10000000", "--rounds", 1]
+    outcome = cli(*SHAPES, *more, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu(refused):
     refused([*SHAPES, "--device", "cuda"], "GPU", "--device cpu")

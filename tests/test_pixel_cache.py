@@ -15,15 +15,16 @@ from PIL import Image
 from alseg import stamps
 from alseg.engine import images as engine_images
 from alseg.engine import pixelcache
+from alseg.engine.acquire import Pool, ask_at_random
 from alseg.engine.images import DecodedImages
 from alseg.engine.pixelcache import PixelFile, cache_folder, is_worth_while
 from alseg.errors import UserMistake
 from alseg.imagefiles import read_image
 from alseg.store import RunFolder
-from alseg.values import Classes
+from alseg.values import Classes, PixelLabels
 from alseg_datasets import files
 
-CLASSES = Classes(("a", "b"), 255)
+CLASSES, NO_LABELS = Classes(("a", "b"), 255), PixelLabels(())
 
 
 class Drawn:
@@ -93,6 +94,36 @@ def test_images_come_back_as_they_were_and_are_not_decoded_again(tmp_path):
             np.testing.assert_array_equal(found.mask(i), drawn.masks[i])
         torch.from_numpy(found.image(i)).sum()  # without torch's warning of read-only arrays
     assert drawn.reads == 3
+
+
+@pytest.mark.parametrize("memory", [0, 200, 10**6])
+def test_the_first_image_alone_does_not_decide_whether_there_is_a_file(tmp_path, monkeypatch, memory):
+    drawn = Drawn()
+    drawn.images[0], drawn.masks[0] = drawn.images[0][:1, :2].copy(), drawn.masks[0][:1, :2].copy()
+    monkeypatch.setattr(pixelcache, "LEAST", 150)  # 8 bytes, then 140, then 108: by the first alone 24 in all
+    found = opened(drawn, tmp_path, memory)
+    for i in range(3):
+        assert is_mapped(found.image(i))
+        np.testing.assert_array_equal(found.image(i), drawn.images[i])
+    assert drawn.reads == (4 if memory == 0 else 3), "what was not kept in memory is read again"
+
+
+def test_what_is_not_kept_is_read_when_it_is_asked_for_and_no_more():
+    class Counted(Drawn):
+        def mask(self, i: int) -> np.ndarray | None:
+            self.masks_read = getattr(self, "masks_read", 0) + 1
+            return super().mask(i)
+
+    drawn = Counted()
+    found = opened(drawn, None)
+    assert (drawn.reads, drawn.masks_read) == (3, 3)
+    found.image(0)
+    assert (drawn.reads, drawn.masks_read) == (4, 3)
+    found.mask(1)
+    assert (drawn.reads, drawn.masks_read) == (4, 4)
+    pool = Pool(found, CLASSES, NO_LABELS, skip_void=True, seed=0, round=0, device=torch.device("cpu"), batch_size=2)
+    assert len(ask_at_random(pool, 2)) == 3
+    assert (drawn.reads, drawn.masks_read) == (4, 7), "the first round looks at no image"
 
 
 def test_runs_of_one_content_share_a_file_and_others_do_not(tmp_path):

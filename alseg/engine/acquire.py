@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -49,13 +50,14 @@ class Pool:
         self._numbers = range(len(images)) if numbers is None else numbers  # None: all images
         self.team = team
 
-    def batches(self, look: Look) -> Iterator[tuple[list[int], PoolBatch]]:
-        """Image numbers and what acquirer and selector see of them."""
+    def batches(self, look: Look | None) -> Iterator[tuple[list[int], PoolBatch]]:
+        """Image numbers and what acquirer and selector see of them; look: None before there is a model."""
         places = batches_of_one_size(
             [self._images.sizes[i] for i in self._numbers], self._batch_size, len(self._classes), self._device.type
         )
         groups = [[self._numbers[place] for place in group] for group in self.team.share(places)]
-        decoded = in_threads(self._read, [i for group in groups for i in group], self._workers, ahead=16)
+        read = partial(self._read, with_image=look is not None)
+        decoded = in_threads(read, [i for group in groups for i in group], self._workers, ahead=16)
         for group in groups:
             parts = [next(decoded) for _ in group]
             keys = tuple(self._images.key(i) for i in group)
@@ -65,7 +67,11 @@ class Pool:
                 PoolBatch(
                     keys=keys,
                     size=self._images.sizes[group[0]],
-                    prediction=look([image for image, _ in parts], Draw(self._seed, self._round, keys[0])),
+                    prediction=(
+                        ModelPrediction(_no_logits, self._images.sizes[group[0]])
+                        if look is None
+                        else look([image for image, _ in parts], Draw(self._seed, self._round, keys[0]))
+                    ),
                     candidates=candidates,
                     labels=self._labels,
                     round=self._round,
@@ -73,9 +79,10 @@ class Pool:
                 ),
             )
 
-    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = self._images.image(i), self._images.mask(i) if self._skip_void else None
-        free = np.ones(image.shape[:2], bool) if mask is None else mask != self._classes.void
+    def _read(self, i: int, with_image: bool) -> tuple[np.ndarray, np.ndarray]:
+        image = self._images.image(i) if with_image else np.empty(0, np.uint8)
+        mask = self._images.mask(i) if self._skip_void else None
+        free = np.ones(self._images.sizes[i], bool) if mask is None else mask != self._classes.void
         asked = self._labels.asked(self._images.key(i))
         free[asked[:, 0], asked[:, 1]] = False
         return image, free
@@ -88,6 +95,10 @@ class Pool:
         return draw
 
 
+def _no_logits() -> Tensor:
+    raise AlsegError("There is no model yet in the first round.")
+
+
 Proposals = list[list[tuple[float, Question]]]  # by image in the pool's order, each with its priority
 
 
@@ -96,14 +107,8 @@ def ask_at_random(
 ) -> Proposals:
     """The first round: n candidates of each image uniformly; `most` as in ask_model."""
 
-    def no_logits() -> Tensor:
-        raise AlsegError("There is no model yet in the first round.")
-
-    def nothing(images: list[np.ndarray], draw: Draw) -> ModelPrediction:
-        return ModelPrediction(no_logits, (images[0].shape[0], images[0].shape[1]))
-
     asked: dict[int, list[tuple[float, Question]]] = {}
-    for group, batch in pool.batches(nothing):
+    for group, batch in pool.batches(None):
         selection = pick(-batch.noise("first round"), batch.candidates, n)
         rows = zip(group, batch.keys, selection.indices.tolist(), selection.priority.tolist(), strict=True)
         width = batch.size[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -94,10 +94,14 @@ class DecodedImages:
         found: list[Facts] = []
         with contextlib.ExitStack() as stack:
             file: PixelFile | None = None
+            read = 0  # bytes
             for i, (image, mask, facts) in enumerate(in_threads(self._first_read, range(len(self.keys)), workers)):
                 found.append(facts)
-                if i == 0 and cache is not None and is_worth_while(cache, facts.bytes * len(self.keys)):
-                    file = stack.enter_context(PixelFile(cache))
+                read += facts.bytes
+                # by the mean of those seen so far; the first alone may be the smallest or largest of them
+                if cache is not None and is_worth_while(cache, read * len(self.keys) // len(found)):
+                    file = self._begun(stack.enter_context(PixelFile(cache)), found[:-1])
+                    cache = None  # which is tried once
                 if file is not None and not file.add(image, mask, facts):
                     file = None
                 if file is None and self.bytes + facts.bytes <= memory:
@@ -108,6 +112,14 @@ class DecodedImages:
             if mapped:
                 self._kept, self.bytes = dict(enumerate(mapped)), 0
         return found, bool(mapped)
+
+    def _begun(self, file: PixelFile, facts: Sequence[Facts]) -> PixelFile | None:
+        """A file with the images that were read before it; None where it cannot be written, or one has changed."""
+        for i, line in enumerate(facts):
+            image, mask, now = (*self._kept[i], line) if i in self._kept else self._first_read(i)
+            if now != line or not file.add(image, mask, line):
+                return None
+        return file
 
     def _identity(self, workers: int) -> str | None:
         """A digest of all that decides what is read; None where the images cannot tell that without being read."""
@@ -131,15 +143,18 @@ class DecodedImages:
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3]."""
-        return (self._kept.get(i) or self._read(i))[0]
+        kept = self._kept.get(i)
+        return self._read_image(i) if kept is None else kept[0]
 
     def mask(self, i: int) -> np.ndarray | None:
         """Class values [H, W], checked: 0 to C - 1 or void."""
-        return (self._kept.get(i) or self._read(i))[1]
+        kept = self._kept.get(i)
+        return self._read_mask(i, self.sizes[i]) if kept is None else kept[1]
 
     def _first_read(self, i: int) -> tuple[np.ndarray, np.ndarray | None, Facts]:
         try:
-            image, mask = self._read(i)
+            image = self._read_image(i)
+            mask = self._read_mask(i, image.shape[:2])
         except MemoryError as error:
             raise mistaken(self._whose, f"The image {self.keys[i]} is larger than the memory: cut it up.") from error
         height, width, _ = image.shape
@@ -148,7 +163,7 @@ class DecodedImages:
         known = bool((mask != self._classes.void).any())
         return image, mask, Facts(height, width, mask.dtype.str, known, digest(image), digest(mask))
 
-    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read_image(self, i: int) -> np.ndarray:
         image = np.array(self._images.image(i))  # contiguous, and writable as torch wants it
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise mistaken(
@@ -156,16 +171,19 @@ class DecodedImages:
                 f"The image {self.keys[i]} is {image.dtype} {list(image.shape)}; "
                 "it must be uint8 [H, W, 3], not empty.",
             )
-        mask = self._images.mask(i) if self._with_masks else None
-        return image, None if mask is None else self._checked(i, image, mask)
+        return image
 
-    def _checked(self, i: int, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def _read_mask(self, i: int, size: tuple[int, ...]) -> np.ndarray | None:
+        mask = self._images.mask(i) if self._with_masks else None
+        return None if mask is None else self._checked(i, size, mask)
+
+    def _checked(self, i: int, size: tuple[int, ...], mask: np.ndarray) -> np.ndarray:
         key = self.keys[i]
-        if mask.shape != image.shape[:2]:
+        if mask.shape != size:
             raise mistaken(
                 self._whose,
                 f"The mask of {key} is {'x'.join(map(str, mask.shape))}, its image "
-                f"{image.shape[0]}x{image.shape[1]}: they must be of one size.",
+                f"{size[0]}x{size[1]}: they must be of one size.",
             )
         if mask.dtype.kind not in "iub":
             raise mistaken(self._whose, f"The mask of {key} holds {mask.dtype}; it must hold whole class values.")
@@ -192,6 +210,11 @@ def digest(pixels: np.ndarray) -> str:
 MOST = {"cuda": 2**27, "cpu": 2**22}
 
 
+def batch_most(size: tuple[int, int], classes: int, device: str) -> int:
+    """How many images of a size are in a batch at most: so many that maps [B, classes, H, W] hold MOST numbers."""
+    return max(1, MOST[device] // (classes * size[0] * size[1]))
+
+
 def batches_of_one_size(
     sizes: list[tuple[int, int]], batch_size: int, classes: int = 1, device: str = "cuda"
 ) -> list[list[int]]:
@@ -204,6 +227,6 @@ def batches_of_one_size(
         buckets.setdefault(size, []).append(i)
     batches = []
     for (height, width), bucket in buckets.items():
-        count = max(1, min(batch_size, MOST[device] // (classes * height * width)))
+        count = min(batch_size, batch_most((height, width), classes, device))
         batches += [bucket[j : j + count] for j in range(0, len(bucket), count)]
     return batches
