@@ -76,6 +76,11 @@ def test_it_is_computed_only_when_asked_for():
     list(prediction.samples(2))
     assert torch.equal(prediction.embedding(), embedding)
     assert model.encoded == 3, "features that are there are taken"
+    model.encoded, prediction = 0, predict(model, IMAGES, None, CPU, torch.float32)
+    for _ in range(2):
+        prediction.embedding()
+    prediction.probabilities()
+    assert model.encoded == 1, "who asks for an embedding asks for more than the logits"
 
 
 def test_what_has_no_embedding_says_so():

@@ -38,6 +38,7 @@ class Passes:
         # to sample, the scaled images
         self._features: Any = None
         self._kept: Tensor | None = None
+        self._evaluated: Any = None  # features, kept for those who ask for more than logits
         self._count = 0  # images, when they are scaled
 
     @torch.no_grad()
@@ -54,8 +55,8 @@ class Passes:
             name = type(self._model).__name__
             raise UserMistake(f"The model {name} has no embedding: choose one that has, or pieces that need none.")
         with lower_precision(self._device, self._precision):
-            features = self._encoded()
-            return embedded(self._model, features, self._count)
+            self._evaluated = self._encoded()
+            return embedded(self._model, self._evaluated, self._count)
 
     @torch.no_grad()
     def _of(self, member: Model) -> Tensor:
@@ -71,12 +72,13 @@ class Passes:
         if not hasattr(found, "seen"):
             raise UserMistake(f"The model has no training term {name!r} to be asked: give -o terms={name}.")
         with lower_precision(self._device, self._precision):
-            features = self._encoded()
-            return seen(found, features, self._count)
+            self._evaluated = self._encoded()
+            return seen(found, self._evaluated, self._count)
 
     def _encoded(self) -> Any:
-        if self._features is not None:
-            return self._features
+        kept = self._evaluated if self._features is None else self._features
+        if kept is not None:
+            return kept
         images = self._images()
         self._count = len(images)
         return encoded(self._model, images)
