@@ -95,6 +95,18 @@ def test_one_dataset_without_masks(tmp_path):
     assert found.images("train").mask(0) is None
 
 
+def test_only_what_has_a_mask_is_held_out(tmp_path):
+    columns = rows(8)
+    columns["label"] = [mask if i in (2, 5) else None for i, mask in enumerate(columns["label"])]
+    table(columns).save_to_disk(str(tmp_path / "one"))
+    found = opened(data=tmp_path / "one", classes=NAMES, val_fraction=0.5)
+    val, train = found.images("val"), found.images("train")
+    assert [val.key(i) for i in range(len(val))] in (["train/000002"], ["train/000005"])
+    assert val.mask(0) is not None and len(train) == 7
+    whole = opened(data=tmp_path / "one", classes=NAMES, val_fraction=1.0)
+    assert len(whole.images("val")) == 2 and len(whole.images("train")) == 6
+
+
 def test_a_column_names_the_images_and_some_have_no_mask(tmp_path):
     columns = rows(3, name=["a", "b/c", "d"])
     columns["label"][1] = None

@@ -229,6 +229,25 @@ def test_it_learns_where_losses_are_high():
     assert stats.spearmanr(seen, bright.flatten().numpy()).statistic > 0.7
 
 
+def test_it_is_built_for_a_model_of_one_image_size():
+    """As transformers with positions of a fixed grid are."""
+
+    class OneSize(nn.Module):
+        def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            if images.shape[-2:] != (224, 224):
+                raise UserMistake("This encoder takes images of 224x224 alone.")
+            return torch.zeros(1, 5, 56, 56), torch.zeros(1, 9, 14, 14)
+
+    assert channels_of(OneSize()) == [5, 9]
+
+    class NoSize(nn.Module):
+        def encode(self, images: Tensor) -> Tensor:
+            raise UserMistake(f"Not {images.shape[-1]}.")
+
+    with pytest.raises(UserMistake, match=r"Not 64\."):
+        channels_of(NoSize())
+
+
 @pytest.mark.parametrize("kind", ["deeplab", "fpn"])
 @torch.no_grad()
 def test_it_sees_every_map_of_the_encoder(kind: str):

@@ -109,6 +109,10 @@ class TableImages:
         """uint8 [H, W, 3]."""
         return picture(self._image[self._rows[i]][self._columns[0]], self.key(i))
 
+    def has_mask(self, i: int) -> bool:
+        """Whether a mask is stored, which is not read."""
+        return self._mask is not None and self._mask[self._rows[i]][self._columns[1]] is not None
+
     def mask(self, i: int) -> np.ndarray | None:
         """Class values [H, W]; None where there is no mask."""
         if self._mask is None:
@@ -244,14 +248,18 @@ def id2label_of(path: str | None, data: Path | None, revision: str | None) -> Pa
 
 
 def _held_out(splits: Mapping[str, TableImages], fraction: float) -> dict[str, TableImages]:
-    """`fraction` of the training images becomes val: those whose names hash lowest, so that more change little."""
+    """`fraction` of the training images with masks, one at least, become val: those whose names hash lowest.
+
+    One image stays to train on. More images change little of the choice.
+    """
     if "val" in splits and fraction:
         raise UserMistake(f"val_fraction is {fraction:g}, but there is a split for val already: give one of them.")
     train = splits["train"]
-    count = min(max(1, round(fraction * len(train))), len(train) - 1) if fraction else 0
+    masked = [i for i in range(len(train)) if train.has_mask(i)] if fraction else []
+    count = min(max(1, round(fraction * len(masked))), len(train) - 1) if masked else 0
     if count < 1:
         return dict(splits)
-    order = sorted(range(len(train)), key=lambda i: hashlib.blake2b(f"val\0{train.key(i)}".encode()).digest())
+    order = sorted(masked, key=lambda i: hashlib.blake2b(f"val\0{train.key(i)}".encode()).digest())
     held = set(order[:count])
     kept = [i for i in range(len(train)) if i not in held]
     return {**splits, "train": train.only(kept), "val": train.only(sorted(held))}

@@ -14,6 +14,7 @@ from alseg.protocols import Model
 from alseg.values import PoolBatch, Taught
 
 NAME = "learning-loss"
+PROBED = (64, 224, 256, 384, 448, 512)  # pixels a side of an empty image, the usual ones
 
 
 class LearningLoss(nn.Module):
@@ -83,15 +84,29 @@ def maps_of(features: Any) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def channels_of(model: Model) -> list[int]:
-    """How many channels each map of a model's features has, seen on an empty image."""
+    """How many channels each map of a model's features has, seen on an empty image of a size that it takes."""
     assert isinstance(model, nn.Module)
     before = model.training
     model.eval()
-    maps = list(maps_of(model.encode(torch.zeros(1, 3, 64, 64))))
-    model.train(before)
+    try:
+        maps = list(maps_of(_features(model)))
+    finally:
+        model.train(before)
     if not maps:
         raise ValueError("the model's features hold no map [B, c, h, w]")
     return [each.shape[1] for each in maps]
+
+
+def _features(model: Model) -> Any:
+    """Of an image of the first size that the model takes: transformers may have one alone."""
+    refused: Exception | None = None
+    for side in PROBED:
+        try:
+            return model.encode(torch.zeros(1, 3, side, side))
+        except Exception as error:  # a model's own, of whatever kind
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def _detached(features: Any) -> list[Tensor]:
