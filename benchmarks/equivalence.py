@@ -55,7 +55,7 @@ def main() -> None:
         "report": False,
     }
     compared = 1 if arguments.last_round else 0
-    print(verdict(collected(arguments, {}, partial(both_ways, settings, compared))))
+    print(verdict(collected(arguments, {"encoder": arguments.encoder}, partial(both_ways, settings, compared))))
 
 
 def both_ways(settings: dict[str, Any], compared: int, seed: int) -> dict[str, Any]:

@@ -52,14 +52,25 @@ def collected(
     started = {row["seed"] for row in rows}
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), share_cores, (arguments.jobs,)) as pool:
         running: dict[Future[Mapping[str, Any]], int] = {}
+        failed: BaseException | None = None
         while True:
-            while len(running) < arguments.jobs and len(started) < arguments.seeds and time.monotonic() < end:
+            while (
+                failed is None
+                and len(running) < arguments.jobs
+                and len(started) < arguments.seeds
+                and time.monotonic() < end
+            ):
                 seed = next(seed for seed in itertools.count() if seed not in started)
                 started.add(seed)
                 running[pool.submit(one, seed)] = seed
+            if failed is not None and not running:
+                raise failed  # after those beside it, whose measures are kept
             if not running:
                 return rows
             for future in wait(running, return_when=FIRST_COMPLETED).done:
+                if failed := failed or future.exception():
+                    running.pop(future)
+                    continue
                 rows.append({"seed": running.pop(future), **common, **future.result()})
                 rows.sort(key=lambda row: row["seed"])
                 write_whole(arguments.results, (json.dumps(rows, indent=1) + "\n").encode())
