@@ -20,7 +20,7 @@ from alseg.errors import AlsegError, UserMistake, Waiting
 from alseg.hints import command, plugin_hint
 from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
-from alseg.moved import moved
+from alseg.moved import check_classes, moved
 from alseg.opened import ReadOnly, open_dataset
 from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
 from alseg.plugins import Registry
@@ -168,6 +168,7 @@ def annotate(
         if not questions or folder.has_model(number):
             raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
         dataset = open_dataset(registry.find("dataset", config.dataset.name), config.dataset.options)
+        check_classes(folder, dataset.classes)
         images = Unchanged(dataset.images("train"), folder.images())
         if data is not None:
             folder.write_settings(settings)

@@ -1,9 +1,9 @@
-"""A stored run whose files lie elsewhere now, whose weights are others, or whose settings somebody changed."""
+"""A stored run whose files lie elsewhere now, whose weights or classes are others, or whose settings were changed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from alseg.config import RunConfig, flatten
 from alseg.errors import UserMistake
 from alseg.settings import COMPUTING
 from alseg.store import SETTINGS, RunFolder
+from alseg.values import Classes
 
 M = TypeVar("M")
 PLACES = {"data": "dataset", "weights": "model"}  # options that say where something lies, and whose they are
@@ -49,6 +50,23 @@ def same_weights(folder: RunFolder, model: M) -> M:
             "--weights, or start another run."
         )
     return model
+
+
+def check_classes(folder: RunFolder, classes: Classes) -> None:
+    """UserMistake where the dataset's classes are not those that the run began with, by which its labels are called."""
+    record, now = folder.settings().get("record", {}), (list(classes.names), classes.void)
+    before = (record.get("classes", now[0]), record.get("void_value", now[1]))
+    if before != now:
+        raise UserMistake(
+            f"The classes are not those that the run began with ({named(*before)}): put them back, or "
+            "export its labels and start another run with --start-from."
+        )
+
+
+def named(names: Iterable[object], void: object) -> str:
+    """Classes in a sentence, the first few."""
+    listed = [str(name) for name in names]
+    return f"{', '.join(listed[:8])}{', ...' if len(listed) > 8 else ''}; void {void}"
 
 
 def digests(config: RunConfig) -> dict[str, str]:

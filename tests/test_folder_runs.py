@@ -13,8 +13,11 @@ from photos import write_image, write_pair
 from PIL import Image
 from test_run import lines
 
+from alseg.answering import Attendance
+from alseg.attending import annotate
 from alseg.config import recipe
 from alseg.errors import UserMistake
+from alseg.store import RunFolder
 from alseg_datasets.folder import Folder
 
 ROAD, SKY = (128, 64, 128), (70, 130, 180)
@@ -129,6 +132,23 @@ def test_classes_may_be_a_list_in_toml_and_belong_to_datasets_that_take_them(cli
 def test_the_recipe_folder_is_camvids_without_a_size(registry):
     camvid = {k: v for k, v in recipe(registry, "camvid").items() if not k.endswith((".size", ".resize"))}
     assert recipe(registry, "folder") == camvid
+
+
+@pytest.mark.parametrize(
+    ("oracle", "changed"),
+    [("ground-truth", 'names = ["sky", "road", "car"]'), ("human", 'names = ["road", "sky", "car"]\nvoid = 254')],
+)
+def test_a_run_keeps_the_classes_that_it_began_with(cli, registry, tmp_path, oracle, changed):
+    data, out, waits = tmp_path / "data", tmp_path / "run", oracle == "human"
+    write_pair(data, data / "masks", "a.png")
+    (data / "classes.toml").write_text('names = ["road", "sky", "car"]')
+    run(cli, data, out, "--rounds", 1, "--oracle", oracle, *(["--no-wait"] if waits else []), code=3 if waits else 0)
+    (data / "classes.toml").write_text(changed)
+    outcome = cli("resume", out, *(["--no-wait"] if waits else ["--rounds", 2]))
+    assert outcome.code == 2 and "not those that the run began with (road, sky, car; void 255)" in outcome.err
+    if waits:
+        with pytest.raises(UserMistake, match="The classes are not those"):
+            annotate(RunFolder(out), registry=registry, attendance=Attendance(wait=False, browser=False))
 
 
 @given(name=st.text(min_size=1, max_size=20))
