@@ -166,7 +166,7 @@ class OpenRound:
         return self._ledger.is_blind(name)
 
     def can_undo(self, who: str) -> bool:
-        """Whether a person did anything in this round."""
+        """Whether a person did anything in this round that they can take back."""
         return not self._sealed and self._ledger.last_of(who) is not None
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -236,7 +236,7 @@ class OpenRound:
             self._done([{**_event("skipped", ask.item, who), "ask": name}])
 
     def undo(self, who: str) -> None:
-        """Take back what a person did last in this round; its question is their next one."""
+        """Take back what a person did last in this round, but no pick that is answered; its question is their next."""
         with self._changed:
             last = None if self._sealed else self._ledger.last_of(who)
             if last is None:

@@ -253,5 +253,9 @@ class Ledger:
         )
 
     def last_of(self, who: str) -> tuple[str, str] | None:
-        """What a person did last, and with which ask."""
-        return next(((what, name) for what, name, by in reversed(self.history) if by == who), None)
+        """What a person did last that can be taken back, and with which ask; a pick that is answered stands."""
+        mine = ((what, name) for what, name, by in reversed(self.history) if by == who)
+        return next((done for done in mine if not (done[0] == "picked" and self._has_answers(done[1]))), None)
+
+    def _has_answers(self, name: str) -> bool:
+        return any(ask.name in self.answers for ask in self.asks_of_item(self.asks[name].item))

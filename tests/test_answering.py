@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from alseg.answering import NotOpen, OpenRound
 from alseg.errors import AlsegError
+from alseg.ledger import Plan
 from alseg.looking import Looking
 from alseg.plugins import load_plugins
 from alseg.store import RunFolder
@@ -139,6 +140,23 @@ def test_a_skip_that_is_taken_back_reopens_nothing_that_was_answered(folder):
         round.answer("r01-a0", "road", "ann")
     again = open_round(folder)
     assert again.tally() == round.tally() and again.queue(9, "ann") == round.queue(9, "ann")
+
+
+def test_a_pick_that_somebody_else_answered_stands(folder):
+    round = open_round(folder, picks=True, plan=Plan({"r01-a1": 2}, frozenset()))
+    round.pick("r01-a0", 1, 1, "ann")
+    round.pick("r01-a1", 2, 2, "ann")
+    round.answer("r01-a0", "sky", "bob")
+    round.answer("r01-a1", "road", "ann")
+    round.answer("r01-a1/2", "road", "bob")
+    round.undo("ann")
+    assert not round.can_undo("ann"), "her answer is taken back, the picks are answered"
+    with pytest.raises(NotOpen, match="nothing to take back"):
+        round.undo("ann")
+    assert [(label.item, label.y, label.name, label.who) for label in round.answered()] == [("r01-a0", 1, "sky", "bob")]
+    round.undo("bob"), round.undo("bob")
+    round.undo("ann")
+    assert [question.item for question in round.unplaced()] == ["r01-a1", "r01-a2", "r01-b0", "r01-b1", "r01-b2"]
 
 
 def test_the_same_answer_twice_is_one(folder):
