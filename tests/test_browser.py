@@ -123,6 +123,26 @@ def letter(page, name: str) -> str:
     return found[0].lower()
 
 
+def test_a_page_of_a_run_that_was_served_before_is_loaded_again(page, tmp_path):
+    from alseg_human.server import stop_page
+
+    first, second = settings(tmp_path / "a"), settings(tmp_path / "b")
+    with served(first, tmp_path / "a/run") as (client, work):
+        page.goto(str(client.base_url))
+        ready(page)
+        port = client.base_url.port
+        page.evaluate("window.before = true")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+    with served(second, tmp_path / "b/run", port=port):
+        page.wait_for_function("() => window.before === undefined", timeout=30_000 * SLOWNESS)
+        ready(page)
+        assert press(page, "1") and state(page)["progress"]["done"] == 1
+        loaded = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+        assert any("/api/image/" in name and f"session={state(page)['session']}" in name for name in loaded)
+        stop_page(tmp_path / "b/run")
+
+
 def test_two_rounds_with_training_between_and_the_models_maps(page, tmp_path):
     given = settings(tmp_path, rounds=2) | {"train.epochs": 40}
     with served(given, tmp_path / "run") as (client, work):

@@ -140,6 +140,14 @@ def test_other_methods_are_refused(page):
     refused(page, 405, "", method="GET", path="/api/answer")
 
 
+def test_an_answer_of_another_runs_page_is_refused(page):
+    client, _ = page
+    given = {"json": {"item": item(client), "class": "Sky"}}
+    refused(page, 409, "another run", headers={"x-alseg-run": "of a run that was served here before"}, **given)
+    mine = client.get("/api/state").json()["run_id"]
+    refused(page, 409, "no class", headers={"x-alseg-run": mine}, json={"item": item(client), "class": "Mars"})
+
+
 def test_nothing_can_be_picked_that_has_a_pixel(page):
     refused(page, 409, "does not wait for a pick", path="/api/pick", json={"item": item(page[0]), "y": 1, "x": 1})
 

@@ -11,6 +11,7 @@ from typing import Any
 from alseg.answering import NotOpen, OpenRound
 from alseg.attending import closing
 from alseg.colours import colours_of
+from alseg.store import name_of
 from alseg.values import Question
 from alseg_human.pictures import Pictures
 
@@ -28,6 +29,7 @@ class Desk:
         self._beyond = beyond  # whether the page is served beyond this machine
         self.run, self._folder = round.folder.path, round.folder
         self._session = secrets.token_hex(8)
+        self._run_id = name_of(self._folder.settings().get("record")) or self._session  # which no other run has
         self._index = {round.images.key(i): i for i in range(len(round.images))}
         self.keys = list(self._index)
         self.pictures = Pictures(round.images)
@@ -84,6 +86,11 @@ class Desk:
             raise NotOpen("Nothing is asked now.")
         return round
 
+    def check_run(self, run_id: str) -> None:
+        """NotOpen where a page is of another run, which was served here before; "" is a program that does not say."""
+        if run_id not in ("", self._run_id):
+            raise NotOpen(f"The page is of another run than {self.run.resolve().name}: load it again.")
+
     def state(self, who: str, page: str = "", whole: bool = True) -> dict[str, Any]:
         """What the page of a person must know; `whole`: with what does not change in a round."""
         self._seen[page] = time.monotonic()
@@ -94,6 +101,7 @@ class Desk:
         state: dict[str, Any] = {
             "session": self._session,
             "run": self.run.resolve().name,
+            "run_id": self._run_id,
             "round": self._number,
             "phase": self._over or ("training" if round is None else "labelling"),
             "message": self._said(round, who, bool(queue)),

@@ -85,6 +85,7 @@ def acting(desk: Desk, name: str, act: Act) -> Route:
             raise Unfit("Say who you are first.")
 
         def work() -> dict[str, Any]:
+            desk.check_run(request.headers.get("x-alseg-run", ""))
             act(desk.round, given, who)
             return desk.state(who, page_id(request), whole=False)
 

@@ -73,7 +73,7 @@ export class Api {
   async send(kind, body, before) {
     const options = {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", "X-Alseg-Run": before.run_id },
       body: JSON.stringify(body),
     };
     let again = false;

@@ -13,6 +13,7 @@ import { Session } from "./session.js";
 
 const ZOOM_STEP = 1.5;
 const PAN_STEP = 80; // CSS pixels
+const OTHER_RUN_MS = 2000; // for which it is said that the page is of another run
 const CURSOR_STEP = 12; // CSS pixels, at least one image pixel
 
 const byId = (id) => document.getElementById(id);
@@ -27,9 +28,14 @@ const api = new Api({
 const pictures = new PictureCache();
 const screen = new Screen({ api, pictures, onAnswer: (index, event) => answer(index, event) });
 const people = new People(() => location.reload());
-const session = new Session({ api, pictures, screen, people });
+const session = new Session({ api, pictures, screen, people, onOtherRun: loadAgain });
 const keysDialog = new KeysDialog((keys) => screen.useKeys(keys));
 const { stage, overlays, list } = screen;
+
+function loadAgain() {
+  showBanner("alseg serves another run here by now; the page is loaded again.");
+  setTimeout(() => location.reload(), OTHER_RUN_MS);
+}
 
 const setPrefix = (letter) => list.setPrefix(letter);
 

@@ -35,7 +35,8 @@ export class Screen {
   }
 
   imageRequest(state, item) {
-    return { url: `/api/image/${item.image}?run=${encodeURIComponent(state.run)}`, size: { width: item.width, height: item.height } };
+    const version = `run=${encodeURIComponent(state.run)}&session=${encodeURIComponent(state.session)}`;
+    return { url: `/api/image/${item.image}?${version}`, size: { width: item.width, height: item.height } };
   }
 
   /** What to have decoded, the most urgent first: images of the queue and the maps shown with them. */

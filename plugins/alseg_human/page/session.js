@@ -48,9 +48,9 @@ export class Session {
   #turn = 0;
   #stopwatch = new Stopwatch();
 
-  /** `screen` draws: see screen.js. */
-  constructor({ api, pictures, screen, people }) {
-    Object.assign(this, { api, pictures, screen, people });
+  /** `screen` draws: see screen.js. `onOtherRun()` when another run is served by now: nothing is asked of it here. */
+  constructor({ api, pictures, screen, people, onOtherRun }) {
+    Object.assign(this, { api, pictures, screen, people, onOtherRun });
   }
 
   async start() {
@@ -106,6 +106,7 @@ export class Session {
     this.#setReady(false);
     const next = await this.#send(kind, body, told);
     this.#sending = false;
+    if (this.#leavesFor(next)) return undefined;
     if (this.#undoWaits) {
       this.#undoWaits = false;
       this.state = { ...this.state, ...next };
@@ -134,6 +135,7 @@ export class Session {
 
   /** `sudden`: the person did not bring this about. */
   async #apply(next, sudden = false) {
+    if (this.#leavesFor(next)) return undefined;
     const old = this.state;
     const changed = old && (next.session !== old.session || next.round !== old.round || next.phase !== old.phase);
     const whole = changed && !next.classes ? await this.api.state() : next;
@@ -220,7 +222,18 @@ export class Session {
     }
   }
 
+  /** Whether a state is another run's; then this page stops. */
+  #leavesFor(next) {
+    if (!this.state || next.run_id === this.state.run_id) return false;
+    this.#turn += 1;
+    this.item = null;
+    this.#setReady(false);
+    this.onOtherRun();
+    return true;
+  }
+
   async #heed(next) {
+    if (this.#leavesFor(next)) return undefined;
     const open = this.item && next.phase === "labelling" && next.queue.some(({ item, y, x }) =>
       item === this.item.item && y === this.item.y && x === this.item.x);
     if (!open) return this.#apply(next, true);
