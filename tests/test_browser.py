@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotator import answer_all, by_masks, served
+from annotator import answer_all, by_masks, post, served
 from conftest import write_camvid
 from PIL import Image
 from test_human import TINY, classes_of, folder_of, labels
 from test_run import lines
 
 import alseg
+from alseg_human.server import stop_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SLOWNESS = float(os.environ.get("ALSEG_TEST_SLOWNESS", "1"))
@@ -124,8 +125,6 @@ def letter(page, name: str) -> str:
 
 
 def test_a_page_of_a_run_that_was_served_before_is_loaded_again(page, tmp_path):
-    from alseg_human.server import stop_page
-
     first, second = settings(tmp_path / "a"), settings(tmp_path / "b")
     with served(first, tmp_path / "a/run") as (client, work):
         page.goto(str(client.base_url))
@@ -358,6 +357,33 @@ def test_a_person_at_the_browser_and_a_program_give_the_same(page, tmp_path):
         work.done()
     alseg.run(given | {"oracle": "ground-truth", "void": "ask"}, out=tmp_path / "truth")
     assert labels(tmp_path / "run") == labels(tmp_path / "truth")
+
+
+def test_a_blind_question_stays_blind_when_another_comes_before_it(page, tmp_path):
+    def pressed() -> str | None:
+        return page.get_attribute("#toggle-prediction", "aria-pressed")
+
+    with served(settings(tmp_path, rounds=2) | {"trust.blind": 0.5}, tmp_path / "run") as (client, work):
+        answer_all(client, lambda _: "sky", rounds=1)
+        page.goto(str(client.base_url))
+        ready(page)
+        queue = state(page)["queue"]
+        last = next(k for k, (a, b) in enumerate(pairwise(queue)) if b["blind"] and not a["blind"])
+        for number in range(last + 1):
+            if number == last:
+                page.click("#toggle-prediction")
+                assert pressed() == "true"
+            press(page, "1")
+        shown = ready(page)
+        assert shown == queue[last + 1]["item"] and pressed() == "false"
+        before = page.inner_text("#progress")
+        post(client, "undo")  # by the same person, at another page
+        page.wait_for_function("before => document.querySelector('#progress').innerText !== before", arg=before)
+        assert ready(page) == shown and not state(page)["queue"][0]["blind"]
+        assert pressed() == "false"
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
 
 
 def test_two_people_at_two_browsers(chromium, tmp_path):

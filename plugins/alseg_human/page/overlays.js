@@ -26,9 +26,9 @@ export class Overlays {
     stage.scene.opacity = recall("opacity", 0.5);
   }
 
-  /** Whether `kind` (guess, prediction, utility, points) is switched on for such questions. */
-  isOn(kind, state) {
-    if (state.queue[0]?.blind) return false; // it checks the model, or an answer that was given before
+  /** Whether `kind` (guess, prediction, utility, points) is switched on for such questions, and `item` may have it. */
+  isOn(kind, state, item) {
+    if (item.blind) return false; // it checks the model, or an answer that was given before
     return Boolean(this.#shown[modeOf(state)][kind]);
   }
 
@@ -46,13 +46,13 @@ export class Overlays {
     this.stage.plan();
   }
 
-  mapOf(state) {
-    return state.has_model ? MAPS.find((kind) => this.isOn(kind, state)) ?? null : null;
+  mapOf(state, item) {
+    return state.has_model ? MAPS.find((kind) => this.isOn(kind, state, item)) ?? null : null;
   }
 
   /** The picture request of the map that an item will be shown with, or null. */
   request(state, item) {
-    const kind = this.mapOf(state);
+    const kind = this.mapOf(state, item);
     if (!kind) return null;
     const version = `run=${encodeURIComponent(state.run)}&session=${encodeURIComponent(state.session)}&round=${state.round}`;
     return { url: `/api/${kind}/${item.image}?${version}`, size: null };
@@ -63,7 +63,7 @@ export class Overlays {
     const request = this.request(state, item);
     this.stage.scene.overlay = request ? this.pictures.get(request.url) ?? null : null;
     this.points = null;
-    if (!sameImage || !this.isOn("points", state)) this.stage.scene.points = [];
+    if (!sameImage || !this.isOn("points", state, item)) this.stage.scene.points = [];
     stageNote("");
     this.#turn += 1;
   }
@@ -82,7 +82,7 @@ export class Overlays {
   async #map(state, item, current) {
     const request = this.request(state, item);
     if (!request || this.stage.scene.overlay) return;
-    const words = WORDS[this.mapOf(state)];
+    const words = WORDS[this.mapOf(state, item)];
     stageNote(`Loading the ${words} …`);
     try {
       const picture = await this.pictures.load(request);
@@ -96,7 +96,7 @@ export class Overlays {
   }
 
   async #points(state, item, look, current) {
-    if (!this.isOn("points", state) && item.y !== null) return;
+    if (!this.isOn("points", state, item) && item.y !== null) return;
     let points;
     try {
       points = await this.api.points(item.image);
@@ -105,7 +105,7 @@ export class Overlays {
     }
     if (!current()) return;
     this.points = points;
-    if (this.isOn("points", state)) {
+    if (this.isOn("points", state, item)) {
       this.stage.scene.points = points
         .filter(({ item: id }) => id !== item.item)
         .map((point) => ({ ...point, ...(point.class === null ? UNSURE : look(point.class)) }));

@@ -176,7 +176,7 @@ export class Screen {
   #write() {
     const item = this.#item;
     const state = this.#state;
-    const shown = item.y !== null && this.overlays.isOn("guess", state);
+    const shown = item.y !== null && this.overlays.isOn("guess", state, item);
     this.guess = shown ? this.#indexOf(item.guess) : -1;
     writeProgress(state);
     writeQuestion(state, item, { guess: this.#shownGuess(), points: this.overlays.points });
@@ -192,11 +192,11 @@ export class Screen {
     for (const kind of ["guess", "prediction", "utility", "points"]) {
       const button = byId(`toggle-${kind}`);
       const possible = kind === "points" || state.has_model;
-      button.setAttribute("aria-pressed", String(this.overlays.isOn(kind, state)));
+      button.setAttribute("aria-pressed", String(this.overlays.isOn(kind, state, this.#item)));
       button.setAttribute("aria-disabled", String(!possible));
       button.title = possible ? "" : "There is no model yet: from the second round on.";
     }
-    const map = this.overlays.mapOf(state);
+    const map = this.overlays.mapOf(state, this.#item);
     byId("opacity").hidden = map === null;
     byId("legend").hidden = map !== "utility";
   }
