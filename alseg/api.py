@@ -25,6 +25,7 @@ from alseg.moved import check_settings, moved
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
+from alseg.several import LISTS
 from alseg.store import SETTINGS, RunFolder, name_of, new_name, refuse_occupied
 from alseg.telling import tell_late
 from alseg.trackers import check_trackers, stored_trackers, trackers_of, with_trackers
@@ -225,7 +226,8 @@ def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, An
     try:
         if not isinstance(record, dict) or "dataset" not in stored:
             raise UserMistake("it lacks the setting dataset.")
-        resolved = resolve(registry, flatten(stored), {})
+        lists = dict.fromkeys(LISTS, "none")  # run.toml leaves an empty one out, and the recipe's must not come back
+        resolved = resolve(registry, lists | flatten(stored), {})
     except UserMistake as error:
         raise UserMistake(f"{path} cannot be taken up: {error}{plugin_hint(record, folder.path)}") from error
     missing = flatten(resolved.config.nested()).keys() - flatten(stored).keys()

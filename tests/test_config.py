@@ -12,10 +12,31 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alseg.api import resolve_stored
 from alseg.config import flatten, parse_assignments, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.options import Between, Size, convert, options_of
+from alseg.plugins import load_plugins
 from alseg.settings_file import read_toml
+from alseg.store import RunFolder
+
+RECIPE = """
+from alseg import hookimpl
+def mine():
+    return {"dataset": "shapes", "terms": ["learning-loss"], "learning-loss.weight": 2, "trackers": ["tensorboard"]}
+@hookimpl
+def register_recipes(register):
+    register("mine", mine)
+"""
+
+
+@pytest.mark.parametrize("terms", ["none", "learning-loss"])
+@pytest.mark.parametrize("trackers", ["none", "tensorboard"])
+def test_a_stored_run_keeps_its_terms_and_trackers_whatever_its_recipe_has(plugin, tmp_path, terms, trackers):
+    registry = load_plugins([plugin(RECIPE)])
+    config = resolve(registry, {}, {"recipe": "mine", "terms": terms, "trackers": trackers}).config
+    folder = RunFolder.create(tmp_path / "run", {**config.nested(), "record": {}})
+    assert resolve_stored(registry, folder, folder.settings()).config == config
 
 
 def config(registry, toml=None, **flags):
