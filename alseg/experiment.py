@@ -31,7 +31,7 @@ from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
 from alseg.errors import AlsegError
 from alseg.models import Models
-from alseg.moved import check_classes, digests, same_weights
+from alseg.moved import check_classes, check_weights, digests, same_weights
 from alseg.oracles import attends
 from alseg.plugins import Registry
 from alseg.progress import Progress
@@ -132,9 +132,10 @@ class Experiment:
         return self.images.fingerprints()
 
     def check_same_data(self, folder: RunFolder) -> None:
-        """UserMistake where the classes or images are no longer those that the run began with."""
+        """UserMistake where classes, images or moved weights are no longer those that the run began with."""
         check_classes(folder, self.classes)
         refuse_changed(folder.images(), self.fingerprints())
+        check_weights(folder, self.config.model, self._models.fresh)
 
     def facts(self) -> dict[str, Any]:
         """What the settings do not say: sizes of the data, device, void policy."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from alseg.config import RunConfig, flatten
 from alseg.errors import UserMistake
 from alseg.settings import COMPUTING
+from alseg.several import Choice
 from alseg.store import SETTINGS, RunFolder
 from alseg.values import Classes
 
@@ -50,6 +51,12 @@ def same_weights(folder: RunFolder, model: M) -> M:
             "--weights, or start another run."
         )
     return model
+
+
+def check_weights(folder: RunFolder, model: Choice, fresh: Callable[[], Any]) -> None:
+    """UserMistake where weights that lie elsewhere now are not those that the run began with; fresh: with the new."""
+    if folder.settings().get("model", {}).get("weights") != model.written().get("weights"):
+        same_weights(folder, fresh())
 
 
 def check_classes(folder: RunFolder, classes: Classes) -> None:

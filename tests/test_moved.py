@@ -71,9 +71,14 @@ def test_weights_may_move_and_must_stay_the_same(cli, camvid, tmp_path):
         (("--weights", others), "others.safetensors are not those that the run"),
         (("--weights", "none"), "none are not those that the run"),
     ):
+        before = settings_of(tmp_path / "run")
         outcome = cli("resume", tmp_path / "run", "--rounds", 2, *words)
         assert outcome.code == 2 and said in outcome.err
         assert len(RunFolder(tmp_path / "run").rounds()) == 1
+        if words:
+            assert settings_of(tmp_path / "run") == before, "the next resume finds what it found"
+            finished = cli("resume", tmp_path / "run", *words)
+            assert finished.code == 2 and said in finished.err and settings_of(tmp_path / "run") == before
     outcome = cli("resume", tmp_path / "run", "--rounds", 2, "--weights", moved)
     assert outcome.code == 0, outcome.err
 
