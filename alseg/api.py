@@ -56,27 +56,28 @@ def run(
     """Start a run and carry it to its end.
 
     settings: dotted settings, such as {"dataset": "camvid", "dataset.data": "camvid", "train.epochs": 12};
-    they go over `toml`, that over the recipe. out: the run's folder, by default one under runs/. attendance:
-    how a person who answers is waited for.
+    they go over `toml`, that over the recipe; both may have tables too, as a TOML file has them. out: the run's
+    folder, by default one under runs/. attendance: how a person who answers is waited for.
     Raises UserMistake for what the caller can put right, Waiting where answers are not in yet.
     """
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     path = None if out is None else Path(out)
+    layers = flatten(toml or {}), flatten(settings or {})
     if not team.leads:
         place, name = team.told()
-        resolved = resolve(registry, toml or {}, flatten(settings or {}))
+        resolved = resolve(registry, *layers)
         Experiment(registry, resolved, Quiet(), team, run=name).follow()
         return _result(RunFolder(Path(place)), [])
     if path is not None:
         refuse_occupied(path)
-    resolved = resolve(registry, toml or {}, flatten(settings or {}))
+    resolved = resolve(registry, *layers)
     name = new_name()
     experiment = Experiment(registry, resolved, progress, team, attendance, name)
     start = start_of(resolved.config.start_from, resolved.dataset, experiment.images.pool, progress.say)
     trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
     record = {"run": name, "alseg": alseg.__version__, **versions(), **experiment.facts()}
-    for rival in registry.left_aside(named_by(resolved.config, {**(toml or {}), **flatten(settings or {})})):
+    for rival in registry.left_aside(named_by(resolved.config, layers[0] | layers[1])):
         of, written = rival.plugin.distribution, registry.written(rival)
         progress.say(f"The {rival.kind} {rival.name!r} is alseg's own; that of {of} is had as {written}.")
     if registry.files:

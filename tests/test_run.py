@@ -11,6 +11,11 @@ import pytest
 from conftest import SMALL
 from PIL import Image
 
+import alseg
+from alseg.store import RunFolder
+from alseg.testing.tiny import NAME
+from alseg.testing.tiny_runs import tiny_registry
+
 FIELDS = {
     "round",
     "labelled_pixels",
@@ -254,3 +259,10 @@ def test_numbers_are_whole_in_a_narrow_terminal_and_a_piece_has_a_line_in_a_pipe
     assert "classes so far" in outcome.out
     pieces = cli("plugins").out.splitlines()
     assert sum(" deeplabv3plus " in line and "output_stride=16" in line for line in pieces) == 1
+
+
+def test_settings_from_python_may_have_tables_as_a_toml_file_has(tmp_path):
+    toml = {"dataset": {"name": NAME}, "model": NAME, "recipe": NAME, "train": {"epochs": 3}, "rounds": 1}
+    result = alseg.run({"train": {"batch-size": 2}}, toml=toml, out=tmp_path / "run", registry=tiny_registry())
+    train = RunFolder(result.folder).settings()["train"]
+    assert (train["epochs"], train["batch_size"], len(result.rounds)) == (3, 2, 1)
