@@ -193,13 +193,24 @@ def _bool_or_error(value: Any) -> bool:
 def _str(value: Any) -> str:
     if not isinstance(value, str | int | float | Path):
         raise ValueError
-    return str(value)
+    return _written(str(value))
 
 
 def _path(value: Any) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError
-    return Path(value).expanduser().absolute()  # a run may be resumed from another folder
+    path = Path(value).expanduser().absolute()  # a run may be resumed from another folder
+    _written(str(path))
+    return path
+
+
+def _written(text: str) -> str:
+    """A text; UserMistake where the run's settings could not be written with it: bytes of another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserMistake(f"{text!r} is no UTF-8, which run.toml is written in: give it another name.") from error
+    return text
 
 
 def _size(value: Any) -> Size:

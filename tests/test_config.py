@@ -134,6 +134,12 @@ def test_conversion(value, kind, expected):
     assert convert("key", value, kind) == expected
 
 
+@pytest.mark.parametrize("kind", [str, Path, Path | None, tuple[str, ...]], ids=str)
+def test_what_settings_cannot_be_written_with_is_refused_at_once(kind):
+    with pytest.raises(UserMistake, match=r"photos-\\udcfc' is no UTF-8.*: give it another name\.$"):
+        convert("dataset.data", "photos-\udcfc", kind)
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
