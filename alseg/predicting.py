@@ -201,7 +201,7 @@ def _claim(place: Path, segmenter: Segmenter, tile: int) -> None:
     path = place / FACTS
     if path.exists():
         try:
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise UserMistake(f"{path} is damaged: give another --out.") from error
         keys = [key for key in facts if key != "run"]  # a run may be moved

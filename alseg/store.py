@@ -82,12 +82,12 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            name = holder.read_text().strip() if holder.exists() else "another process"
+            name = holder.read_text("utf-8").strip() if holder.exists() else "another process"
             raise UserMistake(f"The run {self.path} is being written by {name}: wait for it or end it.") from error
         self._sweep()
         try:
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}\n", "utf-8")
             yield
         finally:
             holder.unlink(missing_ok=True)
@@ -107,7 +107,7 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """The whole run.toml, nested."""
         try:
-            return tomllib.loads((self.path / SETTINGS).read_text())
+            return tomllib.loads((self.path / SETTINGS).read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise Lasting(f"{self.path / SETTINGS} is damaged: {error}.") from error
 

@@ -86,7 +86,7 @@ def known(title: str) -> str:
 def owed_end(folder: RunFolder) -> frozenset[str] | None:
     """The trackers, as they are `known`, that a run's end was not told; None: nobody was told."""
     mark = folder.path / OWED
-    return frozenset(mark.read_text().splitlines()) or None if mark.exists() else frozenset()
+    return frozenset(mark.read_text("utf-8").splitlines()) or None if mark.exists() else frozenset()
 
 
 def leave_owed(folder: RunFolder, owed: frozenset[str] | None) -> None:

@@ -45,6 +45,15 @@ def test_files_and_functions_stay_short(path):
             assert statements <= 50, f"{node.name} has {statements} lines"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_text_is_read_and_written_in_no_machines_own_encoding(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            named = len(node.args) + sum(keyword.arg == "encoding" for keyword in node.keywords)
+            wanted = {"read_text": 1, "write_text": 2}.get(node.func.attr, 0)
+            assert named >= wanted, f"line {node.lineno} leaves the encoding to the locale"
+
+
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
 def test_randomness_comes_from_one_place(path):
     text = path.read_text()

@@ -188,7 +188,7 @@ def _unexpected(error: Exception) -> int:
             _say(f"{explain().rstrip('.')}; --help tells more.")
         return code
     handle, name = tempfile.mkstemp(prefix="alseg-", suffix=".log")
-    with os.fdopen(handle, "w") as log:
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exception(error, file=log)
     first = (str(error).strip() or "no message").splitlines()[0]
     _say(

@@ -46,7 +46,7 @@ def write_package(name: str, kind: str, out: Path | None = None) -> Path:
         for path, text in _texts(kind).items():
             target = folder / _renamed(path, module)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_renamed(text, module))
+            target.write_text(_renamed(text, module), "utf-8")
     return place
 
 
@@ -67,4 +67,4 @@ def _walked(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
             if entry.name != "__pycache__":
                 yield from _walked(entry, f"{prefix}{entry.name}/")
         else:
-            yield prefix + entry.name, entry.read_text()
+            yield prefix + entry.name, entry.read_text("utf-8")

@@ -162,11 +162,11 @@ def token_of(run: Path) -> str:
     """The run's token, made at first and kept beside it, so that open pages go on after a restart."""
     path = run / ".page-token"
     with contextlib.suppress(OSError):
-        known = path.read_text().strip()
+        known = path.read_text("utf-8").strip()
         if len(known) >= 32:
             return known
     made = secrets.token_urlsafe(32)
-    with contextlib.suppress(OSError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with contextlib.suppress(OSError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(made + "\n")
     return made
 

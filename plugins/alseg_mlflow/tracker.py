@@ -129,7 +129,7 @@ class MLflow:
         """The MLflow run that a folder names, None where there is none, or where it was deleted."""
         if not link.exists():
             return None
-        known = json.loads(link.read_text())
+        known = json.loads(link.read_text("utf-8"))
         if known["folder"] != str(link.parent.resolve()):
             return None  # another run began as a copy of that one
         try:
