@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alseg.config import flatten
-from alseg.store import RunFolder
+from alseg.store import RunFolder, read_lines
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,7 +53,7 @@ def records_of(folder: str | Path) -> list[dict[str, Any]]:
 def questions_of(folder: str | Path, round: int) -> list[dict[str, Any]]:
     """A round's questions as they are stored: item, image, y, x and what the model thought of each."""
     path = Path(folder) / "rounds" / f"{round:02}" / "questions.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_lines(path)
 
 
 def query_pictures(folder: str | Path, round: int) -> Iterator[tuple[str, Image.Image]]:
@@ -67,8 +66,7 @@ def query_pictures(folder: str | Path, round: int) -> Iterator[tuple[str, Image.
     samples = Path(folder) / "samples"
     index = samples / "index.jsonl"
     asked = questions_of(folder, round)
-    for number, line in enumerate(index.read_text().splitlines() if index.exists() else ()):
-        sample = json.loads(line)
+    for number, sample in enumerate(read_lines(index)):
         with Image.open(samples / f"{number:02}-image.jpg") as file:
             picture = file.convert("RGB")
         pen, radius = ImageDraw.Draw(picture), max(3, picture.width // 80)

@@ -15,12 +15,17 @@ import numpy as np
 import pytest
 from annotator import Working, answer_all, post, served
 from conftest import write_camvid
+from starlette.testclient import TestClient
 from test_human import TINY
 
 import alseg
-from alseg.answering import Attendance
+from alseg.answering import Attendance, OpenRound
 from alseg.errors import UserMistake
+from alseg.testing.open_rounds import open_round
+from alseg.testing.tiny_images import TinyImages
+from alseg_human.desk import Desk
 from alseg_human.pictures import Pictures
+from alseg_human.routes import application
 
 ORIGIN = "http://evil.example"
 
@@ -146,6 +151,22 @@ def test_an_answer_of_another_runs_page_is_refused(page):
     refused(page, 409, "another run", headers={"x-alseg-run": "of a run that was served here before"}, **given)
     mine = client.get("/api/state").json()["run_id"]
     refused(page, 409, "no class", headers={"x-alseg-run": mine}, json={"item": item(client), "class": "Mars"})
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "gr\udcfcn"], ids=ascii)
+def test_images_of_any_name_are_asked_about(monkeypatch, name):
+    monkeypatch.setattr(TinyImages, "key", lambda images, i: f"{name}{i}")
+    with open_round(picks=False, asks_class=True) as round, program(round) as client:
+        shown = client.get("/api/state").json()["queue"][0]["name"]
+    assert shown == f"{name}0".encode("utf-8", "replace").decode()
+
+
+@contextlib.contextmanager
+def program(round: OpenRound):
+    """A program at the page of an open round, without a server."""
+    desk = Desk(round, beyond=False)
+    desk.open(round)
+    yield TestClient(application(desk, print))
 
 
 def test_nothing_can_be_picked_that_has_a_pixel(page):

@@ -19,7 +19,9 @@ from PIL import Image
 from alseg.compare.groups import identity
 from alseg.config import resolve
 from alseg.report.reading import RunView
+from alseg.store import RunFolder
 from alseg.tracking import metrics_of, parameters_of, query_pictures, questions_of
+from alseg.values import Question
 
 LIFE_CYCLE = ["run_started", "round_finished", "run_finished"]
 WORDS = ["run", "--dataset", "shapes", "-o", "dataset.train_images=4", "-o", "dataset.val_images=2"]
@@ -200,6 +202,13 @@ def test_query_pictures_mark_the_asked_pixels(tracked):
         near[max(0, y - 8) : y + 9, max(0, x - 8) : x + 9] = True
     assert len(asked) == 3
     assert not (changed & ~near).any()
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "a\udcfcb"], ids=ascii)
+def test_questions_about_images_of_any_name_are_told(tmp_path, name):
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.write_questions(1, [Question("", name, 1, 2)])
+    assert [question["image"] for question in questions_of(folder.path, 1)] == [name]
 
 
 def test_metrics_and_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Callable
 from importlib import resources
@@ -29,6 +30,14 @@ LONGEST = 86_400.0  # seconds for an answer that are believed
 Act = Callable[[OpenRound, dict[str, Any], str], None]
 
 
+class Reply(JSONResponse):
+    """JSON in which a file's name that is no text has question marks, as a browser takes no lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
 class Unfit(Exception):
     """A request that cannot be understood, and why."""
 
@@ -41,7 +50,7 @@ def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
         return asset(files, request.path_params.get("name", "index.html"))
 
     def state(request: Request) -> Response:
-        return JSONResponse(desk.state(person(request, desk.asks_name), page_id(request)), headers=FRESH)
+        return Reply(desk.state(person(request, desk.asks_name), page_id(request)), headers=FRESH)
 
     routes = [Route("/", page), Route("/page/{name}", page), Route("/api/state", state)]
     routes += [acting(desk, name, act) for name, act in ACTS.items()]
@@ -70,7 +79,7 @@ def pictures(desk: Desk) -> list[Route]:
     def points(request: Request) -> Response:
         labels = desk.round.points(desk.keys[number(request, desk)])
         rows = [{"y": p.y, "x": p.x, "class": p.name, "round": p.round, "item": p.item} for p in labels]
-        return JSONResponse(rows, headers=FRESH)
+        return Reply(rows, headers=FRESH)
 
     found = {"image": image, "prediction": prediction, "utility": utility, "points": points}
     return [Route(f"/api/{name}/{{number}}", function) for name, function in found.items()]
@@ -89,7 +98,7 @@ def acting(desk: Desk, name: str, act: Act) -> Route:
             act(desk.round, given, who)
             return desk.state(who, page_id(request), whole=False)
 
-        return JSONResponse(await run_in_threadpool(work), headers=FRESH)
+        return Reply(await run_in_threadpool(work), headers=FRESH)
 
     return Route(f"/api/{name}", handle, methods=["POST"])
 
@@ -175,7 +184,7 @@ def page_id(request: Request) -> str:
 
 def refusal(status: int, sentence: str) -> Response:
     """An error as the page understands it."""
-    return JSONResponse({"error": sentence}, status_code=status, headers=FRESH)
+    return Reply({"error": sentence}, status_code=status, headers=FRESH)
 
 
 def number(request: Request, desk: Desk) -> int:

@@ -166,7 +166,10 @@ def token_of(run: Path) -> str:
         if len(known) >= 32:
             return known
     made = secrets.token_urlsafe(32)
-    with contextlib.suppress(OSError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with (
+        contextlib.suppress(OSError),
+        open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file,
+    ):
         file.write(made + "\n")
     return made
 
@@ -184,7 +187,7 @@ def refusals(path: Path) -> logging.Logger:
     log = logging.getLogger(f"alseg_human.{path}")
     log.propagate = False
     if not log.handlers:
-        handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is said to the page
         log.addHandler(handler)
