@@ -225,6 +225,15 @@ def test_beyond_loopback_every_request_needs_the_token(tmp_path):
             assert opened.status_code == 200
             assert "HttpOnly" in opened.headers["set-cookie"] and "SameSite=Strict" in opened.headers["set-cookie"]
             assert browser.get("/api/state").status_code == 200, "the cookie is enough"
+            ours = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+            for cookies in (
+                f'prefs={{"a": 1}}; {ours}',
+                f"a[b]=1; {ours}",
+                f"{ours}; n=x y",
+                f"flag; expires=5; {ours}",
+            ):
+                reply = httpx.get(root + "/api/state", headers={"cookie": cookies})
+                assert reply.status_code == 200, "other servers of the host have cookies too"
             foreign = {"origin": ORIGIN}
             assert browser.post("/api/undo", json={}, headers=foreign).status_code == 403
         assert (tmp_path / "run" / ".page-token").stat().st_mode & 0o077 == 0
