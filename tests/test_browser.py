@@ -386,6 +386,21 @@ def test_a_blind_question_stays_blind_when_another_comes_before_it(page, tmp_pat
         work.done()
 
 
+def test_a_name_that_is_refused_is_asked_for_again(page, tmp_path):
+    with served(settings(tmp_path), tmp_path / "run") as (client, work):
+        page.goto(f"{client.base_url}?who=a%01b")
+        page.wait_for_selector("#name[open]")
+        assert "A name has 60 letters at most" in page.inner_text("#banner")
+        page.fill("#name-input", "ann")
+        page.keyboard.press("Enter")
+        ready(page)
+        assert press(page, "1") and state(page)["progress"]["done"] == 1
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+    assert [event["who"] for event in lines(tmp_path / "run" / "journal.jsonl")] == ["ann"]
+
+
 def test_two_people_at_two_browsers(chromium, tmp_path):
     """Each gives a name, is shown questions of their own, and one question goes to both."""
     given = settings(tmp_path) | {"trust.overlap": 1.0}

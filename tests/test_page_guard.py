@@ -23,6 +23,7 @@ from alseg.answering import Attendance, OpenRound
 from alseg.errors import UserMistake
 from alseg.testing.open_rounds import open_round
 from alseg.testing.tiny_images import TinyImages
+from alseg.values import Classes
 from alseg_human.desk import Desk
 from alseg_human.pictures import Pictures
 from alseg_human.routes import application
@@ -261,7 +262,17 @@ def test_an_origin_that_is_none_is_refused(page, origin):
 @pytest.mark.parametrize("name", ["\ud800", "a\nforged line", "\x00"])
 def test_an_item_that_is_no_line_is_refused(page, name):
     body = json.dumps({"item": name, "class": "sky"}).encode()
-    refused(page, 400, "item must be", content=body, headers={"content-type": "application/json"})
+    refused(page, 409, "does not wait", content=body, headers={"content-type": "application/json"})
+    assert "\nforged line" not in (page[1] / "page.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["\u067e\u06cc\u0627\u062f\u0647\u200c\u0631\u0648", "lamp\u00a0post"], ids=ascii)
+def test_classes_of_any_writing_can_be_answered(monkeypatch, name):
+    with open_round(picks=False, asks_class=True) as round, program(round) as client:
+        monkeypatch.setattr(round, "classes", Classes((name, "sky", "disc"), 255))
+        asked = item(client)
+        assert post(client, "answer", item=asked, **{"class": name})["progress"]["done"] == 1
+        assert [(label.item, label.name) for label in round.answered()] == [(asked, name)]
 
 
 def test_one_image_is_decoded_once_however_many_ask(tmp_path):

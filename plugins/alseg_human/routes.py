@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+import unicodedata
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -25,6 +26,7 @@ from alseg_human.pictures import class_map, heat_map
 
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 FRESH = {"cache-control": "no-store"}
+UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")  # categories of letters that no name has; joiners, which Persian needs, are none
 LONGEST = 86_400.0  # seconds for an answer that are believed
 
 Act = Callable[[OpenRound, dict[str, Any], str], None]
@@ -169,9 +171,9 @@ def person(request: Request, asks_name: bool = False) -> str:
     "" is a page that knows no name yet.
     """
     given = request.headers.get("x-alseg-who")
-    name = unquote(given or "").strip()
-    if len(name) > 60 or not name.isprintable():
-        raise Unfit("A name has 60 letters at most.")
+    name = " ".join(unquote(given or "").split())
+    if len(name) > 60 or any(unicodedata.category(letter) in UNWRITABLE for letter in name):
+        raise Unfit("A name has 60 letters at most, and no control characters.")
     if name or (given is not None and asks_name):
         return name
     return user_name()
@@ -209,10 +211,10 @@ async def body(request: Request) -> dict[str, Any]:
 
 
 def text(given: dict[str, Any], key: str) -> str:
-    """A text that must be there."""
+    """A text that must be there; what is not asked, or no class, is refused where it is looked up."""
     value = given.get(key)
-    if not isinstance(value, str) or len(value) > 1000 or not value.isprintable():
-        raise Unfit(f"{key} must be a text of one line.")
+    if not isinstance(value, str) or len(value) > 1000:
+        raise Unfit(f"{key} must be a text of at most 1000 letters.")
     return value
 
 

@@ -1,5 +1,6 @@
 /** Who is at the page: a name that this browser remembers, or ?who=NAME of the address. */
 
+import { showBanner } from "./says.js";
 import { recall, remember } from "./settings.js";
 
 const MOST = 60; // letters
@@ -22,6 +23,9 @@ export class People {
       const name = byId("name-input").value.trim().slice(0, MOST);
       if (!name || name === personName()) return;
       remember("who", name);
+      const plain = new URL(location);
+      plain.searchParams.delete("who"); // else the address would give its name again
+      history.replaceState(null, "", plain);
       onChange();
     });
   }
@@ -29,6 +33,12 @@ export class People {
   ask() {
     byId("name-input").value = personName();
     byId("name").showModal();
+  }
+
+  /** The server takes no such name, or nothing of this page: say why, and ask for another. */
+  refused(sentence) {
+    showBanner(sentence);
+    if (!byId("name").open) this.ask();
   }
 
   /** Show who answers, where people are told apart; ask those who have not said it. */

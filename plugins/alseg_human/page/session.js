@@ -54,7 +54,13 @@ export class Session {
   }
 
   async start() {
-    await this.#apply(await this.api.state());
+    try {
+      await this.#apply(await this.api.state());
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.people.refused(error.message); // nothing else can be wrong with a first look; another name loads the page again
+      return;
+    }
     this.#watch();
   }
 
@@ -104,8 +110,16 @@ export class Session {
     mark("key");
     this.#sending = true;
     this.#setReady(false);
-    const next = await this.#send(kind, body, told);
-    this.#sending = false;
+    let next;
+    try {
+      next = await this.#send(kind, body, told);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.item = null; // the next look that the server grants shows what is asked then
+      return undefined;
+    } finally {
+      this.#sending = false;
+    }
     if (this.#leavesFor(next)) return undefined;
     if (this.#undoWaits) {
       this.#undoWaits = false;
