@@ -22,6 +22,7 @@ from alseg.hints import command, plugin_hint
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
 from alseg.moved import check_settings, moved
+from alseg.plugin_files import recorded_files
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
@@ -80,8 +81,7 @@ def run(
     for rival in registry.left_aside(named_by(resolved.config, layers[0] | layers[1])):
         of, written = rival.plugin.distribution, registry.written(rival)
         progress.say(f"The {rival.kind} {rival.name!r} is alseg's own; that of {of} is had as {written}.")
-    if registry.files:
-        record["plugin_files"] = [str(file) for file in registry.files]
+    record |= recorded_files(registry.files)
     if start is not None:
         record["start"] = dict(start.facts)
     stored = with_origins(registry, {**resolved.config.nested(), "record": record})

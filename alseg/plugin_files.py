@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from alseg.errors import UserMistake
 from alseg.hints import FOLDERS, plugin_folders
@@ -39,3 +41,20 @@ def files_in_folders(plugins: list[Plugin]) -> list[Path]:
             continue
         files += [path for path in found if not re.match(r"[_.]|test_|conftest\.py$", path.name)]
     return files
+
+
+def recorded_files(files: Sequence[Path]) -> dict[str, Any]:
+    """What a run's record says of the files that it is started with: where they lie, and their content's digests."""
+    if not files:
+        return {}
+    return {"plugin_files": [str(file) for file in files], "plugin_sha256": [_digest(file) for file in files]}
+
+
+def changed_file(record: Any, files: Iterable[Path]) -> Path | None:
+    """The first of these files that a run, by its record, was started with when it held something else."""
+    known = dict(zip(record.get("plugin_files", ()), record.get("plugin_sha256", ()), strict=False))
+    return next((file for file in files if str(file) in known and known[str(file)] != _digest(file)), None)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tomllib
 
+import pytest
 from test_plugins import QUICK, RUN, SMALL_SHAPES
+
+from alseg.compare.jobs import fork, plan
+from alseg.compare.study import Cell
+from alseg.errors import UserMistake
+from alseg.store import RunFolder
+from alseg.testing.tiny import PLUGIN
+from alseg.testing.tiny_runs import tiny_registry, tiny_run
 
 NAMED_RUN = """\
 from alseg import Answers, hookimpl
@@ -103,3 +112,38 @@ def test_an_executor_that_says_done_of_what_it_did_not_do_is_named(cli, tmp_path
     outcome = cli(*words, "--seeds", 1, "--executor", "liar", "--out", tmp_path / "grid")
     assert outcome.code == 1
     assert f"The executor 'liar' of {path} said of 3 of 3 jobs that they are done" in outcome.err
+
+
+CHOOSER = """\
+from alseg import hookimpl
+
+def chooser():
+    return lambda batch: {sign} * batch.prediction.entropy()
+
+@hookimpl
+def register_acquirers(register):
+    register("chooser", chooser)
+"""
+
+
+def test_a_comparison_does_not_go_on_with_runs_of_other_code(cli, tmp_path):
+    path, out = tmp_path / "chooser.py", tmp_path / "grid"
+    path.write_text(CHOOSER.format(sign=1))
+    first = tiny_run(out / "first-rounds" / "one", plugins=path, acquirer="chooser", rounds=1)
+    settings = RunFolder(first).settings()
+    settings.pop("record")
+    cell = Cell("run", "", {**settings, "rounds": 2}, "one", 2, {})
+    fork(first, out / "runs" / "run", cell.settings, tiny_registry(path))
+    assert len(plan([cell], out, plugins=[path])) == 1
+    path.write_text(CHOOSER.format(sign=-1))
+    for place in (out / "runs" / "run", first):
+        with pytest.raises(UserMistake) as refused:
+            plan([cell], out, plugins=[path])
+        assert str(refused.value) == f"{place} was made with another chooser.py: give another --out, or move it away."
+        if place != first:
+            assert cli("--plugin", path, "--plugin", PLUGIN, "resume", place).code == 0
+            shutil.rmtree(place)
+    stored = RunFolder(first).settings()  # as runs of an earlier alseg have it
+    del stored["record"]["plugin_sha256"]
+    RunFolder(first).write_settings(stored)
+    assert len(plan([cell], out, plugins=[path])) == 1

@@ -12,6 +12,7 @@ from alseg.compare.measures import ASKED
 from alseg.compare.study import IN_STUDIES, Cell
 from alseg.config import flatten, with_origins
 from alseg.errors import UserMistake, Waiting
+from alseg.plugin_files import changed_file
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress
 from alseg.store import SETTINGS, RunFolder, new_name, write_toml
@@ -74,7 +75,7 @@ def plan(
 ) -> list[Job]:
     """The jobs that complete the cells under `out`; what is complete is left out. Shared first rounds come first.
 
-    Raises UserMistake where a folder holds a run with other settings.
+    Raises UserMistake where a folder holds a run with other settings, or one that other code of a plugin file made.
     """
     common: Any = {"plugins": tuple(str(file) for file in plugins), "third_party": third_party}
     shared: dict[str, Job] = {}
@@ -83,11 +84,13 @@ def plan(
         folder = out / "runs" / cell.name
         if (folder / SETTINGS).exists():
             check_same(folder, cell.settings)
+            _check_same_files(folder, plugins)
         if is_done(folder, cell, ask_only) and (ask_only or not _is_owed_its_end(folder, cell)):
             continue
         first = None
         if cell.first and not (folder / SETTINGS).exists():
             first = out / "first-rounds" / cell.first
+            _check_same_files(first, plugins)
             if cell.first not in shared and not has_rounds(first, 1):
                 shared[cell.first] = Job(
                     f"first round, {cell.first}", str(first), first_settings(cell.settings), **common
@@ -144,6 +147,14 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
         if name not in free and before.get(name) != now.get(name):
             stated = f"{name} = {before.get(name, 'none')}, not {now.get(name, 'none')}"
             raise UserMistake(f"{folder} was made with {stated}: give another --out, or move it away.")
+
+
+def _check_same_files(folder: Path, plugins: Sequence[Path]) -> None:
+    """UserMistake where a folder's run was begun when one of the plugin files held other code."""
+    if plugins and (folder / SETTINGS).exists():
+        changed = changed_file(RunFolder(folder).settings().get("record", {}), plugins)
+        if changed is not None:
+            raise UserMistake(f"{folder} was made with another {changed.name}: give another --out, or move it away.")
 
 
 def carry_out(job: Job, progress: Progress) -> None:
