@@ -35,6 +35,8 @@ def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:
         if questions is None:
             questions = run.write_questions(1, experiment.acquire(1, labels))
         work = answered(experiment, run, 1, questions)
-        asked = asked_statistics(1, work.placed(), labels.plus(work.answered()), len(experiment.images.pool))
+        chosen = [question for question in work.placed() if not question.audit]  # audits only measure
+        known = labels.plus(work.answered()).audits(False)
+        asked = asked_statistics(1, chosen, known, len(experiment.images.pool))
         write_whole(folder / ASKED, (json.dumps({"round": 1, **asked}) + "\n").encode())
         experiment.life.stopped("asked", "Round 1 was asked, and --ask-only trains no further.")
