@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import runpy
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from test_broken_oracles import ORACLES
 from alseg import hookimpl
 from alseg.compare.jobs import carry_out, log_of
 from alseg.progress import Quiet
-from alseg.testing import check_executor, checks_of
+from alseg.testing import check_executor, checks_of, executors
 from alseg.testing.tiny_images import TinyDataset, TinyImages
 from alseg.values import Classes
 
@@ -160,7 +162,8 @@ def one_after_another(jobs, logs, watch, **spoilt):
         if not spoilt.get("silent"):
             watch.started(job)
         if not spoilt.get("no_ticks"):
-            watch.tick()
+            with contextlib.suppress(*spoilt.get("swallows", ())):
+                watch.tick()
         error = None
         try:
             if not spoilt.get("idle"):
@@ -187,6 +190,12 @@ EXECUTORS = [
     ("failure", executor(idle=True, hides=True), "a job that fails ended with None", "say what went wrong"),
     ("logs", executor(idle=True, no_logs=True), "there is no first.log", "alseg.compare.jobs.log_of"),
     ("ticks", executor(idle=True, no_ticks=True), "watch.tick() was never called", "a few times a second"),
+    (
+        "interrupted",
+        executor(idle=True, swallows=[KeyboardInterrupt]),
+        "it kept a KeyboardInterrupt of watch.tick() to itself",
+        "let it through",
+    ),
 ]
 
 
@@ -265,3 +274,13 @@ def test_an_executor_that_does_all_passes():
 
 def test_a_job_after_one_that_failed_must_not_begin():
     fails("executor", "failure", executor(goes_on=True), "a job was begun though the one")
+
+
+def test_an_interrupted_executor_does_not_wait_for_the_job(monkeypatch):
+    """The one that `alseg plugins new` writes, which gives the job to a process and reads from it in a thread."""
+    template = Path(executors.__file__).parents[1] / "scaffold/templates/executor/src/my_piece/__init__.py"
+    my_piece = runpy.run_path(str(template))["my_piece"]
+    others = dict.fromkeys(set(checks_of("executor")) - {"builds", "finishes", "interrupted"}, "of another test")
+    monkeypatch.setattr(executors.OfExecutor, "told", executors.Told(ticks=1))
+    monkeypatch.setattr(executors.OfExecutor, "jobs", [])
+    assert "interrupted" in check_executor(my_piece, skip=others).passed

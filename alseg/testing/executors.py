@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,10 +17,25 @@ from alseg.errors import UserMistake
 from alseg.plugins import Registry
 from alseg.store import RunFolder
 from alseg.testing.calls import explains_wrong_calls
-from alseg.testing.contract import Contract, Report, require
+from alseg.testing.contract import Contract, Inapplicable, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny import NAME, PLUGIN
 from alseg.testing.tiny_runs import tiny_registry
+
+SOON = 30.0  # seconds, long even for a cluster that is let go
+ENDLESS = 60  # seconds that a job takes which is to be ended before
+SLEEPER = f"""
+import time
+from alseg import hookimpl
+
+def sleeper():
+    time.sleep({ENDLESS})
+    raise RuntimeError("nobody ended the job")
+
+@hookimpl
+def register_oracles(register):
+    register("sleeper", sleeper)
+"""
 
 
 @dataclass
@@ -47,6 +63,18 @@ class Told:
 
 
 @dataclass
+class Interrupting(Told):
+    """A watch that hears of Ctrl-C at its first tick; at: when that was."""
+
+    at: float = 0.0
+
+    def tick(self) -> None:
+        """Ctrl-C comes."""
+        self.at = self.at or time.monotonic()
+        raise KeyboardInterrupt
+
+
+@dataclass
 class OfExecutor:
     """An executor, and what came of a few jobs that it was given: a first round, a run after it, two that fail."""
 
@@ -56,9 +84,7 @@ class OfExecutor:
     @cached_property
     def jobs(self) -> list[Job]:
         """Each with its folder."""
-        settings = resolve(
-            tiny_registry(), {}, {"dataset": NAME, "model": NAME, "recipe": NAME, "rounds": 2}
-        ).config.nested()
+        settings = _settings(rounds=2)
         once, broken = {**settings, "rounds": 1}, {**settings, "seed": "none at all"}
 
         def job(name: str, settings: dict[str, Any], **more: Any) -> Job:
@@ -72,6 +98,13 @@ class OfExecutor:
             job("never", settings, first=str(self.place / "runs" / "broken"), after="broken"),
         ]
 
+    def endless(self) -> Job:
+        """A job that goes on until somebody ends it, or a minute has passed."""
+        file = self.place / "sleeper.py"
+        file.write_text(SLEEPER, encoding="utf-8")
+        settings = _settings(file, oracle="sleeper")
+        return Job("endless", str(self.place / "runs" / "endless"), settings, plugins=(str(PLUGIN), str(file)))
+
     @cached_property
     def told(self) -> Told:
         """All jobs carried out."""
@@ -79,6 +112,12 @@ class OfExecutor:
         given = built(self.subject)(self.jobs, self.place / "logs", watch)
         require(given is None, f"the call gave {described(given)}", "tell the watch, and return nothing")
         return watch
+
+
+def _settings(*plugins: Path, **settings: Any) -> dict[str, Any]:
+    """Those of a tiny run, with these besides."""
+    tiny = {"dataset": NAME, "model": NAME, "recipe": NAME}
+    return resolve(tiny_registry(plugins), {}, {**tiny, **settings}).config.nested()
 
 
 CONTRACT: Contract[OfExecutor] = Contract("executor")
@@ -186,3 +225,19 @@ def _logs(of: OfExecutor) -> None:
 def _ticks(of: OfExecutor) -> None:
     """The watch is ticked while jobs are done, so that Ctrl-C and the screen are served."""
     require(of.told.ticks > 0, "watch.tick() was never called", "call it a few times a second")
+
+
+@CONTRACT.check("interrupted")
+def _interrupted(of: OfExecutor) -> None:
+    """On Ctrl-C, which watch.tick() raises, it ends the jobs that go on, and soon lets the interruption through."""
+    if not of.told.ticks:
+        raise Inapplicable("it never calls watch.tick(), which the check ticks tells")
+    watch, through = Interrupting(), False
+    try:
+        built(of.subject)([of.endless()], of.place / "logs", watch)
+    except KeyboardInterrupt:
+        through = True
+    took = time.monotonic() - watch.at
+    mend = "end the processes first, in a finally, and wait for what reads from them after that"
+    require(took < SOON, f"it held on for {took:.0f} seconds after Ctrl-C, until the job ended by itself", mend)
+    require(through, "it kept a KeyboardInterrupt of watch.tick() to itself", "let it through: compare ends by it")

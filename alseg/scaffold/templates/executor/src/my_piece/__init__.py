@@ -46,17 +46,17 @@ def result_of(job: Job, logs: Path, watch: Watch, python: str | None) -> str | N
 
     order = json.dumps({"job": asdict(job), "log": str(log_of(logs, job))})
     worker = [python or sys.executable, "-m", "alseg.compare.worker"]  # does a job a line, and ends with its stdin
-    with subprocess.Popen(worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ThreadPoolExecutor(1) as reader, subprocess.Popen(worker, **pipes) as process:
         try:
             process.stdin.write(order + "\n")
             process.stdin.flush()
-            with ThreadPoolExecutor(1) as reader:
-                answer = reader.submit(process.stdout.readline)
-                while not wait([answer], 0.2).done:
-                    watch.tick()
+            answer = reader.submit(process.stdout.readline)
+            while not wait([answer], 0.2).done:
+                watch.tick()
             return json.loads(answer.result() or '{"error": "its process ended"}')["error"]
         finally:
-            process.kill()  # what is on the disk is whole at any time
+            process.kill()  # on Ctrl-C too; what is on the disk is whole at any time
 
 
 @hookimpl
