@@ -202,8 +202,8 @@ EXECUTORS = [
 class Tracker:
     """Breaks where it is told to."""
 
-    def __init__(self, breaks):
-        self.breaks = breaks
+    def __init__(self, breaks, file="labels.jsonl"):
+        self.breaks, self.file = breaks, file
 
     @hookimpl
     def run_started(self, folder):
@@ -211,8 +211,7 @@ class Tracker:
             raise FileExistsError("mine")
         Path(folder, "mine").touch()
         if self.breaks == "leaves-run":
-            with Path(folder, "labels.jsonl").open("a") as file:
-                file.write("\n")
+            Path(folder, self.file).write_text("")
 
     @hookimpl
     def round_finished(self, folder, record):
@@ -248,6 +247,7 @@ TRACKERS = [
     ("resumed", lambda: Tracker("stopped"), "failed in run_stopped: LookupError: interrupted", "before its end"),
     ("without-pictures", lambda: Tracker("without-pictures"), "index.jsonl", "before it is read"),
     ("leaves-run", lambda: Tracker("leaves-run"), "it changed labels.jsonl", "files of its own"),
+    ("leaves-run", lambda: Tracker("leaves-run", "rounds/00/questions.jsonl"), "it changed rounds/00/", "of its own"),
 ]
 TABLE = [
     *(("dataset", *row) for row in DATASETS),

@@ -40,6 +40,11 @@ class OfTracker:
         """The run."""
         return RunFolder(tiny_run(self.place / "run", report=True))
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Those of the run's files before a tracker hears of it."""
+        return _digests(self.run.path)
+
     def tell(self, hooks: tuple[str, ...] = LIFE_CYCLE, tracker: Any = None) -> list[str]:
         """Call the hooks as a run does; what they raised, in sentences."""
         registry, folder, records = (
@@ -47,6 +52,7 @@ class OfTracker:
             self.run.path,
             self.run.rounds(),
         )
+        assert self.digests  # taken before the first that hears of it
         tracker = self.made if tracker is None else tracker
         arguments: dict[str, list[dict[str, Any]]] = {
             "run_started": [{"settings": self.run.settings()}],
@@ -107,29 +113,25 @@ def _resumed(of: OfTracker) -> None:
     require(not said, " ".join(said), mend)
 
 
+@CONTRACT.check("leaves-run")
+def _leaves_run(of: OfTracker) -> None:
+    """What the run's folder holds stays as it is; files of its own may be added."""
+    of.tell(tracker=built(of.subject))
+    after = _digests(of.run.path)
+    changed = [name for name, digest in of.digests.items() if after.get(name, digest) != digest]
+    require(not changed, f"it changed {', '.join(changed)}", "write to files of its own")
+    require(after.keys() >= of.digests.keys(), "it took files of the run away", "leave them")
+
+
 @CONTRACT.check("without-pictures")
 def _without_pictures(of: OfTracker) -> None:
     """It copes with a run that keeps no pictures and no figures (report = false)."""
+    # the last of the checks, for it changes the run
     for name in ("samples", "figures", "report.html"):
         for path in [of.run.path / name, *of.run.path.glob(f"rounds/*/{name}")]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     said = of.tell(tracker=built(of.subject))
     require(not said, " ".join(said), "look whether a file is there before it is read")
-
-
-@CONTRACT.check("leaves-run")
-def _leaves_run(of: OfTracker) -> None:
-    """What the run's folder holds stays as it is; files of its own may be added."""
-    before = _digests(of.run.path)
-    of.tell(tracker=built(of.subject))
-    after = _digests(of.run.path)
-    own = {path.relative_to(of.run.path).as_posix() for path in of.run.path.rglob("*")}
-    changed = [name for name in before if name in RUN_FILES and before[name] != after.get(name)]
-    require(not changed, f"it changed {', '.join(changed)}", "write to files of its own")
-    require(own >= set(before), "it took files of the run away", "leave them")
-
-
-RUN_FILES = ("run.toml", "rounds.jsonl", "labels.jsonl", "journal.jsonl", "images.jsonl")
 
 
 def _digests(folder: Path) -> dict[str, str]:
