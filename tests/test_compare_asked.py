@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from studies import write_run
+
 from alseg.compare.asking import ask_once
+from alseg.compare.measures import points
 from alseg.progress import Quiet
+from alseg.report.reading import RunView
 from alseg.store import RunFolder
 from alseg.testing.tiny_runs import tiny_registry, tiny_run
+from alseg.values import START_ITEMS, PixelLabel, PixelLabels
 
 
 def test_pixels_that_only_measure_are_none_that_were_chosen(tmp_path):
@@ -16,3 +22,13 @@ def test_pixels_that_only_measure_are_none_that_were_chosen(tmp_path):
     ask_once(asked, tiny_registry(), Quiet())
     found = json.loads((asked / "asked.json").read_text())
     assert found == {name: whole[name] for name in found}
+
+
+def test_a_persons_time_is_found_after_the_labels_that_a_run_began_with(tmp_path):
+    run = RunFolder(write_run(tmp_path / "run", [0.4, 0.5]))
+    start = [PixelLabel(f"{START_ITEMS}{i:07}", "train0", 0, i, "sky", 0, "imported", "") for i in range(70)]
+    asked = PixelLabel("r01-0000000", "train0", 1, 1, "road", 1, "human", "ann", 3.0)
+    run.write_labels(PixelLabels((*start, asked)))
+    event = {"event": "answered", "time": "2026-01-01T00:00:00+00:00", "item": asked.item, "who": "ann"}
+    (run.path / "journal.jsonl").write_text(json.dumps({**event, "class": "road", "seconds": 3.0}) + "\n")
+    assert [point.labelling_seconds for point in points(RunView.read(run.path))] == pytest.approx([0, 3])

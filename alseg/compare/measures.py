@@ -19,6 +19,7 @@ import numpy as np
 from alseg.errors import AlsegError
 from alseg.report.reading import RunView
 from alseg.store import IMAGES, RunFolder, read_lines
+from alseg.values import START_ITEMS
 
 ASKED = "asked.json"  # a round that was asked and not trained
 CELLS = 64  # a side of the grid on which uniform draws are summed
@@ -134,7 +135,8 @@ def _labelling_seconds(view: RunView) -> list[float] | None:
     if not path.exists():
         return None
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        if all('"seconds": null' in line for line in islice(file, LOOKED_AT)):
+        asked = (line for line in file if f'"item": "{START_ITEMS}' not in line)  # others have no time of this run
+        if all('"seconds": null' in line for line in islice(asked, LOOKED_AT)):
             return None
     minutes = view.labelling_minutes()
     return None if minutes is None else [60 * value for value in minutes]
