@@ -201,6 +201,11 @@ def test_a_damaged_or_missing_picture_is_left_out(cli, run, tmp_path):
     (copy / "rounds/00/samples/00-utility.png").write_bytes(b"no picture")
     (copy / "samples/01-image.jpg").unlink()
     assert cli("report", copy).code == 0
+    for path in copy.glob("rounds/*/samples/00-prediction.png"):
+        path.unlink()  # that image has nothing to show
+    assert cli("report", copy).code == 0
+    page = (copy / "report.html").read_text()
+    assert "Sample images" in page and page.count('<div class="sample">') == 2
 
 
 def test_many_rounds_have_few_ticks(run):

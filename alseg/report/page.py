@@ -198,7 +198,7 @@ def _samples(view: RunView) -> list[dict[str, Any]]:
                     seen = {"prediction": _address(prediction), "utility": _heat(utility)}
                     rounds.append({"round": record["round"], **seen})
         truth, image = place / f"{number:02}-truth.png", place / f"{number:02}-image.jpg"
-        if not image.exists():
+        if not image.exists() or not rounds:
             continue
         found.append(
             {
