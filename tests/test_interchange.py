@@ -142,6 +142,15 @@ def test_a_mask_shows_its_classes_colours(tmp_path):
         assert picture.convert("RGB").getpixel((2, 1)) == (250, 0, 9)
 
 
+def test_classes_that_share_a_colour_come_back(tmp_path):
+    classes = Classes(("road", "sky", "car"), 255, ((9, 9, 9), (9, 9, 9), (0, 0, 1)))
+    labels = tuple(PixelLabel(f"i{i}", "a", 0, i, name, 0, "s", "") for i, name in enumerate(classes.names))
+    path = written(LabelSet(labels, {"a": (1, 3)}, classes), "masks", tmp_path)
+    assert [label.name for label in read_source(Source(path)).labels] == list(classes.names)
+    with Image.open(path / "a.png") as picture:
+        assert len({picture.convert("RGB").getpixel((i, 0)) for i in range(3)}) == 3, "seen apart as well"
+
+
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_hundred_thousand_points_take_seconds(tmp_path, name):
     classes = Classes(tuple("abcdefghijk"), 11)

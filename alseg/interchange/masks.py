@@ -37,7 +37,7 @@ def write_masks(labels: LabelSet) -> dict[str, bytes]:
     classes = labels.classes
     void = _void(classes)
     palette = np.zeros((256, 3), np.uint8)
-    palette[: min(256, len(classes))] = colours_of(classes)[:256]
+    palette[: min(256, len(classes))] = _apart(classes)[:256]
     found = labels.by_image()
     files = file_names({image: labels.file(image) for image in found}, ".png")
     written = {CLASSES: _class_file(classes, void)}
@@ -63,8 +63,14 @@ def _void(classes: Classes) -> int:
     return 255 if len(classes) <= 255 else 65535
 
 
+def _apart(classes: Classes) -> tuple[Colour, ...]:
+    """The classes' colours, or others where two share one: what is read again must tell them apart."""
+    own = colours_of(classes)
+    return own if len(set(own)) == len(own) else distinct(len(own))
+
+
 def _class_file(classes: Classes, void: int) -> bytes:
-    table = {"names": list(classes.names), "colours": [list(c) for c in colours_of(classes)], "void": void}
+    table = {"names": list(classes.names), "colours": [list(c) for c in _apart(classes)], "void": void}
     return tomli_w.dumps(table).encode("utf-8", "surrogatepass")
 
 
