@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import CLASSES, known
+from sources import CLASSES, Pictures, known
 
 from alseg.errors import UserMistake
 from alseg.interchange.formats import Source, read_source
+from alseg.interchange.known import Known
 from alseg.interchange.pickles import read_pickle
+from alseg.values import Classes
 
 
 def query_files() -> dict[str, Any]:
@@ -46,6 +48,22 @@ def test_query_files_take_their_classes_from_the_masks(tmp_path, case, protocol)
     expected = {(0, 8): "car", (3, 1): "sky", (7, 0): "sky"}
     assert {(p.y, p.x): p.name for p in found.labels} == expected
     assert {p.image for p in found.labels} == {"b"}
+
+
+def test_a_void_below_all_classes_is_no_class(tmp_path):
+    class Unknown(Pictures):
+        def mask(self, i):
+            return np.full(self.size, -1)
+
+    path = tmp_path / "queries.pkl"
+    path.write_bytes(pickle.dumps(query_files()["coordinates"]))
+    for void, names in ((-1, [None] * 3), (255, None)):
+        source = Source(path, Known(Classes(CLASSES.names, void), {"train": Unknown(("b",))}))
+        if names is None:
+            with pytest.raises(UserMistake, match="the class -1; there are 3"):
+                read_source(source)
+        else:
+            assert [p.name for p in read_source(source).labels] == names
 
 
 def test_older_query_files_are_arrays(tmp_path):

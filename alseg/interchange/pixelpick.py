@@ -134,8 +134,8 @@ def _names(
 
 
 def _name(value: int, classes: Classes) -> str | None:
-    if value in (classes.void, 255) and value >= len(classes):
-        return None
-    if value >= len(classes):
+    if 0 <= value < len(classes):
+        return classes.names[value]
+    if value not in (classes.void, 255):
         raise UserMistake(f"it has the class {value}; there are {len(classes)}.")
-    return classes.names[value]
+    return None
