@@ -242,6 +242,19 @@ def test_no_round_and_no_mask_at_all(tmp_path):
     assert table[1]["classes_per_image"] == "3.0" and table[1]["seeds"] == "2"
 
 
+def test_runs_without_masks_have_no_mean_iou_rather_than_no_seed_in_common(tmp_path):
+    pieces = (("margin", B), ("random", "uniform"))
+    runs = [
+        write_run(tmp_path / f"{a}{s}", [None, None], acquirer=a, selector=b, seed=s)
+        for a, b in pieces
+        for s in range(2)
+    ]
+    compare(runs, tmp_path / "out")
+    said = (tmp_path / "out/summary.md").read_text()
+    assert "There is no mean IoU, as no image to evaluate on has a mask" in said
+    assert "in common" not in said
+
+
 def test_names_with_commas_quotes_and_markup(tmp_path):
     runs = [write_run(tmp_path / f"run{s}", [0.4, 0.5], seed=s) for s in range(2)]
     name = 'my "best", <script>alert(1)</script> | $x_1^ & _'

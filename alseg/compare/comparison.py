@@ -166,6 +166,12 @@ class Comparison:
         return bool(later) and all(point.train_seconds is None for point in later)
 
     @cached_property
+    def unscored(self) -> bool:
+        """Whether rounds are finished and none has a mean IoU, for want of masks."""
+        found = [p for one in self.asking for c in self.cells[one.name] for p in c.points.values()]
+        return bool(found) and all(point.miou is None for point in found)
+
+    @cached_property
     def from_baseline(self) -> list[Difference]:
         """From the chosen baseline."""
         return self._against(lambda _: self.baseline)

@@ -18,6 +18,8 @@ def conclusions(comparison: Comparison) -> list[str]:
     of_random, of_baseline = comparison.grouped.random_of, lambda _: baseline
     if comparison.only_asked:
         said += _on_diversity(comparison)
+    elif comparison.unscored:
+        said.append("There is no mean IoU, as no image to evaluate on has a mask: see what was asked.")
     if comparison.from_random:
         said += _on(_seen(comparison, comparison.from_random), "random")
         said += _on_areas(comparison.area_differences(of_random), "random")
@@ -39,8 +41,8 @@ def conclusions(comparison: Comparison) -> list[str]:
 
 
 def _seen(comparison: Comparison, differences: Sequence[Difference]) -> list[Difference]:
-    """Those to speak of: rounds that were only asked have no mean IoU, and need no excuse."""
-    return [one for one in differences if one.paired or not comparison.only_asked]
+    """Those to speak of: rounds without a mean IoU, such as those that were only asked, need no excuse each."""
+    return [one for one in differences if one.paired or not (comparison.only_asked or comparison.unscored)]
 
 
 def _on_diversity(comparison: Comparison) -> list[str]:
