@@ -255,6 +255,14 @@ def test_runs_without_masks_have_no_mean_iou_rather_than_no_seed_in_common(tmp_p
     assert "in common" not in said
 
 
+def test_full_supervision_alone_has_a_column_for_its_mean_iou(tmp_path):
+    full = write_run(tmp_path / "full", [0.6], settings={"labels": "all"})
+    compare([full], tmp_path / "out")
+    table = [line for line in (tmp_path / "out/summary.md").read_text().splitlines() if line.startswith("|")][:3]
+    assert "all pixels" in table[0] and "60.0" in table[2]
+    assert len({line.count("|") for line in table}) == 1
+
+
 def test_names_with_commas_quotes_and_markup(tmp_path):
     runs = [write_run(tmp_path / f"run{s}", [0.4, 0.5], seed=s) for s in range(2)]
     name = 'my "best", <script>alert(1)</script> | $x_1^ & _'

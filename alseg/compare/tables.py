@@ -147,7 +147,8 @@ def miou_rows(comparison: Comparison) -> Rows:
     """Strategies down, budgets across: mean and standard deviation in %, with a sign for the verdict."""
     signs = {"better": " ▲", "worse": " ▼"}
     words = {(one.strategy.name, one.pixels): one.word for one in comparison.from_random or comparison.from_baseline}
-    rows = [["strategy", "seeds", *(f"{pixels:.4g} px" for pixels in comparison.budgets)]]
+    columns = [f"{pixels:.4g} px" for pixels in comparison.budgets]
+    rows = [["strategy", "seeds", *(columns or ["all pixels"] if comparison.full else columns)]]
     for one in comparison.asking:
         cells = [comparison.cell(one, pixels) for pixels in comparison.budgets]
         said = [signs.get(words.get((one.name, pixels), ""), "") for pixels in comparison.budgets]
