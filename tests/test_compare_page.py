@@ -17,6 +17,7 @@ from PIL import Image
 from studies import RANDOM, compare, rows, write_run, write_study
 
 from alseg.compare.page import Published, write_comparison
+from alseg.compare.published import published_figures
 from alseg.compare.statistics import holm, seeds_needed
 from alseg.errors import AlsegError, UserMistake
 
@@ -261,6 +262,12 @@ def test_full_supervision_alone_has_a_column_for_its_mean_iou(tmp_path):
     table = [line for line in (tmp_path / "out/summary.md").read_text().splitlines() if line.startswith("|")][:3]
     assert "all pixels" in table[0] and "60.0" in table[2]
     assert len({line.count("|") for line in table}) == 1
+
+
+@pytest.mark.parametrize("budget", ["0", "-5", "nan"])
+def test_a_published_figure_is_at_some_pixels(budget):
+    with pytest.raises(UserMistake, match=f"the budget '{budget}' must be above 0"):
+        published_figures([{"strategy": "margin", "source": "a paper", "miou": {budget: 50.8}}])
 
 
 def test_names_with_commas_quotes_and_markup(tmp_path):

@@ -23,7 +23,7 @@ def published_figures(entries: Sequence[Mapping[str, Any]]) -> list[Published]:
             figures.append(
                 Published(
                     strategy=None if entry.get("strategy") is None else str(entry["strategy"]),
-                    pixels_per_image=None if budget == "all" else _number(budget),
+                    pixels_per_image=None if budget == "all" else _pixels(budget),
                     miou=_number(value),
                     std=_number(spread[budget]) if budget in spread else None,
                     source=str(entry.get("source", "")),
@@ -31,6 +31,13 @@ def published_figures(entries: Sequence[Mapping[str, Any]]) -> list[Published]:
                 )
             )
     return figures
+
+
+def _pixels(budget: Any) -> float:
+    pixels = _number(budget)
+    if not pixels > 0:
+        raise UserMistake(f"{FORM}; the budget {budget!r} must be above 0.")
+    return pixels
 
 
 def _number(value: Any) -> float:
