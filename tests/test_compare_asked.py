@@ -24,6 +24,33 @@ def test_pixels_that_only_measure_are_none_that_were_chosen(tmp_path):
     assert found == {name: whole[name] for name in found}
 
 
+def test_void_costs_budget_so_that_seeds_meet(tmp_path):
+    runs = [
+        tiny_run(tmp_path / f"{seed}", void="ask", seed=seed, first_pixels=10, pixels_per_round=10, budget=20)
+        for seed in range(2)
+    ]
+    records = [RunFolder(run).rounds() for run in runs]
+    assert all(row["pixels_per_image"] < row["asked_pixels"] * (1 + row["round"]) for rows in records for row in rows)
+    assert [[point.pixels for point in points(RunView.read(run))] for run in runs] == [[10, 20], [10, 20]]
+
+
+def test_without_void_the_budget_is_the_labels(tmp_path):
+    run = tiny_run(tmp_path / "run", trust__audit=3)
+    assert [p.pixels for p in points(RunView.read(run))] == [r["pixels_per_image"] for r in RunFolder(run).rounds()]
+
+
+def test_labels_that_a_run_began_with_are_in_its_budget(tmp_path):
+    first = tiny_run(tmp_path / "first", void="ask", first_pixels=10, budget=10, rounds=1)
+    run = tiny_run(tmp_path / "run", void="ask", start_from=str(first), pixels_per_round=5, budget=5)
+    given = RunFolder(run).rounds()[0]["pixels_per_image"]
+    assert given < 10
+    assert [point.pixels for point in points(RunView.read(run))] == [given, pytest.approx(given + 5)]
+
+
+def test_records_that_do_not_say_what_was_asked_count_labels(tmp_path):
+    assert [p.pixels for p in points(RunView.read(write_run(tmp_path / "run", [0.4, 0.5])))] == [10, 20]
+
+
 def test_a_persons_time_is_found_after_the_labels_that_a_run_began_with(tmp_path):
     run = RunFolder(write_run(tmp_path / "run", [0.4, 0.5]))
     start = [PixelLabel(f"{START_ITEMS}{i:07}", "train0", 0, i, "sky", 0, "imported", "") for i in range(70)]

@@ -163,7 +163,7 @@ def test_figures_are_files_whose_text_is_text(page):
         tree = ElementTree.parse(folder / f"{name}.svg")
         assert any(element.text for element in tree.iter("{http://www.w3.org/2000/svg}text"))
     said = (folder / "pixels.svg").read_text()
-    for words in ("labelled pixels per image", "mean IoU on val (%)", "best epoch on test", "all pixels (upper line)"):
+    for words in ("pixels asked per image", "mean IoU on val (%)", "best epoch on test", "all pixels (upper line)"):
         assert words in said
 
 

@@ -21,7 +21,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1.5, 
 MOST_TOGETHER = 6  # curves in one pair of axes; more get a panel each
 MOST_PANEL_TICKS = 5
 FEW_SEEDS = 5  # so many are drawn as points
-PIXELS, SECONDS = "labelled pixels per image", "training and choosing (seconds)"
+PIXELS, SECONDS = "pixels asked per image", "training and choosing (seconds)"
 
 
 class Style(NamedTuple):

@@ -41,7 +41,7 @@ def draw(comparison: Comparison, published: Sequence[Published] = ()) -> Iterato
     if any(1 < len(cell.points) <= FEW_SEEDS for cell in scored):
         several += "; dots: the seeds"
     if scored and not comparison.only_asked:  # the shared first round alone says nothing of strategies
-        caption = f"Mean IoU against labelled pixels{several}."
+        caption = f"Mean IoU against the pixels asked per image{several}."
         most = max(comparison.budgets, default=0.0) * 1.05  # figures of larger budgets are in the table
         near = [one for one in published if one.pixels_per_image is None or one.pixels_per_image <= most]
         hollow = " Hollow: published figures, by their own protocol." if near else ""

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,9 +32,9 @@ LOOKED_AT = 50  # labels, to see whether a person's time is among them
 class Point:
     """A run at the end of a round; seconds are sums over its rounds up to this one.
 
-    spread: mean distance of a pixel asked in this round to the nearest other one of its image, over the
-    image's diagonal; uniform: the same, expected of as many uniform draws. paper_miou: of the best epoch on
-    test, where watched.
+    pixels: its budget so far, see `_budgets`. spread: mean distance of a pixel asked in this round to the
+    nearest other one of its image, over the image's diagonal; uniform: the same, expected of as many uniform
+    draws. paper_miou: of the best epoch on test, where watched.
     """
 
     round: int
@@ -83,25 +83,42 @@ def points(view: RunView) -> list[Point]:
     found, train, acquire = [], 0.0, 0.0
     full = view.settings.get("labels") == "all"
     labelling = _labelling_seconds(view)
+    asked = _only_asked(view.folder.path / ASKED)
+    only = [] if asked is None or asked["round"] < len(view.records) else [asked]
+    pixels = _budgets(view, [*view.records, *only])
     for number, record in enumerate(view.records):
         train += record["train_seconds"] or 0.0
         acquire += record["acquire_seconds"] or 0.0
         seconds = (train, acquire, labelling[number] if labelling else None)
-        found.append(_point(record, (None, None) if full else spread(view, record["round"]), seconds))
-    asked = _only_asked(view.folder.path / ASKED)
-    if asked is not None and asked["round"] >= len(view.records):
-        found.append(_point(asked, spread(view, asked["round"]), (None, None, None)))
+        spreads = (None, None) if full else spread(view, record["round"])
+        found.append(_point(record, pixels[number], spreads, seconds))
+    found += [_point(record, pixels[-1], spread(view, record["round"]), (None, None, None)) for record in only]
     return found
+
+
+def _budgets(view: RunView, records: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Pixels per image that were asked up to the end of each round, with the labels that the run began with.
+
+    What cannot be labelled costs budget, too. Under full supervision, and where a record does not say what was asked,
+    those that are labelled.
+    """
+    images, full = view.record.get("train_images"), view.settings.get("labels") == "all"
+    if full or not images or any(record.get("asked_pixels") is None for record in records):
+        return [float(record["pixels_per_image"]) for record in records]
+    # a first round asks nothing where the run began with labels
+    given = sum(record["labelled_pixels"] for record in records[:1] if not record["asked_pixels"])
+    return [(given + asked) / images for asked in accumulate(record["asked_pixels"] for record in records)]
 
 
 def _point(
     record: Mapping[str, Any],
+    pixels: float,
     spreads: tuple[float | None, float | None],
     seconds: tuple[float | None, float | None, float | None],
 ) -> Point:
     return Point(
         round=int(record["round"]),
-        pixels=float(record["pixels_per_image"]),
+        pixels=pixels,
         miou=_number(record.get("miou")),
         paper_miou=_number(record.get("paper_miou")),
         classes=_number(record.get("classes_per_image")),

@@ -96,7 +96,7 @@ def _tables(comparison: Comparison, published: Sequence[Published], title: str, 
 def _sections(comparison: Comparison, published: Sequence[Published]) -> list[tuple[str, Rows]]:
     """The tables with their headings; those with nothing in them are left out."""
     baseline = comparison.baseline
-    found = [("Mean IoU in %, by labelled pixels per image", miou_rows(comparison))]
+    found = [("Mean IoU in %, by pixels asked per image", miou_rows(comparison))]
     found += [("Differences from random, points of mean IoU", difference_rows(comparison.from_random))]
     if baseline is not None:
         heading = f"Differences from {baseline.name}, points of mean IoU"
