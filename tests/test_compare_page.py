@@ -16,6 +16,9 @@ import pytest
 from PIL import Image
 from studies import RANDOM, compare, rows, write_run, write_study
 
+from alseg.compare.comparison import Comparison
+from alseg.compare.figures import draw
+from alseg.compare.groups import group, read_runs
 from alseg.compare.page import Published, write_comparison
 from alseg.compare.published import published_figures
 from alseg.compare.statistics import holm, seeds_needed
@@ -189,6 +192,19 @@ def test_runs_without_a_common_seed_are_not_paired(tmp_path):
     table = [row for row in compare(runs, tmp_path / "out") if row["acquirer"] == "margin"]
     assert [(row["difference"], row["verdict"]) for row in table] == [("", "shared first round"), ("", "")]
     assert "no seed and budget in common with random" in (tmp_path / "out/comparison.html").read_text()
+
+
+def test_the_first_rounds_pixels_are_none_that_a_strategy_chose(tmp_path):
+    runs = [write_run(tmp_path / "margin", [0.4, 0.5]), write_run(tmp_path / "entropy", [0.4], acquirer="entropy")]
+    comparison = Comparison(group(read_runs(runs), RANDOM))
+    assert {one.acquirer: bool(comparison.class_shares(one)) for one in comparison.asking} == {
+        "margin": True,
+        "entropy": False,
+    }
+    captions = {drawn.name: drawn.caption for drawn in draw(comparison)}
+    assert captions["classes"] == "Of the pixels chosen after the first round, the % of each class."
+    captions = {drawn.name: drawn.caption for drawn in draw(Comparison(group(read_runs(runs[1:]), RANDOM)))}
+    assert captions["classes"] == "Of the pixels of the first round, the % of each class."
 
 
 def test_random_is_taken_with_the_same_pixels_per_round(tmp_path):

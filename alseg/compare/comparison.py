@@ -142,10 +142,18 @@ class Comparison:
         return next((cell for cell in self.cells[strategy.name] if cell.pixels == pixels), None)
 
     def class_shares(self, strategy: Strategy) -> dict[str, float]:
-        """The mean over seeds of each class's share of the pixels that were chosen."""
-        runs = [shares for several in self._points[strategy.name].values() if (shares := class_shares(several))]
+        """The mean over seeds of each class's share of the chosen pixels, or of the first ones where there are none."""
+        found = self._points[strategy.name].values()
+        chosen = [[p for p in several if p.round > 0 or not self.has_chosen] for several in found]
+        runs = [shares for several in chosen if (shares := class_shares(several))]
         names = {name for run in runs for name in run}
         return {name: sum(run.get(name, 0.0) for run in runs) / len(runs) for name in sorted(names)}
+
+    @cached_property
+    def has_chosen(self) -> bool:
+        """Whether a run has labels of a round after the first, whose pixels no strategy chose."""
+        found = [p for one in self.asking for several in self._points[one.name].values() for p in several]
+        return any(point.round > 0 and point.class_counts for point in found)
 
     @cached_property
     def from_random(self) -> list[Difference]:

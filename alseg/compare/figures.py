@@ -62,7 +62,8 @@ def draw(comparison: Comparison, published: Sequence[Published] = ()) -> Iterato
         caption += "."
         yield Drawn("diversity", caption, diversity(comparison))
     if any(comparison.class_shares(one) for one in comparison.asking):
-        yield Drawn("classes", "Of the pixels chosen after the first round, the % of each class.", classes(comparison))
+        of = "chosen after the first round" if comparison.has_chosen else "of the first round"
+        yield Drawn("classes", f"Of the pixels {of}, the % of each class.", classes(comparison))
 
 
 def _has_bars(cells: Sequence[Cell]) -> bool:

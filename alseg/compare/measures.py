@@ -176,10 +176,8 @@ def budget_of(pixels: float, budgets: Sequence[float]) -> float:
 
 
 def class_shares(points: Iterable[Point]) -> dict[str, float]:
-    """The share of each class among the pixels labelled after the first round, or in it where there is no other."""
-    listed = list(points)
-    chosen = [point for point in listed if point.round > 0 and point.class_counts] or listed
-    counts: Counter[str] = sum((Counter(point.class_counts) for point in chosen), Counter())
+    """The share of each class among the pixels that were labelled in these rounds."""
+    counts: Counter[str] = sum((Counter(point.class_counts) for point in points), Counter())
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items()} if total else {}
 
