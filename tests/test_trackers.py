@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -131,6 +132,32 @@ def test_rounds_that_a_kill_kept_from_a_tracker_are_sent_later(tracked, tmp_path
     client().delete_run(number)
     told(MLflow(uri, "late"), run)
     assert json.loads((run / "mlflow.json").read_text())["run"] != number
+
+
+def test_a_round_that_was_missed_is_sent_at_the_next(tracked, tmp_path, mlflow_here, monkeypatch):
+    from mlflow import MlflowClient
+
+    from alseg_mlflow.tracker import MLflow
+
+    uri, client = mlflow_here
+    run, records = tmp_path / "run", records_of(tracked[0])
+    shutil.copytree(tracked[0], run, ignore=shutil.ignore_patterns("tensorboard", "mlflow.json", "rounds.jsonl"))
+    tracker = MLflow(uri, "missed")
+    told(tracker, run)
+    number = json.loads((run / "mlflow.json").read_text())["run"]
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the server is away")
+
+    for missed, record in enumerate(records):
+        with open(run / "rounds.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+        with monkeypatch.context() as patch:
+            if missed == 0:
+                patch.setattr(MlflowClient, "log_batch", away)
+            with contextlib.nullcontext() if missed else pytest.raises(ConnectionError):
+                tracker.round_finished(folder=str(run), record=record)
+    assert [metric.step for metric in client().get_metric_history(number, "labelled_pixels")] == [0, 1]
 
 
 def test_a_server_that_does_not_answer_is_reported_soon(cli, tmp_path):

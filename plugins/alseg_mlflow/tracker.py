@@ -46,21 +46,24 @@ class MLflow:
     @hookimpl
     def run_started(self, folder: str, settings: dict[str, Any]) -> None:
         """Begin an MLflow run with the settings as its parameters, or go on with the one it had."""
-        self._begun(Path(folder))
+        with self._or_again():
+            self._begun(Path(folder))
 
     @hookimpl
     def round_finished(self, folder: str, record: dict[str, Any]) -> None:
         """A round's metrics, its questions, its confusion matrix and pictures of both."""
-        if self._run is None:
-            self._begun(Path(folder))  # which sends all rounds that there are
-        else:
-            self._send(Path(folder), record)
+        with self._or_again():
+            if self._run is None:
+                self._begun(Path(folder))  # which sends all rounds that there are
+            else:
+                self._send(Path(folder), record)
 
     @hookimpl
     def run_finished(self, folder: str, records: list[dict[str, Any]]) -> None:
         """The labels, the report and its figures; the MLflow run is finished."""
-        if self._run is None:
-            self._begun(Path(folder))
+        with self._or_again():
+            if self._run is None:
+                self._begun(Path(folder))
         for name in ("labels.jsonl", "rounds.jsonl", "report.html"):
             self._artifact(Path(folder) / name)
         figures = Path(folder) / "figures"
@@ -71,14 +74,26 @@ class MLflow:
     @hookimpl
     def run_stopped(self, folder: str, reason: str, message: str) -> None:
         """The MLflow run ends with what was asked last; it goes on when the run does."""
-        if self._run is None:
-            return  # it was never begun
         run, asked = Path(folder), len(records_of(folder))
+        if self._run is None and not (run / LINK).exists():
+            return  # it was never begun
+        with self._or_again():
+            if self._run is None:
+                self._begun(run)
         if reason in ("waiting", "asked"):
             self._artifact(run / "asked.json")
             self._send_questions(run, asked)
         self._client.set_tag(self._run, STOPPED, f"{reason}: {message}"[:LONGEST_TAG])
         self._client.set_terminated(self._run, STATUS.get(reason, "KILLED"))
+
+    @contextlib.contextmanager
+    def _or_again(self) -> Iterator[None]:
+        """Where sending fails, the next hook begins again, which sends what is missing."""
+        try:
+            yield
+        except BaseException:
+            self._run = None
+            raise
 
     def _begun(self, folder: Path) -> None:
         """Begin or go on, and send what was recorded and not sent: a kill may have come between the two."""
