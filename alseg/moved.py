@@ -16,8 +16,9 @@ from alseg.values import Classes
 
 M = TypeVar("M")
 PLACES = {"data": "dataset", "weights": "model"}  # options that say where something lies, and whose they are
-TABLES = ("dataset", "model", "train", "augment")  # what a round's result hangs on besides its labels
-IDLE = COMPUTING | {f"{kind}.{name}" for name, kind in PLACES.items()}
+ALONE = ("seed", "terms")  # settings that are no table
+FIXED = ("dataset", "model", "train", "augment", "evaluate", *ALONE)  # a round's result hangs on them and its labels
+IDLE = COMPUTING | {"evaluate.batch_size"} | {f"{kind}.{name}" for name, kind in PLACES.items()}
 
 
 def moved(folder: RunFolder, settings: Mapping[str, Any], **places: Path | str | None) -> dict[str, Any]:
@@ -77,10 +78,13 @@ def named(names: Iterable[object], void: object) -> str:
 
 
 def digests(config: RunConfig) -> dict[str, str]:
-    """Of each table of settings that a round's result hangs on, eight characters that tell it from others."""
+    """Of each table of settings that a round's result hangs on, eight characters that tell it from others.
+
+    Options of terms are told with the list of terms.
+    """
     flat = flatten(config.nested())
-    owners = {name: name for name in TABLES} | {choice.name: "train" for choice in config.terms}
-    mine: dict[str, list[tuple[str, str]]] = {table: [] for table in TABLES}
+    owners = {name: name for name in FIXED} | {choice.name.replace("-", "_"): "terms" for choice in config.terms}
+    mine: dict[str, list[tuple[str, str]]] = {name: [] for name in FIXED}
     for name in sorted(flat.keys() - IDLE):
         if owner := owners.get(name.partition(".")[0]):
             mine[owner].append((name, str(flat[name])))
@@ -91,9 +95,10 @@ def check_settings(folder: RunFolder, config: RunConfig) -> None:
     """UserMistake where a run's settings are no longer those that its last round was made with."""
     rounds = folder.rounds()
     before: Mapping[str, str] = rounds[-1].get("settings", {}) if rounds else {}
-    changed = [f"[{table}]" for table, digest in digests(config).items() if before.get(table, digest) != digest]
+    changed = [name for name, digest in digests(config).items() if before.get(name, digest) != digest]
     if changed:
+        places = " and ".join(name if name in ALONE else f"[{name}]" for name in changed)
         raise UserMistake(
-            f"{folder.path / SETTINGS} has other settings in {' and '.join(changed)} than the run's rounds so far were "
+            f"{folder.path / SETTINGS} has other settings in {places} than the run's rounds so far were "
             "made with: put them back, or start another run."
         )

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from test_resume import repaint
 from test_run import camvid_run, fingerprint
 
-from alseg.moved import TABLES
+from alseg.config import resolve
+from alseg.moved import FIXED, digests
 from alseg.store import RunFolder
 
 ENCODER = "test_resnet.r160_in1k"
@@ -87,6 +88,7 @@ CHANGES = {
     "train": (r"epochs = \d+", "epochs = 3"),
     "model": (r"channels = \d+", "channels = 9"),
     "augment": (r"flip = [\d.]+", "flip = 0.25"),
+    "seed": (r"seed = 0", "seed = 1"),
 }
 
 
@@ -98,9 +100,29 @@ def test_settings_changed_by_hand_are_refused_by_their_table(cli, camvid, tmp_pa
     changed, count = re.subn(*CHANGES[table], before, count=1)
     assert count == 1 and changed != before
     (run / "run.toml").write_text(changed)
-    one_sentence(cli("resume", run, "--rounds", 2), f"other settings in [{table}] than the run's rounds so far")
+    one_sentence(
+        cli("resume", run, "--rounds", 2),
+        f"other settings in {table if table == 'seed' else f'[{table}]'} than the run's rounds so far",
+    )
     (run / "run.toml").write_text(before)
     assert cli("resume", run, "--rounds", 2).code == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "owner"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"evaluate.size": "32x32"}, "evaluate"),
+        ({"terms": "none"}, "terms"),
+        ({"learning_loss.weight": 3}, "terms"),
+        ({"rounds": 3, "budget": 400, "selector.top": 0.5, "trackers": "tensorboard", "evaluate.batch_size": 2}, None),
+    ],
+    ids=str,
+)
+def test_what_rounds_were_made_with_is_told_by_its_name(registry, changed, owner):
+    given = {"dataset": "shapes", "model.weights": "none", "terms": "learning-loss"}
+    before, now = (digests(resolve(registry, given, flags).config) for flags in ({}, changed))
+    assert [name for name in FIXED if before[name] != now[name]] == [owner] * (owner is not None)
 
 
 def test_what_changes_no_result_may_be_changed(cli, camvid, tmp_path):
@@ -108,4 +130,4 @@ def test_what_changes_no_result_may_be_changed(cli, camvid, tmp_path):
     text = settings_of(tmp_path / "run")
     (tmp_path / "run/run.toml").write_text(re.sub(r"workers = \d+", "workers = 1", text))
     assert cli("resume", tmp_path / "run", "--rounds", 2).code == 0
-    assert set(RunFolder(tmp_path / "run").rounds()[-1]["settings"]) == set(TABLES)
+    assert set(RunFolder(tmp_path / "run").rounds()[-1]["settings"]) == set(FIXED)
