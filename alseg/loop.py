@@ -52,8 +52,14 @@ def supervise_fully(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def answered(experiment: Experiment, folder: RunFolder, round: int, questions: list[Question]) -> OpenRound:
-    """Let what has no answer yet be answered; the journal has all of it."""
+    """Let what has no answer yet be answered; the journal has all of it.
+
+    A round that a model was trained on already is not opened again: an answer that was changed now would not be the one
+    it saw.
+    """
     with experiment.answering(round, questions) as work:
+        if folder.has_model(round) and not work.unanswered() and not work.unplaced():
+            return work
         with waiting(work, experiment.by_person):
             attended(work, experiment.selector, experiment.oracle)
         check_answered(work)

@@ -22,8 +22,10 @@ from alseg.interchange.labelset import read_run
 from alseg.interchange.tables import read_csv
 from alseg.journal import fold
 from alseg.ledger import Plan
+from alseg.loop import answered
 from alseg.plugins import load_plugins
 from alseg.store import RunFolder
+from alseg.values import Question
 
 OF_SEVERAL = Plan({"r01-a0": 2, "r01-a1": 3, "r01-a2": 3}, frozenset({"r01-b0"}))
 
@@ -86,6 +88,22 @@ def test_closed_votes_are_resolved_and_what_nobody_answered_stays_open(folder):
     assert found["r01-a1"].who == "ann, bob"
     again.answer("r01-b2", "road", "ann")
     check_answered(again)
+
+
+def test_a_round_whose_model_is_trained_is_not_opened_again(folder):
+    given = open_round(folder, plan=Plan({}, frozenset({"r01-a0"})))
+    for question in questions(False):
+        given.answer(question.item, "sky", "ann")
+    folder.round_folder(1).joinpath("model.safetensors").touch()
+
+    class Experiment:
+        """Whose selector and oracle nobody may ask."""
+
+        def answering(self, round: int, questions: list[Question]) -> Any:
+            return contextlib.nullcontext(open_round(folder, plan=Plan({}, frozenset({"r01-a0"}))))
+
+    assert not open_round(folder, plan=Plan({}, frozenset({"r01-a0"}))).complete, "ann may come back"
+    assert len(answered(Experiment(), folder, 1, questions(False)).answered()) == 6
 
 
 def test_a_vote_that_is_taken_back_opens_its_question_for_all(folder):
