@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from alseg.calling import called
 from alseg.config import RunConfig, stored_config
 from alseg.engine.images import digest
 from alseg.errors import AlsegError, UserMistake, Waiting
-from alseg.hints import command, plugin_hint
+from alseg.hints import command, files_in, plugin_hint
 from alseg.ledger import NOTHING_TWICE, asks_of
 from alseg.looking import Looking
 from alseg.moved import check_classes, moved
@@ -88,7 +87,7 @@ def check_answered(round: OpenRound) -> None:
     waits = f"waits for {missing} of {total} answers" if missing else f"has all {total} answers and asks some again"
     words = [f"Round {round.number} {waits}."]
     if people := lacking.said():
-        words += [people, f"If nobody comes, `{closing(round.folder)}` makes do with what is in."]
+        words += [people, f"If nobody comes, {closing(round.folder)} makes do with what is in."]
     raise Waiting(" ".join(words))
 
 
@@ -108,8 +107,8 @@ def check_labelled(round: OpenRound, labels: PixelLabels, oracle: Named) -> None
 
 
 def closing(folder: RunFolder) -> str:
-    """The command that lets what has an answer wait for no further one."""
-    return f"alseg annotate {shlex.quote(str(folder.path))} --close-votes"
+    """The command, in backticks, that lets what has an answer wait for no further one."""
+    return command(files_in(folder.settings().get("record")), "annotate", folder.path, "--close-votes")
 
 
 def user_name() -> str:

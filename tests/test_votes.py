@@ -73,6 +73,13 @@ def test_a_round_says_how_many_questions_need_another_person(folder):
     assert f"`alseg annotate {folder.path} --close-votes`" in str(waits.value)
 
 
+def test_the_command_that_closes_votes_has_the_runs_plugins(tmp_path):
+    given = {"record": {"plugin_files": ["/plugins/my oracle.py"]}}
+    round = half_answered(RunFolder.create(tmp_path / "run", given))
+    with pytest.raises(Waiting, match=r"`alseg --plugin '/plugins/my oracle.py' annotate \S+ --close-votes`"):
+        check_answered(round)
+
+
 def test_closed_votes_are_resolved_and_what_nobody_answered_stays_open(folder):
     round = half_answered(folder)
     assert round.close_votes("boss") == 4

@@ -17,7 +17,7 @@ from alseg_human.pictures import Pictures
 
 AHEAD = 12  # questions that a page knows ahead
 OTHERS = "What is left is with somebody else, or must be answered by another person."
-ALONE = "If nobody comes, stop alseg with Ctrl-C: `{command}` makes do with what is in."
+ALONE = "If nobody comes, stop alseg with Ctrl-C: {command} makes do with what is in."
 LAST = "That was this round's last question: Backspace takes it back, else it goes on in a moment."
 WATCHING = 5.0  # seconds since its last request for which a page counts as open
 
