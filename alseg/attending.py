@@ -68,9 +68,10 @@ def check_people(config: RunConfig, selector: Any, oracle: Any, attendance: Atte
         )
     if config.trust.audit and config.labels == "all":
         raise UserMistake("trust.audit asks pixels, and full supervision (--labels all) asks none.")
-    twice = next((name for name in ("overlap", "again") if getattr(config.trust, name)), None)
-    if twice is not None and not attends(oracle):
-        raise UserMistake(f"trust.{twice} asks people twice; the oracle {config.oracle.name!r} is none.")
+    of_people = {"overlap": "asks people twice", "again": "asks people twice", "blind": "hides the model from people"}
+    for name, does in of_people.items():
+        if getattr(config.trust, name) and not attends(oracle):
+            raise UserMistake(f"trust.{name} {does}; the oracle {config.oracle.name!r} is none.")
     if attends(selector) and config.pool_pixels_per_round is not None:
         raise UserMistake(
             f"The selector {config.selector.name!r} picks in each image: give --pixels-per-round instead of "

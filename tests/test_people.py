@@ -384,9 +384,12 @@ def test_audits_that_a_run_began_with_measure_nothing(tmp_path):
     assert sum(bool(line.get("audit")) for line in lines(tmp_path / "second" / "labels.jsonl")) == 34
 
 
-def test_nobody_is_asked_twice_where_nobody_is(tmp_path):
-    given = camvid_settings(tmp_path, **{"trust.overlap": 0.5, "oracle": "ground-truth"})
-    with pytest.raises(UserMistake, match=r"trust.overlap asks people twice"):
+@pytest.mark.parametrize(
+    ("name", "does"), [("overlap", "asks people twice"), ("again", "asks people twice"), ("blind", "hides the model")]
+)
+def test_nobody_is_asked_twice_or_blind_where_nobody_is(tmp_path, name, does):
+    given = camvid_settings(tmp_path, **{f"trust.{name}": 0.5, "oracle": "ground-truth"})
+    with pytest.raises(UserMistake, match=rf"trust\.{name} {does}.*'ground-truth' is none"):
         alseg.run(given, out=tmp_path / "run")
 
 
