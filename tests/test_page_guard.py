@@ -275,6 +275,21 @@ def test_classes_of_any_writing_can_be_answered(monkeypatch, name):
         assert [(label.item, label.name) for label in round.answered()] == [(asked, name)]
 
 
+def test_pages_may_come_while_they_are_counted(monkeypatch):
+    class Meanwhile(float):
+        """A span of time that a request arrives in, whenever one is compared with it."""
+
+        def __gt__(self, other: float) -> bool:
+            desk.state("", "another page")
+            return super().__gt__(other)
+
+    with open_round(picks=False, asks_class=True) as round:
+        desk = Desk(round, beyond=False)
+        monkeypatch.setattr("alseg_human.desk.WATCHING", Meanwhile(5))
+        desk.state("", "a page"), desk.state("", "a second page")
+        assert desk.pages() >= {"a page", "a second page"}
+
+
 def test_one_image_is_decoded_once_however_many_ask(tmp_path):
     class Slow:
         reads = 0

@@ -71,8 +71,8 @@ class Desk:
 
     def pages(self) -> set[str]:
         """The pages that are open; a program is none."""
-        now = time.monotonic()
-        return {page for page, seen in self._seen.items() if page and now - seen < WATCHING}
+        now, seen = time.monotonic(), self._seen.copy()  # requests add pages meanwhile
+        return {page for page, last in seen.items() if page and now - last < WATCHING}
 
     def all_heard(self) -> bool:
         """Whether every open page knows that it is over."""
