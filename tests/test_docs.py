@@ -51,7 +51,11 @@ def reader(cli, tmp_path, monkeypatch, finished) -> Iterator[Reader]:
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", TOLD, ids=called)
+LONG = ("docs/guides/plugins.md", "docs/zoo.md")  # pages with examples of every kind of piece
+FOLLOWED = [pytest.param(page, marks=pytest.mark.slow if called(page) in LONG else ()) for page in TOLD]
+
+
+@pytest.mark.parametrize("page", FOLLOWED, ids=[called(page) for page in TOLD])
 def test_a_page_may_be_followed_from_top_to_bottom(reader, page):
     reader.read(page)
 
