@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ logging.getLogger("PIL").setLevel(logging.WARNING)
 SMALL = (
     *("--encoder", "test_resnet.r160_in1k", "--weights", "none", "--size", "64x64", "--device", "cpu"),
     *("-o", "model.channels=8", "-o", "train.epochs=1", "-o", "train.batch_size=4", "-o", "report=false"),
+)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-quic"),
 )
 
 
@@ -113,3 +120,25 @@ def refused(cli, tmp_path):
         assert sorted(path.name for path in runs.iterdir()) == before, "something was left behind"
 
     return call
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    made = chromium.new_page(viewport={"width": 1366, "height": 768})
+    complaints: list[str] = []
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    made.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    made.complaints = complaints
+    yield made
+    made.close()
+    # what a lost connection or a map that is not there makes the browser say is no fault of the page
+    assert not [c for c in complaints if "Failed to load resource" not in c]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import statistics
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotator import answer_all, by_masks, post, served
-from conftest import write_camvid
+from annotator import answer_all, by_masks, served
+from browser import SLOWNESS, letter, picture, press, ready, settings, state
+from conftest import CHROMIUM, write_camvid
 from PIL import Image
 from test_human import TINY, classes_of, folder_of, labels
 from test_run import lines
@@ -21,68 +20,7 @@ from test_run import lines
 import alseg
 from alseg_human.server import stop_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SLOWNESS = float(os.environ.get("ALSEG_TEST_SLOWNESS", "1"))
-PICTURES = os.environ.get("ALSEG_TEST_PICTURES")  # a folder that takes screenshots
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-quic"),
-)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium):
-    made = chromium.new_page(viewport={"width": 1366, "height": 768})
-    complaints: list[str] = []
-    made.on("pageerror", lambda error: complaints.append(str(error)))
-    made.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    made.complaints = complaints
-    yield made
-    made.close()
-    # what a lost connection or a map that is not there makes the browser say is no fault of the page
-    assert not [c for c in complaints if "Failed to load resource" not in c]
-
-
-def settings(place: Path, **more: Any) -> dict[str, Any]:
-    data = write_camvid(place / "camvid", train=4)
-    pixels = {"first_pixels": 3, "pixels_per_round": 3, "rounds": 1}
-    return {"dataset": "camvid", "dataset.data": str(data), "oracle": "human", **TINY, **pixels} | more
-
-
-def ready(page, *, other_than: str | None = None) -> str:
-    """The item that is asked, once its pixel is on the screen."""
-    page.wait_for_function(
-        "before => document.body.dataset.ready === 'true' && document.body.dataset.item !== before",
-        arg=other_than,
-        timeout=30_000 * SLOWNESS,
-    )
-    return page.evaluate("document.body.dataset.item")
-
-
-def press(page, key: str) -> str:
-    """A key that leads to another item; that item."""
-    before = ready(page)
-    page.keyboard.press(key)
-    return ready(page, other_than=before)
-
-
-def state(page) -> dict[str, Any]:
-    return page.evaluate("fetch('/api/state').then(reply => reply.json())")
-
-
-def picture(page, name: str) -> None:
-    if PICTURES:
-        page.screenshot(path=str(Path(PICTURES) / f"{name}.png"))
 
 
 def test_a_whole_round_by_keys_alone(page, tmp_path):
@@ -115,13 +53,6 @@ def test_a_whole_round_by_keys_alone(page, tmp_path):
     assert sorted(made.values(), key=str).count("None") == 0 and list(made.values()).count(None) == 1
     seconds = [line["seconds"] for line in lines(tmp_path / "run" / "labels.jsonl")]
     assert all(0 < value < 30 for value in seconds)
-
-
-def letter(page, name: str) -> str:
-    """The key that the page shows beside a class."""
-    text = page.locator("#class-list button", has_text=re.compile(rf"^\W*\w*\W*{name}|{name}")).first.inner_text()
-    found = re.findall(r"\b[A-Za-z]\b", text.replace(name, " "))
-    return found[0].lower()
 
 
 def test_a_page_of_a_run_that_was_served_before_is_loaded_again(page, tmp_path):
@@ -357,75 +288,3 @@ def test_a_person_at_the_browser_and_a_program_give_the_same(page, tmp_path):
         work.done()
     alseg.run(given | {"oracle": "ground-truth", "void": "ask"}, out=tmp_path / "truth")
     assert labels(tmp_path / "run") == labels(tmp_path / "truth")
-
-
-def test_a_blind_question_stays_blind_when_another_comes_before_it(page, tmp_path):
-    def pressed() -> str | None:
-        return page.get_attribute("#toggle-prediction", "aria-pressed")
-
-    with served(settings(tmp_path, rounds=2) | {"trust.blind": 0.5}, tmp_path / "run") as (client, work):
-        answer_all(client, lambda _: "sky", rounds=1)
-        page.goto(str(client.base_url))
-        ready(page)
-        queue = state(page)["queue"]
-        last = next(k for k, (a, b) in enumerate(pairwise(queue)) if b["blind"] and not a["blind"])
-        for number in range(last + 1):
-            if number == last:
-                page.click("#toggle-prediction")
-                assert pressed() == "true"
-            press(page, "1")
-        shown = ready(page)
-        assert shown == queue[last + 1]["item"] and pressed() == "false"
-        before = page.inner_text("#progress")
-        post(client, "undo")  # by the same person, at another page
-        page.wait_for_function("before => document.querySelector('#progress').innerText !== before", arg=before)
-        assert ready(page) == shown and not state(page)["queue"][0]["blind"]
-        assert pressed() == "false"
-        stop_page(tmp_path / "run")
-    with pytest.raises(alseg.AlsegError):
-        work.done()
-
-
-def test_a_name_that_is_refused_is_asked_for_again(page, tmp_path):
-    with served(settings(tmp_path), tmp_path / "run") as (client, work):
-        page.goto(f"{client.base_url}?who=a%01b")
-        page.wait_for_selector("#name[open]")
-        assert "A name has 60 letters at most" in page.inner_text("#banner")
-        page.fill("#name-input", "ann")
-        page.keyboard.press("Enter")
-        ready(page)
-        assert press(page, "1") and state(page)["progress"]["done"] == 1
-        stop_page(tmp_path / "run")
-    with pytest.raises(alseg.AlsegError):
-        work.done()
-    assert [event["who"] for event in lines(tmp_path / "run" / "journal.jsonl")] == ["ann"]
-
-
-def test_two_people_at_two_browsers(chromium, tmp_path):
-    """Each gives a name, is shown questions of their own, and one question goes to both."""
-    given = settings(tmp_path) | {"trust.overlap": 1.0}
-    with served(given, tmp_path / "run") as (client, work):
-        pages = {}
-        for who in ("ann", "Jürgen"):
-            page = chromium.new_context(viewport={"width": 1100, "height": 700}).new_page()
-            page.goto(str(client.base_url))
-            page.wait_for_selector("#name[open]")
-            picture(page, "name")
-            page.fill("#name-input", who)
-            page.keyboard.press("Enter")
-            page.wait_for_function("who => document.getElementById('open-name').textContent.includes(who)", arg=who)
-            pages[who] = page
-        first = {who: ready(page) for who, page in pages.items()}
-        assert first["ann"] != first["Jürgen"]
-        for number in range(12):
-            for page in pages.values():
-                before = ready(page)
-                page.keyboard.press("1")
-                if number < 11:
-                    ready(page, other_than=before)
-        work.done()
-        for page in pages.values():
-            page.context.close()
-    events = lines(tmp_path / "run" / "journal.jsonl")
-    assert {event["who"] for event in events} == {"ann", "Jürgen"} and len(events) == 24
-    assert all("," in line["who"] for line in lines(tmp_path / "run" / "labels.jsonl"))

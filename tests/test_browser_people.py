@@ -1,0 +1,88 @@
+"""The page with a person whom it must know: blind questions, names, two people at once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from annotator import answer_all, post, served
+from browser import picture, press, ready, settings, state
+from conftest import CHROMIUM
+from test_run import lines
+
+import alseg
+from alseg_human.server import stop_page
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
+
+
+def test_a_blind_question_stays_blind_when_another_comes_before_it(page, tmp_path):
+    def pressed() -> str | None:
+        return page.get_attribute("#toggle-prediction", "aria-pressed")
+
+    with served(settings(tmp_path, rounds=2) | {"trust.blind": 0.5}, tmp_path / "run") as (client, work):
+        answer_all(client, lambda _: "sky", rounds=1)
+        page.goto(str(client.base_url))
+        ready(page)
+        queue = state(page)["queue"]
+        last = next(k for k, (a, b) in enumerate(pairwise(queue)) if b["blind"] and not a["blind"])
+        for number in range(last + 1):
+            if number == last:
+                page.click("#toggle-prediction")
+                assert pressed() == "true"
+            press(page, "1")
+        shown = ready(page)
+        assert shown == queue[last + 1]["item"] and pressed() == "false"
+        before = page.inner_text("#progress")
+        post(client, "undo")  # by the same person, at another page
+        page.wait_for_function("before => document.querySelector('#progress').innerText !== before", arg=before)
+        assert ready(page) == shown and not state(page)["queue"][0]["blind"]
+        assert pressed() == "false"
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+
+
+def test_a_name_that_is_refused_is_asked_for_again(page, tmp_path):
+    with served(settings(tmp_path), tmp_path / "run") as (client, work):
+        page.goto(f"{client.base_url}?who=a%01b")
+        page.wait_for_selector("#name[open]")
+        assert "A name has 60 letters at most" in page.inner_text("#banner")
+        page.fill("#name-input", "ann")
+        page.keyboard.press("Enter")
+        ready(page)
+        assert press(page, "1") and state(page)["progress"]["done"] == 1
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+    assert [event["who"] for event in lines(tmp_path / "run" / "journal.jsonl")] == ["ann"]
+
+
+def test_two_people_at_two_browsers(chromium, tmp_path):
+    """Each gives a name, is shown questions of their own, and one question goes to both."""
+    given = settings(tmp_path) | {"trust.overlap": 1.0}
+    with served(given, tmp_path / "run") as (client, work):
+        pages = {}
+        for who in ("ann", "Jürgen"):
+            page = chromium.new_context(viewport={"width": 1100, "height": 700}).new_page()
+            page.goto(str(client.base_url))
+            page.wait_for_selector("#name[open]")
+            picture(page, "name")
+            page.fill("#name-input", who)
+            page.keyboard.press("Enter")
+            page.wait_for_function("who => document.getElementById('open-name').textContent.includes(who)", arg=who)
+            pages[who] = page
+        first = {who: ready(page) for who, page in pages.items()}
+        assert first["ann"] != first["Jürgen"]
+        for number in range(12):
+            for page in pages.values():
+                before = ready(page)
+                page.keyboard.press("1")
+                if number < 11:
+                    ready(page, other_than=before)
+        work.done()
+        for page in pages.values():
+            page.context.close()
+    events = lines(tmp_path / "run" / "journal.jsonl")
+    assert {event["who"] for event in events} == {"ann", "Jürgen"} and len(events) == 24
+    assert all("," in line["who"] for line in lines(tmp_path / "run" / "labels.jsonl"))
