@@ -291,6 +291,18 @@ def test_norms_without_weights_are_settled_where_they_are_the_decoders():
     assert (model.first[1].running_mean == 7).all() and (model.second_norm.running_mean.abs() < 5).all()
 
 
+def test_frozen_norms_that_are_in_no_group_are_not_settled():
+    images, model = Bands(8), model_of("toy").train()
+    own = [*model.second.parameters(), *model.second_norm.parameters(), *model.classifier.parameters()]
+    model.parameter_groups = lambda: {"encoder": [], "decoder": own}
+    for module in (model.first, model.first_norm):
+        module.requires_grad_(False)
+    for norm in (model.first_norm, model.second_norm):
+        nn.init.constant_(norm.running_mean, 7)
+    settle_batch_norms(model, source_of(images, images.labels(2)).epoch(0), CPU, torch.float32)
+    assert (model.first_norm.running_mean == 7).all() and (model.second_norm.running_mean.abs() < 5).all()
+
+
 def test_determinism_within_determinism_leaves_it_as_it_was():
     """A training under it that scores after each epoch, which is deterministic, too."""
     with deterministic(True):

@@ -230,10 +230,10 @@ def optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def _is_of(group: set[int], model: nn.Module, name: str) -> bool:
-    """Whether the module of that name, or the smallest around it that has parameters, has none but these."""
+    """Whether the module of that name, or the smallest around it that has parameters, has some of these."""
     while not (found := [id(parameter) for parameter in model.get_submodule(name).parameters()]) and name:
         name = name.rpartition(".")[0]
-    return group.issuperset(found)
+    return not group.isdisjoint(found)
 
 
 @torch.no_grad()
@@ -246,14 +246,14 @@ def settle_batch_norms(
     is as in training, dropout too; the encoder's running statistics stay as they are.
     """
     assert isinstance(model, nn.Module)
-    encoder = {id(parameter) for parameter in groups_of(model).get("encoder", ())}
+    decoder = {id(parameter) for parameter in groups_of(model)["decoder"]}
     apart = {id(module) for term in terms_of(model) for module in term.modules()}
     named = {name: m for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in apart}
     norms = list(named.values())
     momenta = [norm.momentum for norm in norms]
     for name, norm in named.items():
         norm.momentum = 0.0
-        if not _is_of(encoder, model, name):
+        if _is_of(decoder, model, name):
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
     seen = 0
