@@ -115,7 +115,7 @@ class Experiment:
         )
         self._trained: tuple[int, Model, TrainResult] | None = None  # the last round's
         self._first: Model | None = None
-        self._acquire_seconds = 0.0
+        self.acquire_seconds = 0.0  # of the last call of `acquire`
 
     def say(self, line: str) -> None:
         """A line for whoever watches."""
@@ -174,7 +174,7 @@ class Experiment:
             model = self.trained(round - 1)[0] if round else None
             self._team.tell("ask", round, list(labels), model is not None)
             questions = self._questions(round, labels, model)
-        self._acquire_seconds = time.perf_counter() - started
+        self.acquire_seconds = time.perf_counter() - started
         return self._asking.audited(round, labels, questions)
 
     def answering(self, round: int, questions: list[Question]) -> AbstractContextManager[OpenRound]:
@@ -316,7 +316,7 @@ class Experiment:
             "loss": training.loss,
             "decode": training.decode,
             "train_seconds": training.seconds,
-            "acquire_seconds": self._acquire_seconds,
+            "acquire_seconds": self.folder.acquire_seconds(round),
             "evaluate_seconds": scored.seconds,
             "device": describe_device(self._device),
             "settings": digests(self.config),

@@ -29,7 +29,8 @@ def ask_and_train(experiment: Experiment, folder: RunFolder) -> None:
         starts = round == 0 and len(labels) > 0  # from labels that are there: nothing is asked at random
         questions = folder.questions(round)
         if questions is None:
-            questions = folder.write_questions(round, [] if starts else experiment.acquire(round, labels))
+            questions = [] if starts else experiment.acquire(round, labels)
+            questions = folder.write_questions(round, questions, experiment.acquire_seconds)
         if not questions and not starts:
             experiment.say(f"Round {round}: no candidate is left to ask; the run ends here.")
             break

@@ -142,7 +142,7 @@ class Segmenter:
             return decoded(self._quick, encoded(self._quick, images), len(images))
 
     def _utility(self, scaled: Tensor, logits: Tensor, size: tuple[int, int], key: str) -> np.ndarray:
-        draw = Draw(self.config.seed, self.round + 1, key)
+        draw = Draw(self.config.seed, self.round + 1, (key,))
         on_device = logits.device
 
         def passes(part: Tensor) -> Passes:

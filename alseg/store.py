@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SETTINGS = "run.toml"
 IMAGES = "images.jsonl"
 START = "start.csv"  # the labels a run started from
+ASKING = "asking.json"  # in the folder of a round
 # what every line of rounds.jsonl has
 RECORDED = (
     *("round", "labelled_pixels", "pixels_per_image", "split", "miou", "iou", "pixel_accuracy", "classes_per_image"),
@@ -129,8 +130,14 @@ class RunFolder:
         path = self.path / "rounds" / f"{round:02}" / "questions.jsonl"
         return _understood(path, read_lines(path), lambda line: Question(**line)) if path.exists() else None
 
-    def write_questions(self, round: int, questions: Iterable[Question]) -> list[Question]:
-        """Number a round's questions and write them whole."""
+    def acquire_seconds(self, round: int) -> float:
+        """How long it took to choose a round's questions; 0 where nothing was chosen."""
+        records = read_lines(self.path / "rounds" / f"{round:02}" / ASKING)
+        return float(records[0]["acquire_seconds"]) if records else 0.0
+
+    def write_questions(self, round: int, questions: Iterable[Question], seconds: float = 0.0) -> list[Question]:
+        """Number a round's questions, which it took `seconds` to choose, and write them whole."""
+        write_lines(self.round_folder(round) / ASKING, [{"acquire_seconds": seconds}])
         numbered = [q._replace(item=f"r{round:02}-{number:07}") for number, q in enumerate(questions)]
         write_lines(self.round_folder(round) / "questions.jsonl", (q._asdict() for q in numbered))
         return numbered

@@ -51,13 +51,16 @@ class Counted(nn.Module):
         return {"encoder": list(self.body.parameters()), "decoder": list(self.head.parameters())}
 
 
-def look(model: Counted, draw: Draw = Draw(0, 1, "a")) -> ModelPrediction:
+KEYS = ("a", "b", "c")
+
+
+def look(model: Counted, draw: Draw = Draw(0, 1, KEYS)) -> ModelPrediction:
     if model.training:
         model.eval()
     return predict(model, IMAGES, None, CPU, torch.float32, draw)
 
 
-def drawn(model: Counted, k: int, draw: Draw = Draw(0, 1, "a")) -> Tensor:
+def drawn(model: Counted, k: int, draw: Draw = Draw(0, 1, KEYS)) -> Tensor:
     return torch.stack(list(look(model, draw).samples(k)))
 
 
@@ -147,8 +150,38 @@ def test_a_seed_gives_the_same_members_whatever_was_drawn_before_or_in_between()
         torch.rand(3)
     assert torch.equal(torch.stack(again), members)
     assert torch.equal(drawn(model, 2), members[:2]), "a member does not depend on how many there are"
-    for other in (Draw(1, 1, "a"), Draw(0, 2, "a"), Draw(0, 1, "b")):
-        assert not torch.equal(drawn(model, 1, other)[0], members[0])
+    for other in (Draw(1, 1, KEYS), Draw(0, 2, KEYS), Draw(0, 1, ("d", "e", "f"))):
+        for one, another in zip(drawn(model, 1, other)[0], members[0], strict=True):
+            assert not torch.equal(one, another)
+
+
+class Attending(Counted):
+    """A dropout between two others that is called twice, on a map whose first dimension is that of windows."""
+
+    def decode(self, features: Tensor) -> Tensor:
+        halves = self.head[2](features.unflatten(2, (2, -1)).transpose(1, 2).flatten(0, 1))  # [B * 2, c, h / 2, w]
+        return super().decode(halves.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3))
+
+
+@pytest.mark.parametrize(
+    "model", [Counted(), Counted(spatial=True), Counted(encoder=0.3), Attending()], ids=["", "2d", "encoder", "windows"]
+)
+def test_what_is_dropped_of_an_image_does_not_depend_on_its_batch(model: Counted):
+    together = drawn(model, 3)
+    assert not torch.equal(together[0, 0], together[1, 0])
+    for number, key in enumerate(KEYS):
+        alone = predict(model, [IMAGES[number]], None, CPU, torch.float32, Draw(0, 1, (key,))).samples(3)
+        torch.testing.assert_close(torch.cat(list(alone)), together[:, number])
+    same = predict(model, [IMAGES[0]] * 2, None, CPU, torch.float32, Draw(0, 1, ("a", "b")))
+    one, other = next(same.samples(1))
+    assert not torch.equal(one, other), "two images of a batch have draws of their own"
+
+
+def test_a_dropout_that_sees_no_images_is_drawn_as_it_is():
+    model = Counted()
+    model.decode = lambda features: model.head(features).add(model.head[2](torch.ones(1)))  # type: ignore[assignment]
+    one, other = drawn(model, 2)
+    assert not torch.equal(one, other)
 
 
 def test_the_generator_outside_is_left_alone():

@@ -78,7 +78,7 @@ def test_a_run_leaves_settings_questions_labels_rounds_and_models(cli, camvid, t
         assert label["class"] == names[mask[label["y"], label["x"]]]
     for number in range(3):
         folder = run / "rounds" / f"{number:02}"
-        files = {"questions.jsonl", "model.safetensors", "confusion.csv", "samples"}
+        files = {"asking.json", "questions.jsonl", "model.safetensors", "confusion.csv", "samples"}
         assert {path.name for path in folder.iterdir()} == files
         questions = lines(folder / "questions.jsonl")
         assert len(questions) == 6 * (5 if number == 0 else 3)
@@ -131,6 +131,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cli, camvid, tmp_path, lost):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     camvid_run(cli, camvid, whole)
     camvid_run(cli, camvid, broken)
+    seconds = lines(broken / "rounds.jsonl")[1]["acquire_seconds"]
     (broken / "rounds.jsonl").write_bytes(b"".join((broken / "rounds.jsonl").read_bytes().splitlines(True)[:1]))
     for path in (broken / "rounds" / "02").iterdir():
         path.unlink()
@@ -143,6 +144,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cli, camvid, tmp_path, lost):
         (broken / "journal.jsonl").write_bytes(b"".join(journal[:30]))
     assert cli("resume", broken).code == 0
     assert fingerprint(broken) == fingerprint(whole)
+    kept = lines(broken / "rounds.jsonl")[1]["acquire_seconds"]
+    assert kept > 0
+    assert (kept == seconds) == (lost != "rounds/01/questions.jsonl"), "as long as it took when it was asked"
 
 
 def test_a_model_that_was_taken_away_is_trained_again(cli, camvid, tmp_path):

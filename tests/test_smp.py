@@ -138,14 +138,14 @@ def test_without_resizing_logits_are_the_librarys_before_its_upsampling(registry
 def test_samples_differ_by_dropout(registry, name):
     torch.manual_seed(0)  # with few channels some weights leave those that dropout tells apart at zero
     model = built(registry, name, **({} if name == "dpt" else {"dropout": 0.5})).eval()
-    passes = Passes(model, lambda: torch.rand(1, 3, 64, 64), CPU, torch.float32, Draw(0, 0, "a"))
+    passes = Passes(model, lambda: torch.rand(1, 3, 64, 64), CPU, torch.float32, Draw(0, 0, ("a",)))
     one, other = passes.samples(2)
     assert not torch.equal(one, other)
 
 
 def test_a_network_without_dropout_says_so(registry):
     passes = Passes(
-        built(registry, "unet").eval(), lambda: torch.rand(1, 3, 64, 64), CPU, torch.float32, Draw(0, 0, "a")
+        built(registry, "unet").eval(), lambda: torch.rand(1, 3, 64, 64), CPU, torch.float32, Draw(0, 0, ("a",))
     )
     with pytest.raises(UserMistake, match="has no dropout"):
         next(passes.samples(2))

@@ -33,7 +33,7 @@ def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:
         labels = run.labels().before(1)
         questions = run.questions(1)
         if questions is None:
-            questions = run.write_questions(1, experiment.acquire(1, labels))
+            questions = run.write_questions(1, experiment.acquire(1, labels), experiment.acquire_seconds)
         work = answered(experiment, run, 1, questions)
         chosen = [question for question in work.placed() if not question.audit]  # audits only measure
         known = labels.plus(work.answered()).audits(False)

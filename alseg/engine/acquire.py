@@ -70,7 +70,7 @@ class Pool:
                     prediction=(
                         ModelPrediction(_no_logits, self._images.sizes[group[0]])
                         if look is None
-                        else look([image for image, _ in parts], Draw(self._seed, self._round, keys[0]))
+                        else look([image for image, _ in parts], Draw(self._seed, self._round, keys))
                     ),
                     candidates=candidates,
                     labels=self._labels,

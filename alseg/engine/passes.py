@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from alseg import noise
 from alseg.engine.calls import decoded, embedded, encoded, seen
 from alseg.engine.device import lower_precision, seeded
 from alseg.engine.layers import quickened, ways_of
@@ -20,11 +23,11 @@ DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout
 
 
 class Draw(NamedTuple):
-    """What a batch's dropout depends on besides the pass's number; key: the batch's first image."""
+    """What each image's dropout depends on besides the number of the pass and of the layer's call."""
 
     seed: int
     round: int
-    key: str
+    keys: tuple[str, ...]
 
 
 class Passes:
@@ -87,8 +90,8 @@ class Passes:
         """`count` logits from number `first` on, one at a time: a joint model's members', or by dropout.
 
         With dropout its layers are at work and all else is in evaluation mode; the encoder runs once if no
-        dropout is at work in it (Gal and Ghahramani, ICML 2016). Raises UserMistake where the model has no
-        dropout, or fewer members.
+        dropout is at work in it (Gal and Ghahramani, ICML 2016). What is dropped of an image does not depend
+        on the others of its batch. Raises UserMistake where the model has no dropout, or fewer members.
         """
         assert isinstance(self._model, nn.Module)
         members = members_of(self._model)
@@ -109,7 +112,7 @@ class Passes:
 
     @torch.no_grad()
     def _dropout_pass(self, active: Sequence[nn.Module], number: int) -> Tensor:
-        model, (seed, round, key) = self._model, self._draw
+        model, (seed, round, keys) = self._model, self._draw
         assert isinstance(model, nn.Module)
         with lower_precision(self._device, self._precision):
             if self._features is None:
@@ -117,11 +120,15 @@ class Passes:
                 with only_training(model, ()), _calls(active) as calls:
                     self._features, self._count = encoded(self._model, images), len(images)
                 self._kept = images if calls else None
-            purpose = f"dropout pass {number}"
+
+            def starts(call: int) -> list[int]:
+                return [noise.stream(seed, round, f"dropout pass {number}, call {call}", key) for key in keys]
+
             with (
                 only_training(model, active),
                 quickened(ways_of(model)),
-                seeded(self._device, seed, round, purpose, key),
+                seeded(self._device, seed, round, f"dropout pass {number}", keys[0]),
+                _by_image(active, starts),
             ):
                 features = self._features if self._kept is None else encoded(self._model, self._kept)
                 return decoded(self._model, features, self._count)
@@ -139,6 +146,36 @@ def only_training(model: nn.Module, modules: Sequence[nn.Module]) -> Iterator[No
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextlib.contextmanager
+def _by_image(modules: Sequence[nn.Module], starts: Callable[[int], list[int]]) -> Iterator[None]:
+    """Dropout `modules` draw for each image from where `starts` says, by the number of their call inside."""
+    before = [(module, vars(module).get("forward"), module.forward) for module in modules]
+    calls = itertools.count()
+
+    def dropped(drop: Callable[[Tensor], Tensor], in_place: bool, input: Tensor) -> Tensor:
+        seeds = starts(next(calls))
+        if len(input) % len(seeds):  # not the images' dimension
+            return drop(input)
+        result = input if in_place else torch.empty_like(input)
+        # drawn in the order of memory, which for the same image may be another one in another batch
+        order = torch.channels_last if input.ndim == 4 else torch.contiguous_format
+        for seed, kept, part in zip(seeds, result.chunk(len(seeds)), input.chunk(len(seeds)), strict=True):
+            torch.manual_seed(seed & (2**63 - 1))
+            kept.copy_(drop(part.contiguous(memory_format=order)))
+        return result
+
+    try:
+        for module, _, drop in before:
+            module.forward = partial(dropped, drop, module.inplace)
+        yield
+    finally:
+        for module, own, _ in before:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
 
 
 @contextlib.contextmanager

@@ -127,11 +127,11 @@ def predict(
     size: SizeChoice,
     device: torch.device,
     precision: torch.dtype,
-    draw: Draw = Draw(seed=0, round=0, key=""),
+    draw: Draw | None = None,
 ) -> ModelPrediction:
     """Predictions of images uint8 [H, W, 3] of one size, seen by the model at `size`.
 
-    `draw` keys the dropout of `samples`.
+    `draw` keys the dropout of `samples`, by the images' numbers in the batch where it is left out.
     """
     assert isinstance(model, nn.Module) and not model.training
     height, width = images[0].shape[:2]
@@ -140,5 +140,6 @@ def predict(
         batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
         return resize_images(batch, fitted(size, (height, width))).contiguous(memory_format=torch.channels_last)
 
+    draw = draw or Draw(seed=0, round=0, keys=tuple(map(str, range(len(images)))))
     passes, name = Passes(model, scaled, device, precision, draw), told(model).name
     return ModelPrediction(passes.plain, (height, width), passes.samples, passes.embedding, passes.term, name)

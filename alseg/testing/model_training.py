@@ -144,7 +144,7 @@ def _samples(of: OfModel) -> None:
         raise Inapplicable("it has no dropout and no members")
     found = []
     for _ in range(2):
-        passes = Passes(model, of.images, CPU, torch.float32, Draw(0, 1, "a"))
+        passes = Passes(model, of.images, CPU, torch.float32, Draw(0, 1, ("a", "b")))
         found.append(list(passes.samples(2)))
     require(
         not torch.equal(found[0][0], found[0][1]),
