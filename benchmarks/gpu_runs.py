@@ -27,8 +27,8 @@ def recipe(arguments: argparse.Namespace, end: float, decode: str = "auto") -> d
     """The whole CamVid recipe, scored on --split by the honest protocol: seconds of its phases over all rounds."""
     name = "recipe" if decode == "auto" else f"recipe-{decode}"
     words = ["run", "--dataset", "camvid", "--data", str(arguments.data), "--weights", arguments.weights]
-    words += ["--split", arguments.split, "--device", arguments.device, "-o", f"train.decode={decode}"]
-    words += arguments.more
+    words += ["--encoder", arguments.encoder, "--split", arguments.split, "--device", arguments.device]
+    words += ["-o", f"train.decode={decode}", *arguments.more]
     run, started = arguments.state / name, time.perf_counter()
     code = camvid.go_on(run, words, end)
     calls_file = arguments.state / f"{name}-calls.txt"
