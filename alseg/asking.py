@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 
+from alseg import noise
 from alseg.config import RunConfig
 from alseg.engine.acquire import Pool, Proposals, View, ask_at_random, ask_model, views, within_budget
 from alseg.engine.checks import compared
@@ -56,13 +58,11 @@ class Asking:
                 1 if self._team.size == 1 else self._config.query.batch_size,
             )
         short, wanted = sum(len(proposals) < n for proposals in asked), self._config.pool_pixels_per_round
-        questions = within_budget(asked, wanted)
+        questions = within_budget(asked, wanted, partial(noise.chance, self._config.seed, round, "ties over the pool"))
         if wanted is not None and len(questions) < wanted:
             self._progress.say(f"Round {round}: only {len(questions)} of {wanted} pixels can be asked within the cap.")
-        elif wanted is None and short:
-            self._progress.say(
-                f"Round {round}: {short} images have fewer than {n} candidates left and are asked fewer pixels."
-            )
+        elif wanted is None:
+            self._say_short(round, short, n)
         return questions
 
     def _asked(self, round: int, labels: PixelLabels, model: Model | None, n: int, batch_size: int) -> Proposals:
@@ -90,13 +90,17 @@ class Asking:
 
     def picks(self, round: int, labels: PixelLabels) -> list[Question]:
         """Questions without a pixel, for somebody to pick."""
-        n = self._config.pixels_in(round, len(self._images))
-        free = (height * width for height, width in self._images.sizes)
-        return [
-            Question("", key, None, None)
-            for key, count in zip(self._images.keys, free, strict=True)
-            for _ in range(min(n, count - len(labels.of(key))))
-        ]
+        n, pool = self._config.pixels_in(round, len(self._images)), self._pool(round, labels)
+        counts = [min(n, int(pool.candidates(i).sum())) for i in range(len(self._images))]
+        self._say_short(round, sum(count < n for count in counts), n)
+        places = zip(self._images.keys, counts, strict=True)
+        return [Question("", key, None, None) for key, count in places for _ in range(count)]
+
+    def _say_short(self, round: int, short: int, n: int) -> None:
+        if short:
+            self._progress.say(
+                f"Round {round}: {short} images have fewer than {n} candidates left and are asked fewer pixels."
+            )
 
     def audited(self, round: int, labels: PixelLabels, questions: list[Question]) -> list[Question]:
         """A round's questions with the random pixels among them that measure the model."""

@@ -55,9 +55,7 @@ class Looking:
             return None
         with self._lock:
             if self._segmenter is None:
-                from alseg.segment import Segmenter
-
-                self._segmenter = Segmenter(self._folder.path, round=self._round - 1, registry=self._registry)
+                self._segmenter = self._as_asked()
             found = self._seen.get((image, utility))
             if found is None:
                 pixels = self._images.image(self._index[image])
@@ -66,6 +64,16 @@ class Looking:
                 if len(self._seen) > KEPT:
                     self._seen.popitem(last=False)
             return found
+
+    def _as_asked(self) -> Segmenter:
+        """The model as it chose the round's pixels: at that size, precision and on that device."""
+        from alseg.segment import Segmenter
+
+        settings = self._folder.settings()
+        where = {name: str(settings[name]) for name in ("device", "precision")}
+        segmenter = Segmenter(self._folder.path, round=self._round - 1, registry=self._registry, **where)
+        segmenter.size = segmenter.config.query.size
+        return segmenter
 
     def close(self) -> None:
         """Wait for what is being computed, and let the model go."""

@@ -11,7 +11,7 @@ from alseg.config import RunConfig
 from alseg.engine.calls import groups_of, tell
 from alseg.engine.device import seeded
 from alseg.engine.terms import PLACE, attach
-from alseg.errors import AlsegError
+from alseg.errors import AlsegError, UserMistake
 from alseg.plugins import Registry
 from alseg.protocols import Model
 from alseg.several import Choice
@@ -39,7 +39,7 @@ class Models:
         if pretrained:  # it is to be trained; a stored one may wait for its weights
             groups_of(model)
         if self._terms:
-            attach(model, {choice.name: self._term(choice, model, round) for choice in self._terms})
+            attach(model, self._built_terms(model, round))
         return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stored(self, folder: RunFolder, round: int) -> tuple[Model, dict[str, Any]]:
@@ -50,6 +50,16 @@ class Models:
         return model, folder.read_model(
             round, model, spare=lambda name: name.startswith(f"{PLACE}.") and not name.startswith(held)
         )
+
+    def _built_terms(self, model: Model, round: int) -> dict[str, Any]:
+        """By the names that acquirers ask for them by, whoever's they are."""
+        terms: dict[str, Any] = {}
+        for choice in self._terms:
+            name = self._registry.find("term", choice.name).own_name
+            if name in terms:
+                raise UserMistake(f"Two training terms are called {name!r}: take one of them.")
+            terms[name] = self._term(choice, model, round)
+        return terms
 
     def _term(self, choice: Choice, model: Model, round: int) -> Any:
         piece = self._registry.find("term", choice.name)

@@ -29,7 +29,7 @@ def stream(seed: int, round: int, purpose: str, key: str = "") -> int:
 
 def chance(seed: int, round: int, purpose: str, key: str) -> float:
     """One number in [0, 1) of its own, without torch."""
-    return (stream(seed, round, purpose, key) & (2**64 - 1)) / 2**64
+    return ((stream(seed, round, purpose, key) & (2**64 - 1)) >> 11) * 2.0**-53
 
 
 def uniforms(starts: Sequence[int], count: int, device: torch.device | str = "cpu") -> Tensor:

@@ -98,7 +98,10 @@ class Term(Protocol):
 
 
 class Acquirer(Protocol):
-    """How much would a label here teach?"""
+    """How much would a label here teach?
+
+    Optional: `lowest: float`, the least utility that it can give, for modifiers that need utilities from 0 on.
+    """
 
     def __call__(self, batch: PoolBatch) -> Tensor:
         """Utility, float [B, H, W], higher = ask first; finite everywhere."""

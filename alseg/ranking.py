@@ -1,4 +1,8 @@
-"""The highest of a set, ties by index; uniform draws are the highest of keyed noise."""
+"""The highest of a set; uniform draws are the highest of keyed noise.
+
+`ties` gives a key for each entry, as `partial(batch.noise, "ties")` does; of equal values the one of lower key comes
+first, and without `ties` the one of lower index. Keys are asked for only where values are equal.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,19 @@ from typing import TYPE_CHECKING
 from alseg.values import Selection
 
 if TYPE_CHECKING:  # plugins import `pick` where they are loaded, which every command waits for
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
+    Ties = Callable[[], Tensor] | None
 
-def highest(values: Tensor, allowed: Tensor, count: Tensor | int) -> Tensor:
-    """Which `count` of the allowed entries of each row are highest; ties go to the lower index.
 
-    values [B, N], allowed bool [B, N], count int or int64 [B] -> bool [B, N], all of the allowed where
-    there are fewer.
+def highest(values: Tensor, allowed: Tensor, count: Tensor | int, ties: Ties = None) -> Tensor:
+    """Which `count` of the allowed entries of each row are highest.
+
+    values [B, N], allowed bool [B, N], count int or int64 [B], ties -> [B, N] or [B, H, W] of as many entries
+    -> bool [B, N], all of the allowed where there are fewer.
     """
     import torch
 
@@ -29,8 +37,10 @@ def highest(values: Tensor, allowed: Tensor, count: Tensor | int) -> Tensor:
     threshold = ranked.gather(1, (wanted - 1).clamp(min=0).unsqueeze(1))  # [B, 1]
     above = allowed & (values > threshold)
     tied = allowed & (values == threshold)
-    spare = (wanted - above.sum(1)).unsqueeze(1)
-    return above | (tied & (tied.cumsum(1) <= spare))
+    spare = wanted - above.sum(1)
+    if ties is not None and bool((tied.sum(1) > spare).any()):
+        return above | highest(-ties().flatten(1), tied, spare)
+    return above | (tied & (tied.cumsum(1) <= spare[:, None]))
 
 
 def lowest(kind: torch.dtype) -> float:
@@ -40,15 +50,15 @@ def lowest(kind: torch.dtype) -> float:
     return -torch.inf if kind.is_floating_point else torch.iinfo(kind).min
 
 
-def pick(values: Tensor, allowed: Tensor, n: int) -> Selection:
+def pick(values: Tensor, allowed: Tensor, n: int, ties: Ties = None) -> Selection:
     """The n highest of each image as a selection, highest first; their values are the priority.
 
-    values [B, H, W], allowed bool [B, H, W].
+    values [B, H, W], allowed bool [B, H, W], ties -> [B, H, W].
     """
     import torch
 
     flat, open_ = values.flatten(1), allowed.flatten(1)
-    chosen = highest(flat, open_, n)
+    chosen = highest(flat, open_, n, ties)
     batch = len(flat)
     rows, columns = chosen.nonzero(as_tuple=True)  # in order of index, so the stable sort breaks ties by it
     counts = chosen.sum(1)
@@ -57,21 +67,33 @@ def pick(values: Tensor, allowed: Tensor, n: int) -> Selection:
     priority = torch.full((batch, n), lowest(flat.dtype), dtype=flat.dtype, device=flat.device)
     indices[rows, slots] = columns
     priority[rows, slots] = flat[rows, columns]
+    if ties is not None and _has_equals(priority):
+        by_key = ties().flatten(1).gather(1, indices.clamp(min=0)).argsort(dim=1, stable=True)
+        indices, priority = indices.gather(1, by_key), priority.gather(1, by_key)
     order = priority.argsort(dim=1, descending=True, stable=True)
     # a chosen entry may itself be the lowest: padding stays last
     order = order.gather(1, (indices.gather(1, order) < 0).to(torch.int8).argsort(dim=1, stable=True))
     return Selection(indices.gather(1, order), priority.gather(1, order))
 
 
-def places(values: Tensor, groups: Tensor, allowed: Tensor) -> Tensor:
-    """The place of each allowed entry within its group of its row, from 0 for the highest; ties go to the lower index.
+def _has_equals(values: Tensor) -> bool:
+    """Whether a row of values [B, n] holds one twice."""
+    ordered = values.sort(1).values
+    return bool((ordered[:, 1:] == ordered[:, :-1]).any())
 
-    values [B, N], groups int64 [B, N], at least 0, allowed bool [B, N] -> int64 [B, N]; what is not allowed is
-    a group of its own.
+
+def places(values: Tensor, groups: Tensor, allowed: Tensor, ties: Ties = None) -> Tensor:
+    """The place of each allowed entry within its group of its row, from 0 for the highest.
+
+    values [B, N], groups int64 [B, N], at least 0, allowed bool [B, N], ties as in `highest` -> int64 [B, N]; what is
+    not allowed is a group of its own.
     """
     import torch
 
     by_value = values.argsort(dim=1, descending=True, stable=True)
+    if ties is not None and _has_equals(values):
+        by_key = ties().flatten(1).argsort(dim=1, stable=True)
+        by_value = by_key.gather(1, values.gather(1, by_key).argsort(dim=1, descending=True, stable=True))
     held = torch.where(allowed, groups, -1).gather(1, by_value)
     by_group = held.argsort(dim=1, stable=True)
     ordered = held.gather(1, by_group)

@@ -58,6 +58,10 @@ def test_b_highest_priorities_win_and_ties_go_to_the_earlier_image():
     proposals = [proposal("a", 0.9, 0.5), proposal("b", 0.5, 0.1), proposal("c", 0.95)]
     picked = [(q.image, q.x) for q in within_budget(proposals, 3)]
     assert picked == [("a", 0), ("a", 1), ("c", 0)]
+    where = {f"{q.image}, {q.y}, {q.x}": place for place, q in enumerate(within_budget(proposals, None))}
+    equal = [[(1.0, question) for _, question in image] for image in proposals]
+    last = within_budget(equal, 2, lambda name: -float(where[name]))
+    assert [where[f"{q.image}, {q.y}, {q.x}"] for q in last] == [3, 4], "equal priorities are told apart by a key"
     assert len(within_budget(proposals, None)) == len(within_budget(proposals, 99)) == 5
 
 

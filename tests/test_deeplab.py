@@ -69,6 +69,15 @@ def test_registered_with_the_papers_defaults(registry: Registry):
     assert model.origin == {"encoder": "mobilenetv2_100", "weights": "none", "sha256": ""}
 
 
+@pytest.mark.parametrize(("name", "stride"), [("deeplabv3plus", 8), ("deeplabv3plus", 32), ("fpn", 16)])
+def test_an_output_stride_that_an_encoder_cannot_have_is_refused(registry: Registry, name: str, stride: int):
+    piece, encoder = registry.find("model", name), "mambaout_femto" if stride != 32 else "test_vit"
+    options = {"weights": "none", "encoder": encoder, "channels": 8}
+    with pytest.raises(UserMistake, match=rf"'{encoder}' has an output stride of \d+ and cannot be given {stride}"):
+        piece.build(piece.resolve(options | {"output_stride": stride}), classes=2)
+    piece.build(piece.resolve(options), classes=2)  # by default as it is
+
+
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_output_stride(stride: int):
     model = deeplab("mobilenetv3_small_050", stride=stride).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -231,13 +232,39 @@ def test_noise_is_added_as_the_paper_says(registry: Registry, form: str, seed: i
         elif form == "softmax":
             wanted = utility[i]
         else:
-            order = np.argsort(-utility[i][free], kind="stable")
+            order = np.lexsort((batch.noise("ties").numpy()[i][free], -utility[i][free]))
             wanted = np.zeros((4, 5))
             ranks = np.empty(free.sum())
             ranks[order] = np.arange(1, free.sum() + 1)
             wanted[free] = -np.log(ranks)
         np.testing.assert_allclose(found[i][free], (wanted + gumbel[i])[free], rtol=1e-9, atol=1e-9)
     assert np.isfinite(found).all()
+
+
+def test_a_power_is_of_what_is_above_the_least_that_an_acquirer_says_it_gives(registry: Registry):
+    from alseg_pixelpick.power import logarithms
+
+    utility = torch.tensor([[[-0.5, -0.25]], [[-0.9, -0.1]]])
+    for name, lowest in (("margin", -1.0), ("stated", -2.0), ("stated", 0.0), ("unstated", None)):
+        if name == "margin":
+            assert acquirer(registry, "power:margin").acquirer.lowest == lowest
+        batch = batch_with(np.ones((2, 1, 2), bool))
+        found = logarithms(utility.double(), batch, lowest).exp().numpy()
+        least = utility.amin((1, 2), keepdim=True).numpy() if lowest is None else lowest
+        np.testing.assert_allclose(found, np.maximum(utility.numpy() - least, 0), atol=1e-7)
+
+
+def test_over_a_pool_margins_of_unlike_images_are_drawn_by_one_rule(registry: Registry):
+    """An image that is certain in places lends no weight to the rest of it."""
+    top = torch.zeros(2000, 1, 2)
+    top[0::2, 0] = torch.tensor([1.0, 0.6])  # gaps of an image with a certain pixel, and of one without
+    top[1::2, 0] = torch.tensor([0.6, 0.2])
+    prediction = SimpleNamespace(top2=lambda: (top, torch.zeros_like(top)))
+    batch = replace(batch_with(np.ones((2000, 1, 2), bool)), prediction=prediction)
+    found = acquirer(registry, "power:margin")(batch)
+    pairs = torch.stack([found[0::2, 0, 1], found[1::2, 0, 0], found[1::2, 0, 1]])  # gaps 0.6, 0.6, 0.2
+    counts = pairs.argmax(0).bincount(minlength=3)
+    assert stats.chisquare(counts.numpy(), 1000 * np.array([0.4, 0.4, 0.8]) / 1.6).pvalue > 1e-3
 
 
 def test_the_highest_is_drawn_by_the_power_of_its_utility(registry: Registry):
@@ -297,7 +324,10 @@ def test_classes_get_their_share(
             for name, count in got.items():  # the highest of each class, whatever the reason
                 of_class = [k for k in ranked if predicted[i].ravel()[k] == name]
                 assert set(of_class[:count]) == {k for k in picks if predicted[i].ravel()[k] == name}
-            assert picks == sorted(picks, key=lambda k: -utility[i].ravel()[k])
+            if int(share * n + 0.5) == 0:
+                assert picks == sorted(picks, key=lambda k: -utility[i].ravel()[k])
+        priorities = selection.priority[i, : len(picks)].tolist()
+        assert priorities == sorted(priorities, reverse=True)
     alone = [
         select(
             batch_of(predicted[i : i + 1], candidates[i : i + 1], [f"image {i}"], seed), utility[i : i + 1], n
@@ -305,6 +335,33 @@ def test_classes_get_their_share(
         for i in range(shape[0])
     ]
     assert torch.equal(selection.indices, torch.cat(alone)), "a choice depends on its image alone"
+
+
+@pytest.mark.parametrize("inner", ["topk", "uniform", "topk-then-uniform", "uniform-then-topk"])
+def test_over_a_pool_each_class_of_each_image_has_its_turn(registry: Registry, inner: str):
+    predicted = np.zeros((8, 10, 20), np.int64)
+    predicted[:, 0, :6], predicted[:4, 1, :6] = 1, 2  # the second in half of the images
+    utility = torch.from_numpy(np.random.default_rng(1).normal(size=predicted.shape))
+    selection = selector(registry, f"stratified:{inner}", balanced=0.5)(batch_of(predicted), utility, 12)
+    asked = [
+        (float(priority), int(predicted[i].ravel()[pick]), i)
+        for i in range(8)
+        for pick, priority in zip(chosen(selection, i), selection.priority[i], strict=True)
+    ]
+    asked.sort(reverse=True)
+    for turn in range(2):  # 20 classes of images
+        served = Counter((name, i) for _, name, i in asked[20 * turn : 20 * turn + 20])
+        assert served == {(name, i): 1 for i in range(8) for name in range(3) if name < 2 or i < 4}
+
+
+@pytest.mark.parametrize("inner", ["uniform", "topk-then-uniform", "uniform-then-topk"])
+def test_the_rest_is_as_free_as_if_nothing_was_balanced_before(registry: Registry, inner: str):
+    predicted = np.zeros((400, 10, 20), np.int64)
+    predicted[:, :, :5] = 1  # a quarter
+    utility = torch.from_numpy(np.random.default_rng(0).normal(size=predicted.shape))
+    selection = selector(registry, f"stratified:{inner}", balanced=0.6)(batch_of(predicted), utility, 10)
+    counts = [int(predicted[i].ravel()[chosen(selection, i)].sum()) for i in range(400)]
+    assert np.mean(counts) == pytest.approx(3 + 4 / 4, abs=0.15)
 
 
 def test_without_a_share_it_is_the_selector_itself(registry: Registry):

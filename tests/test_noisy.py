@@ -220,6 +220,8 @@ def test_options_are_checked(registry: Registry):
     for chance in ("-0.1", "1.1", "often"):
         with pytest.raises(UserMistake, match="chance takes a number from 0 to 1"):
             registry.find("oracle", "noisy").resolve({"chance": chance})
+    with pytest.raises(UserMistake, match="leave out chance or confusion"):
+        noisy(registry, chance=0.1, confusion="some.csv")
     one = Classes(("all",), 255)
     with pytest.raises(UserMistake, match="at least two classes"):
         registry.find("oracle", "noisy").build({}, images=Stored(1, one), classes=one, seed=0)

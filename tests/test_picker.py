@@ -6,15 +6,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage
 from test_human import TINY
 from test_run import lines
 
 import alseg
 from alseg.errors import AlsegError, UserMistake
+from alseg.looking import Looking
+from alseg.progress import Quiet
+from alseg.store import RunFolder
 from alseg_pixelpick.picker import SimulatedPicker, picks
 
 VOID = 9
+
+
+class Saying(Quiet):
+    """Lines that were said."""
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def say(self, line: str) -> None:
+        """Keep a line."""
+        self._said.append(line)
 
 
 def case(seed: int, size: tuple[int, int] = (13, 17)) -> tuple[np.ndarray, ...]:
@@ -80,6 +95,35 @@ def test_a_run_with_the_simulated_picker(camvid, tmp_path):
                 segmenter.segment(images.image(i)).mask[line["y"], line["x"]] == images.mask(i)[line["y"], line["x"]]
             )
     assert sum(agree) == 0
+
+
+def test_void_is_not_picked_where_it_is_skipped(camvid, tmp_path):
+    path = sorted((camvid / "trainannot").iterdir())[0]
+    mask = np.full_like(np.asarray(Image.open(path)), 11)
+    mask[3, :4] = 1
+    Image.fromarray(mask).save(path)
+    given = {"dataset": "camvid", "dataset.data": str(camvid), "selector": "simulated-picker", **TINY}
+    said: list[str] = []
+    run = alseg.run(
+        given | {"first_pixels": 2, "pixels_per_round": 3, "budget": 5}, out=tmp_path / "run", progress=Saying(said)
+    )
+    asked = [line for line in lines(run.folder / "labels.jsonl") if line["image"] == path.stem]
+    assert len(asked) == 4 and all(line["class"] is not None for line in asked)
+    assert any("Round 1: 1 images have fewer than 3 candidates left" in line for line in said)
+
+
+def test_the_picker_sees_what_the_model_chose_by(camvid, tmp_path):
+    given = {"dataset": "camvid", "dataset.data": str(camvid), "selector": "simulated-picker", **TINY}
+    given |= {"query.size": "32x48", "evaluate.size": "48x64", "precision": "float32", "first_pixels": 2, "rounds": 1}
+    run = RunFolder(alseg.run(given, out=tmp_path / "run").folder)
+    images = alseg.load_plugins().find("dataset", "camvid").build({"data": camvid}).images("train")
+    looking = Looking(alseg.load_plugins(), run, 1, images, 0)
+    key = images.key(0)
+    wanted = alseg.Segmenter(run.path, precision="float32", size=alseg.Size(32, 48), device="cpu")
+    seen = wanted.segment(images.image(0), utility=True, key=key)
+    assert (looking.predicted(key) == seen.mask).all() and (looking.utility(key) == seen.utility).all()
+    other = alseg.Segmenter(run.path, precision="float32", device="cpu").segment(images.image(0), utility=True, key=key)
+    assert not (other.utility == seen.utility).all()
 
 
 def test_what_a_picker_cannot_do_is_said(camvid, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alseg.ranking import highest, pick
+from alseg.ranking import highest, pick, places
 
 few = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 INFINITY = float("inf")
@@ -62,6 +62,37 @@ def test_highest_of_tied_ints(table):
 def test_highest_of_any_floats(table):
     values, allowed, counts = table
     check_highest(torch.tensor(values), values, allowed, counts)
+
+
+@few
+@given(table=tables(st.sampled_from(TIED_FLOATS)), seed=st.integers(0, 999))
+def test_equal_values_are_told_apart_by_keys_of_their_own(table, seed: int):
+    values, allowed, counts = table
+    keys = np.random.default_rng(seed).permuted(np.tile(np.arange(len(values[0])), (len(values), 1)), axis=1)
+    wanted = [
+        sorted((i for i, free in enumerate(allowed[r]) if free), key=lambda i: (-values[r][i], keys[r][i]))
+        for r in range(len(values))
+    ]
+
+    def ties() -> torch.Tensor:
+        return torch.from_numpy(keys)
+
+    numbers, free = torch.tensor(values), torch.tensor(allowed)
+    chosen = highest(numbers, free, torch.tensor(counts), ties)
+    n = max(counts)
+    picked = pick(numbers[:, None], free[:, None], n, ties).indices
+    groups = torch.zeros_like(free, dtype=torch.int64)
+    ranks = places(numbers, groups, free, ties)
+    for r, order in enumerate(wanted):
+        assert set(chosen[r].nonzero()[:, 0].tolist()) == set(order[: counts[r]])
+        assert picked[r].tolist() == order[:n] + [-1] * (n - len(order[:n]))
+        assert [order.index(i) for i in order] == ranks[r, order].tolist()
+
+
+def test_keys_are_not_computed_where_no_values_are_equal():
+    values, free = torch.tensor([[3.0, 1.0, 2.0]]), torch.ones(1, 3, dtype=torch.bool)
+    for found in (highest(values, free, 2, lambda: 1 / 0), pick(values[None], free[None], 2, lambda: 1 / 0)):
+        assert found is not None
 
 
 def test_infinitely_low_is_below_the_lowest_number():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from math import comb
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,14 +35,18 @@ class Recording:
     def __init__(self, candidates: np.ndarray, keys: tuple[str, ...] | None = None, seed: int = 0, round: int = 1):
         images, *size = candidates.shape
         keys = keys or tuple(f"image {i}" for i in range(images))
-        self.maps: list[np.ndarray] = []
+        self.maps: list[np.ndarray] = []  # but those by which equal utilities are told apart
+
+        def drawn(purpose: str) -> torch.Tensor:
+            starts = [noise.stream(seed, round, purpose, key) for key in keys]
+            return noise.uniforms(starts, size[0] * size[1]).unflatten(1, size)
 
         def draw(purpose: str) -> torch.Tensor:
-            starts = [noise.stream(seed, round, purpose, key) for key in keys]
-            drawn = noise.uniforms(starts, size[0] * size[1]).unflatten(1, size)
-            self.maps.append(drawn.numpy().reshape(images, -1))
-            return drawn
+            if purpose != "ties":
+                self.maps.append(drawn(purpose).numpy().reshape(images, -1))
+            return drawn(purpose)
 
+        self.ties = drawn("ties").numpy().reshape(images, -1)
         free = torch.from_numpy(candidates)
         self.batch = PoolBatch(keys, (size[0], size[1]), None, free, PixelLabels(), round, draw)
 
@@ -59,9 +65,9 @@ def utilities(seed: int, shape: tuple[int, ...], levels: int | None = None) -> n
     return random.normal(size=shape) if levels is None else random.integers(0, levels, shape).astype(np.float64)
 
 
-def best(values: np.ndarray, members: set[int], count: int) -> list[int]:
-    """The members of highest value, ties by the lower index."""
-    return sorted(members, key=lambda i: (-values[i], i))[:count]
+def best(values: np.ndarray, members: set[int], count: int, ties: np.ndarray | None = None) -> list[int]:
+    """The members of highest value, ties by the lower key or index."""
+    return sorted(members, key=lambda i: (-values[i], i if ties is None else ties[i]))[:count]
 
 
 def share_of(candidates: int, share: str, n: int) -> int:
@@ -69,16 +75,18 @@ def share_of(candidates: int, share: str, n: int) -> int:
     return max(n, -(-exact.numerator // exact.denominator))
 
 
-def expected(name: str, values: np.ndarray, free: set[int], n: int, share: str, keys: np.ndarray | None) -> list[int]:
+def expected(
+    name: str, values: np.ndarray, free: set[int], n: int, share: str, keys: np.ndarray | None, ties: np.ndarray
+) -> list[int]:
     if name == "topk":
-        return best(values, free, n)
+        return best(values, free, n, ties)
     assert keys is not None
     if name == "uniform":
         return best(-keys, free, n)
     size = share_of(len(free), share, n)
     if name == B:
-        return best(-keys, set(best(values, free, size)), n)
-    return best(values, set(best(-keys, free, size)), n)
+        return best(-keys, set(best(values, free, size, ties)), n)
+    return best(values, set(best(-keys, free, size)), n, ties)
 
 
 @pytest.mark.parametrize("name", SELECTORS)
@@ -110,8 +118,21 @@ def test_equals_the_definition(
     for i in range(shape[0]):
         keys = recording.maps[0][i] if recording.maps else None
         members = set(np.flatnonzero(candidates[i]).tolist())
-        wanted = expected(name, values[i].ravel(), members, n, share, keys)
+        wanted = expected(name, values[i].ravel(), members, n, share, keys, recording.ties[i])
         assert selection.indices[i].tolist() == wanted + [-1] * (n - len(wanted))
+
+
+@pytest.mark.parametrize("name", ["topk", B, A, "diverse"])
+def test_equal_utilities_are_asked_anywhere_in_an_image(registry: Registry, name: str):
+    values, rows = torch.zeros(300, 20, 10), Counter()
+    values[:, 12:] = -1
+    recording = Recording(np.ones((300, 20, 10), bool))
+    recording.batch = replace(recording.batch, prediction=SimpleNamespace(embedding=lambda: torch.rand(300, 2, 20, 10)))
+    selection = selector(registry, name)(recording.batch, values, 2)
+    for i in range(300):
+        rows.update(pick // 10 for pick in chosen(selection, i))
+    assert max(rows) < 12
+    assert stats.chisquare([rows[row] for row in range(12)]).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("name", SELECTORS)

@@ -80,12 +80,15 @@ class Pool:
             )
 
     def _read(self, i: int, with_image: bool) -> tuple[np.ndarray, np.ndarray]:
-        image = self._images.image(i) if with_image else np.empty(0, np.uint8)
+        return self._images.image(i) if with_image else np.empty(0, np.uint8), self.candidates(i)
+
+    def candidates(self, i: int) -> np.ndarray:
+        """Which pixels of image number `i` may be asked, bool [H, W]."""
         mask = self._images.mask(i) if self._skip_void else None
         free = np.ones(self._images.sizes[i], bool) if mask is None else mask != self._classes.void
         asked = self._labels.asked(self._images.key(i))
         free[asked[:, 0], asked[:, 1]] = False
-        return image, free
+        return free
 
     def _noise(self, keys: tuple[str, ...], size: tuple[int, int]) -> Callable[[str], Tensor]:
         def draw(purpose: str) -> Tensor:
@@ -137,13 +140,21 @@ def _keep_best(asked: dict[int, list[tuple[float, Question]]], most: int | None)
         asked[i] = [proposal for proposal in proposals if proposal[0] >= priorities[most - 1]]
 
 
-def within_budget(proposals: Proposals, pixels: int | None) -> list[Question]:
-    """All that is proposed, or the `pixels` of highest priority over the pool, ties to the earlier image."""
+def within_budget(
+    proposals: Proposals, pixels: int | None, key: Callable[[str], float] = lambda place: 0.0
+) -> list[Question]:
+    """All that is proposed, or the `pixels` of highest priority over the pool.
+
+    key: of "image, y, x", the lower first where priorities are equal; else the earlier image.
+    """
     flat = [(priority, question) for image in proposals for priority, question in image]
     if pixels is None or len(flat) <= pixels:
         return [question for _, question in flat]
-    order = sorted(range(len(flat)), key=lambda place: (-flat[place][0], place))
-    return [flat[place][1] for place in sorted(order[:pixels])]
+    order = sorted(
+        (-priority, key(f"{question.image}, {question.y}, {question.x}"), place)
+        for place, (priority, question) in enumerate(flat)
+    )
+    return [flat[place][1] for place in sorted(place for _, _, place in order[:pixels])]
 
 
 class View(NamedTuple):

@@ -15,6 +15,7 @@ from alseg import noise
 from alseg.engine.calls import decoded, embedded, encoded, seen
 from alseg.engine.device import lower_precision, seeded
 from alseg.engine.layers import quickened, ways_of
+from alseg.engine.terms import PLACE as TERMS
 from alseg.engine.terms import term_called
 from alseg.errors import UserMistake
 from alseg.protocols import Model, members_of
@@ -102,7 +103,8 @@ class Passes:
                     f"or let the acquirer ask for {len(members)}, such as by -o acquirer.passes={len(members)}."
                 )
             return (self._of(member) for member in members[first : first + count])
-        active = [m for m in self._model.modules() if isinstance(m, DROPOUT) and m.p > 0]
+        parts = self._model.named_modules()  # terms give no logits
+        active = [m for name, m in parts if isinstance(m, DROPOUT) and m.p > 0 and not name.startswith(f"{TERMS}.")]
         if not active:
             raise UserMistake(
                 f"The model {type(self._model).__name__} has no dropout with a rate above 0, so that its passes would "

@@ -12,10 +12,15 @@ def least_confidence(batch: PoolBatch) -> Tensor:
     return 1 - batch.prediction.top2()[0]
 
 
-def margin(batch: PoolBatch) -> Tensor:
-    """-(p(1st) - p(2nd)), [B, H, W]."""
-    first, second = batch.prediction.top2()
-    return second - first
+class Margin:
+    """Minus the gap between the two likeliest classes."""
+
+    lowest = -1.0
+
+    def __call__(self, batch: PoolBatch) -> Tensor:
+        """-(p(1st) - p(2nd)), [B, H, W]."""
+        first, second = batch.prediction.top2()
+        return second - first
 
 
 def entropy(batch: PoolBatch) -> Tensor:

@@ -38,7 +38,8 @@ class Stratified:
 
     After the class-stratified querying of ClaSP-PE (arXiv 2601.13677), for the pixels of one image: of n
     picks `balanced` x n, rounded, are divided among the classes as `balanced_random` does. Within a class, and
-    then for the rest among all that is left, the selector chooses. Priorities are the selector's own.
+    then for the rest among all that is left, the selector chooses. Over a pool's budget each class of each image
+    has its turn before any has another, and the rest comes last; the selector's priorities decide within a turn.
     """
 
     selector: Selector
@@ -46,8 +47,10 @@ class Stratified:
 
     def __call__(self, batch: PoolBatch, utility: Tensor, n: int) -> Selection:
         """n of the candidates, highest priority first."""
-        predicted, free = batch.prediction.predicted(), batch.candidates.clone()
         share = int((Decimal(str(self.balanced)) * n).to_integral_value(ROUND_HALF_UP))
+        if share == 0:
+            return self.selector(batch, utility, n)
+        predicted, free = batch.prediction.predicted(), batch.candidates.clone()
         drawn = _in_turns(batch, share, "stratified").indices  # [B, share]: how many of which class, no more
         classes = torch.where(drawn < 0, -1, predicted.flatten(1).gather(1, drawn.clamp(min=0)))
         parts: list[Selection] = []
@@ -55,13 +58,15 @@ class Stratified:
             if value >= 0:
                 among = replace(batch, candidates=batch.candidates & (predicted == value))
                 # asked for n whatever the quota, so that a choice does not depend on the images beside it
-                parts.append(_first(self.selector(among, utility, n), (classes == value).sum(1)))
+                parts.append(_in_turn(_first(self.selector(among, utility, n), (classes == value).sum(1))))
         for part in parts:
             rows, columns = (part.indices >= 0).nonzero(as_tuple=True)
             free.flatten(1)[rows, part.indices[rows, columns]] = False
-        rest = self.selector(replace(batch, candidates=free), utility, n)
-        left = n - sum((part.indices >= 0).sum(1) for part in parts)
-        return _joined([*parts, _first(rest, torch.as_tensor(left).to(free.device).expand(len(free)))], n)
+        # other keys: those of the pixels that are left are high, the more so the smaller their class
+        others = replace(batch, candidates=free, noise=lambda purpose: batch.noise(f"stratified rest, {purpose}"))
+        left = torch.as_tensor(n - sum((part.indices >= 0).sum(1) for part in parts)).to(free.device)
+        rest = _first(self.selector(others, utility, n), left.expand(len(free)))
+        return _joined([*parts, _levelled(rest, torch.full_like(rest.indices[:1], n))], n)
 
 
 def _first(selection: Selection, counts: Tensor) -> Selection:
@@ -70,6 +75,17 @@ def _first(selection: Selection, counts: Tensor) -> Selection:
     kept = chosen & (chosen.cumsum(1) <= counts[:, None])
     low = lowest(selection.priority.dtype)
     return Selection(torch.where(kept, selection.indices, -1), torch.where(kept, selection.priority, low))
+
+
+def _in_turn(selection: Selection) -> Selection:
+    """Each image's first pick before any image's second."""
+    return _levelled(selection, torch.arange(selection.indices.shape[1], device=selection.indices.device))
+
+
+def _levelled(selection: Selection, levels: Tensor) -> Selection:
+    """Priorities by level, the lower before the higher, and within one by the selection's own, float64."""
+    within = selection.priority.double().atan() / torch.pi  # in their order, from -1/2 to 1/2
+    return Selection(selection.indices, torch.where(selection.indices >= 0, within - 2 * levels, -torch.inf))
 
 
 def _joined(parts: Sequence[Selection], n: int) -> Selection:

@@ -10,7 +10,7 @@ from torch import Tensor
 from alseg.grid import fractions, sample
 from alseg.ranking import highest
 from alseg.values import PoolBatch, Selection
-from alseg_pixelpick.selectors import share_of
+from alseg_pixelpick.selectors import share_of, ties_of
 
 CHUNK = 4096  # pixels whose embeddings are held at once
 
@@ -29,7 +29,7 @@ class Diverse:
     def __call__(self, batch: PoolBatch, utility: Tensor, n: int) -> Selection:
         """n of the most useful candidates of each image."""
         flat = utility.flatten(1)
-        best = highest(flat, batch.candidates.flatten(1), share_of(batch, self.top, n))
+        best = highest(flat, batch.candidates.flatten(1), share_of(batch, self.top, n), ties_of(batch))
         maps = batch.prediction.embedding()
         pixels = [row.nonzero()[:, 0] for row in best]  # of each image
         odds = [torch.ones(len(members), dtype=torch.float64, device=flat.device) for members in pixels]

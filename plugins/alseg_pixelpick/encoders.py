@@ -38,18 +38,26 @@ class Encoder(nn.Module):
     """A timm encoder that gives the maps which `choose` picks, with their `channels` and `strides`.
 
     `weights` is "default" (timm's hub), "none" or a file in timm's layout of this encoder.
-    `origin` tells which weights these were and their SHA-256.
+    `origin` tells which weights these were and their SHA-256. UserMistake where it has not `exactly` the output
+    stride, since its family cannot be dilated.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, weights: str, output_stride: int, choose: Choose = low_and_last) -> None:
+    def __init__(
+        self, name: str, weights: str, output_stride: int, choose: Choose = low_and_last, exactly: bool = False
+    ) -> None:
         super().__init__()
         self.body, self._picked = _body(name, weights, output_stride, choose)
         info = self.body.feature_info
         self.channels = tuple(info.channels()[i] for i in self._picked)
         self.strides = tuple(info.reduction()[i] for i in self._picked)
+        if exactly and self.strides[-1] != output_stride:
+            raise UserMistake(
+                f"The encoder {name!r} has an output stride of {self.strides[-1]} and cannot be given {output_stride}: "
+                "leave model.output_stride out."
+            )
         config = self.body.pretrained_cfg
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)

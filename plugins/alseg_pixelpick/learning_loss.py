@@ -54,7 +54,9 @@ class LearningLoss(nn.Module):
         predicted = self.seen(taught.features if self._done < self._joint else _detached(taught.features))
         p, true = sample(predicted, taught.points).flatten(), taught.losses.detach().flatten()
         known = (taught.classes >= 0).flatten()
-        one, other = torch.randperm(len(p), device=p.device)[: len(p) // 2 * 2].view(2, len(p) // 2)
+        # padding comes last, so that no point is paired with it but the last of an odd number
+        order = torch.where(known, torch.rand(len(p), device=p.device), 2).argsort()
+        one, other = order[: len(p) // 2 * 2].view(-1, 2).unbind(1)
         sign = torch.where(true[one] > true[other], 1.0, -1.0)
         both = known[one] & known[other]
         pairs = F.relu(self._margin - sign * (p[one] - p[other])).where(both, 0)

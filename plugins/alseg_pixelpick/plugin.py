@@ -34,7 +34,7 @@ def margin() -> Acquirer:
     """Minus the gap between the two likeliest classes."""
     from alseg_pixelpick import acquirers
 
-    return acquirers.margin
+    return acquirers.Margin()
 
 
 def entropy() -> Acquirer:
@@ -163,11 +163,17 @@ def ground_truth(images: Images, classes: Classes) -> Oracle:
     return oracles.GroundTruth(images, classes)
 
 
-def noisy(images: Images, classes: Classes, seed: int, chance: Fraction = 0.1, confusion: Path | None = None) -> Oracle:
-    """The stored mask's class, wrong with a given chance, or as a confusion matrix (CSV) says."""
+def noisy(
+    images: Images, classes: Classes, seed: int, chance: Fraction | None = None, confusion: Path | None = None
+) -> Oracle:
+    """The stored mask's class, wrong with a given chance (0.1), or as a confusion matrix (CSV) says."""
+    from alseg.errors import UserMistake
     from alseg_pixelpick import noisy, oracles
 
-    said = noisy.read_confusion(confusion, classes) if confusion else noisy.uniform_errors(chance, len(classes))
+    if confusion and chance is not None:
+        raise UserMistake("A confusion matrix says how often the oracle noisy errs: leave out chance or confusion.")
+    errors = 0.1 if chance is None else chance
+    said = noisy.read_confusion(confusion, classes) if confusion else noisy.uniform_errors(errors, len(classes))
     return noisy.Noisy(oracles.GroundTruth(images, classes), classes, said, seed)
 
 
@@ -181,7 +187,8 @@ def deeplabv3plus(
     """DeepLabv3+ on any timm encoder; weights: default (timm's hub), none, or a file."""
     from alseg_pixelpick import deeplab, encoders
 
-    return deeplab.DeepLabV3Plus(encoders.Encoder(encoder, str(weights), output_stride), classes, channels)
+    made = encoders.Encoder(encoder, str(weights), output_stride, exactly=output_stride != 16)
+    return deeplab.DeepLabV3Plus(made, classes, channels)
 
 
 def fpn(
@@ -195,7 +202,8 @@ def fpn(
     from alseg_pixelpick import encoders
     from alseg_pixelpick.fpn import FPN
 
-    return FPN(encoders.Encoder(encoder, str(weights), output_stride, encoders.last_four), classes, channels)
+    exactly = output_stride != 8
+    return FPN(encoders.Encoder(encoder, str(weights), output_stride, encoders.last_four, exactly), classes, channels)
 
 
 def ensemble(new_model: Callable[[], Model], members: Annotated[int, Between(2, 1000)] = 5) -> Model:

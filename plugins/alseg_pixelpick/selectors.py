@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from alseg.values import PoolBatch, Selection
 
 def topk(batch: PoolBatch, utility: Tensor, n: int) -> Selection:
     """The n candidates of highest utility."""
-    return pick(utility, batch.candidates, n)
+    return pick(utility, batch.candidates, n, ties_of(batch))
 
 
 def uniform(batch: PoolBatch, utility: Tensor, n: int) -> Selection:
@@ -30,7 +32,8 @@ class TopkThenUniform:
 
     def __call__(self, batch: PoolBatch, utility: Tensor, n: int) -> Selection:
         """n of the most useful candidates; the priority is the draw's key."""
-        best = highest(utility.flatten(1), batch.candidates.flatten(1), share_of(batch, self.top, n))
+        count = share_of(batch, self.top, n)
+        best = highest(utility.flatten(1), batch.candidates.flatten(1), count, ties_of(batch))
         return pick(-batch.noise("topk-then-uniform"), best.view_as(batch.candidates), n)
 
 
@@ -44,7 +47,12 @@ class UniformThenTopk:
         """The most useful n of a uniform share; the priority is the utility."""
         keys = -batch.noise("uniform-then-topk").flatten(1)
         drawn = highest(keys, batch.candidates.flatten(1), share_of(batch, self.share, n))
-        return pick(utility, drawn.view_as(batch.candidates), n)
+        return pick(utility, drawn.view_as(batch.candidates), n, ties_of(batch))
+
+
+def ties_of(batch: PoolBatch) -> Callable[[], Tensor]:
+    """By what equal utilities are told apart: by index they would be asked at the image's upper edge."""
+    return partial(batch.noise, "ties")
 
 
 def share_of(batch: PoolBatch, share: float, n: int) -> Tensor:
