@@ -32,6 +32,7 @@ from alseg.several import (
 )
 
 PER_IMAGE = ("first_pixels", "pixels_per_round", "budget")
+POOL = ("pool_pixels_per_round", "cap")
 PIECES = ("dataset", "model", "acquirer", "selector", "oracle")
 NAMED = (*PIECES, "recipe")  # settings that are a piece's name; its options are NAME.OPTION
 
@@ -96,9 +97,9 @@ class RunConfig:
 
     def nested(self) -> dict[str, Any]:
         """As TOML holds it, None as "none"; `flatten` of it gives the same configuration again."""
-        unused = [*(PER_IMAGE if self.pool_pixels_per_round is not None else ("pool_pixels_per_round", "cap"))]
-        unused.append("start_from" if self.start_from is None else "first_pixels")
-        nested = {name: value for name, value in _nested(self).items() if name not in [*unused, *LISTS]}
+        counted = POOL if self.pool_pixels_per_round is None else PER_IMAGE
+        unused = (*LISTS, *counted, "start_from" if self.start_from is None else "first_pixels")
+        nested = {name: value for name, value in _nested(self).items() if name not in unused}
         if not self.recipe.options:
             nested["recipe"] = self.recipe.name
         for setting in LISTS:
@@ -167,6 +168,7 @@ class Resolved:
 
 def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any]) -> Resolved:
     """Defaults <- the recipe "default" <- the dataset's recipe (or the one asked for) <- TOML <- flags."""
+    _refuse_contradictions(toml, flags)
     user = _laid_over(registry, [toml, flags])
     base = recipe(registry, "default")
     asked, of_recipe = user.get("recipe"), options_under("recipe", user)
@@ -179,15 +181,15 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     settled = {k: v for k, v in early.items() if k == "dataset" or k.startswith("dataset.")}
     if asked is None:
         _check_recipe(registry, name, dataset)
-    suited = chosen or recipe(registry, name, of_recipe)
-    suited = {k: v for k, v in suited.items() if k.partition(".")[0] != "dataset"}
+    of_chosen = chosen or recipe(registry, name, of_recipe)
+    suited = {k: v for k, v in of_chosen.items() if k.partition(".")[0] != "dataset"}
     rest = {k: v for k, v in user.items() if k not in settled}
     merged = _laid_over(registry, [base, suited, rest]) | settled | {"recipe": name}
     pieces = {kind: registry.find(kind, str(merged[kind])) for kind in PIECES}
     choices = {k: Choice(str(merged[k]), p.resolve(options_under(k, merged))) for k, p in pieces.items()}
     choices["recipe"] = Choice(name, registry.find("recipe", name).resolve(of_recipe))
-    lists, merged = _lists(registry, merged)
-    config = _typed(RunConfig, merged, choices | lists)
+    lists, rest = _lists(registry, merged)
+    config = _typed(RunConfig, rest, choices | lists)
     if config.pixels_in(0) > config.budget and config.pool_pixels_per_round is None:
         raise UserMistake(
             f"first_pixels is {config.first_pixels}, more than the budget of {config.budget} pixels an image."
@@ -198,7 +200,8 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     for name, value in (("start_from gives", config.start_from), ("terms learn at", config.terms)):
         if value and config.labels == "all":
             raise UserMistake(f"{name} points; labels = all takes every pixel of the masks.")
-    _refuse_contradictions(user)
+    if "cap" in _stated(user) and config.pool_pixels_per_round is None:
+        raise UserMistake("cap limits pool_pixels_per_round: give that as well.")
     return Resolved(config, pieces, dataset)
 
 
@@ -213,7 +216,8 @@ def _check_recipe(registry: Registry, name: str, dataset: Any) -> None:
 def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Settings laid over one another; where a layer names another piece, only options that it has are kept.
 
-    So are those of a list's pieces that the layer's own list leaves out.
+    So are those of a list's pieces that the layer's own list leaves out. A layer that counts pixels of each image
+    takes the place of one that counts over the pool.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -228,8 +232,14 @@ def _laid_over(registry: Registry, layers: Sequence[Mapping[str, Any]]) -> dict[
                 left = {*names_in(setting, merged.get(setting))} - {*names_in(setting, layer[setting])}
                 heads = tuple(f"{name.replace('-', '_')}." for name in left)
                 merged = {k: v for k, v in merged.items() if not k.startswith(heads)}
+        if not (stated := _stated(layer)).isdisjoint(PER_IMAGE) and POOL[0] not in stated:
+            merged = {k: v for k, v in merged.items() if k not in POOL}
         merged |= layer
     return merged
+
+
+def _stated(layer: Mapping[str, Any]) -> set[str]:  # the settings that have a value
+    return {name for name, value in layer.items() if value is not None and str(value).lower() != "none"}
 
 
 def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[str, ...]) -> RunConfig:
@@ -275,18 +285,14 @@ def _lists(
     return lists_of(registry, flat, get_type_hints(RunConfig), check)
 
 
-def _refuse_contradictions(user: Mapping[str, Any]) -> None:
+def _refuse_contradictions(*layers: Mapping[str, Any]) -> None:
     """Settings that somebody gave together though one leaves nothing for the other to do."""
-    stated = {name for name, value in user.items() if value is not None and str(value).lower() != "none"}
-    given = [name for name in PER_IMAGE if name in stated]
-    if "pool_pixels_per_round" in stated and given:
-        raise UserMistake(
-            f"pool_pixels_per_round counts over the whole pool, {given[0]} for each image: give one of them."
-        )
-    if "start_from" in stated and "first_pixels" in stated:
-        raise UserMistake("first_pixels are asked at random in round 0, which start_from replaces: give one of them.")
-    if "cap" in stated and "pool_pixels_per_round" not in stated:
-        raise UserMistake("cap limits pool_pixels_per_round: give that as well.")
+    for stated in map(_stated, layers):
+        given = next((name for name in PER_IMAGE if name in stated), None)
+        if POOL[0] in stated and given:
+            raise UserMistake(f"{POOL[0]} counts over the whole pool, {given} for each image: give one of them.")
+        if {"start_from", "first_pixels"} <= stated:
+            raise UserMistake("first_pixels are asked at random in round 0, which start_from replaces: give one.")
 
 
 def recipe(registry: Registry, name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -69,9 +69,11 @@ class Looking:
         """The model as it chose the round's pixels: at that size, precision and on that device."""
         from alseg.segment import Segmenter
 
-        settings = self._folder.settings()
-        where = {name: str(settings[name]) for name in ("device", "precision")}
-        segmenter = Segmenter(self._folder.path, round=self._round - 1, registry=self._registry, **where)
+        settings, registry = self._folder.settings(), self._registry
+        device, precision = settings["device"], settings["precision"]
+        segmenter = Segmenter(
+            self._folder.path, round=self._round - 1, device=device, precision=precision, registry=registry
+        )
         segmenter.size = segmenter.config.query.size
         return segmenter
 

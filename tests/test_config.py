@@ -30,6 +30,16 @@ def register_recipes(register):
 """
 
 
+POOLED = """
+from alseg import hookimpl
+def pooled():
+    return {"dataset": "shapes", "pool_pixels_per_round": 12}
+@hookimpl
+def register_recipes(register):
+    register("pooled", pooled)
+"""
+
+
 @pytest.mark.parametrize("terms", ["none", "learning-loss"])
 @pytest.mark.parametrize("trackers", ["none", "tensorboard"])
 def test_a_stored_run_keeps_its_terms_and_trackers_whatever_its_recipe_has(plugin, tmp_path, terms, trackers):
@@ -71,6 +81,20 @@ def test_size_sets_training_and_query_size(registry):
     cleared = {"train.resize": None, "evaluate.size": None}
     assert flatten({"size": "32x48"}) == {"train.size": "32x48", "query.size": "32x48", **cleared}
     assert flatten({"size": "32x48", "evaluate": {"size": "own"}})["evaluate.size"] == "own"
+
+
+def test_what_counts_pixels_is_the_last_layers(registry, plugin):
+    registry = load_plugins([plugin(POOLED)])
+    for flags in ({"budget": "40"}, {"first_pixels": 1, "pixels_per_round": 2}):
+        found = config(registry, {"recipe": "pooled"}, **flags)
+        assert (found.pool_pixels_per_round, found.cap) == (None, None), flags
+    assert config(registry, {"recipe": "pooled"}).pool_pixels_per_round == 12
+    assert config(registry, {"recipe": "pooled"}, cap=2).cap == 2
+    assert config(registry, {"budget": 40}, pool_pixels_per_round=9).pool_pixels_per_round == 9
+    assert config(registry, {"pool_pixels_per_round": 9, "cap": 2}, budget=40).pool_pixels_per_round is None
+    for toml in ({"pool_pixels_per_round": 9, "budget": 4}, {"budget": 4, "cap": 2}):
+        with pytest.raises(UserMistake, match="pool_pixels_per_round"):
+            config(registry, toml)
 
 
 def test_another_recipe_can_be_asked_for(registry):

@@ -151,7 +151,7 @@ def only_training(model: nn.Module, modules: Sequence[nn.Module]) -> Iterator[No
 
 
 @contextlib.contextmanager
-def _by_image(modules: Sequence[nn.Module], starts: Callable[[int], list[int]]) -> Iterator[None]:
+def _by_image(modules: Sequence[Any], starts: Callable[[int], list[int]]) -> Iterator[None]:
     """Dropout `modules` draw for each image from where `starts` says, by the number of their call inside."""
     before = [(module, vars(module).get("forward"), module.forward) for module in modules]
     calls = itertools.count()
