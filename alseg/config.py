@@ -168,7 +168,7 @@ class Resolved:
 
 def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any]) -> Resolved:
     """Defaults <- the recipe "default" <- the dataset's recipe (or the one asked for) <- TOML <- flags."""
-    _refuse_contradictions(toml, flags)
+    refuse_contradictions(toml, flags)
     user = _laid_over(registry, [toml, flags])
     base = recipe(registry, "default")
     asked, of_recipe = user.get("recipe"), options_under("recipe", user)
@@ -285,7 +285,7 @@ def _lists(
     return lists_of(registry, flat, get_type_hints(RunConfig), check)
 
 
-def _refuse_contradictions(*layers: Mapping[str, Any]) -> None:
+def refuse_contradictions(*layers: Mapping[str, Any]) -> None:
     """Settings that somebody gave together though one leaves nothing for the other to do."""
     for stated in map(_stated, layers):
         given = next((name for name in PER_IMAGE if name in stated), None)

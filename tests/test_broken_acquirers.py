@@ -105,6 +105,21 @@ def topk(batch, utility, n):
     return pick(utility, batch.candidates, n)
 
 
+class Fresh:
+    """Never chooses a pixel twice."""
+
+    def __init__(self):
+        self.chosen = None
+
+    def __call__(self, batch, utility, n):
+        if self.chosen is None or self.chosen.shape != batch.candidates.shape:
+            self.chosen = torch.zeros_like(batch.candidates)
+        found = pick(utility, batch.candidates & ~self.chosen, n)
+        rows, columns = (found.indices >= 0).nonzero(as_tuple=True)
+        self.chosen.flatten(1)[rows, found.indices[rows, columns]] = True
+        return found
+
+
 class Attending:
     """Lets somebody pick."""
 
@@ -219,6 +234,7 @@ SELECTORS = [
     ("inputs", lambda: writes, "it changed utility, which others read too", "utility.clone()"),
     ("candidates-only", lambda: by_rank_of_all, "pixels that are no candidates", "torch.where(batch.candidates"),
     ("same-seed", lambda: drawn, "it made two choices of the same batch", "batch.noise("),
+    ("same-again", lambda: Fresh(), "other pixels when the same batch came again", "keep nothing from call to call"),
     ("batch-size", lambda: over_images, "where others are in its batch", "never over the batch"),
     ("device", lambda: on_the_cpu, "on the CPU while the batch is on a GPU", "device=batch.candidates.device"),
 ]

@@ -35,6 +35,21 @@ class OneMap(TinyModel):
         return super().decode(features).argmax(1)
 
 
+class Likely(TinyModel):
+    def decode(self, features):
+        return super().decode(features).softmax(1)
+
+
+class Mirrored(TinyModel):
+    def encode(self, images):
+        return super().encode(images.flip(3))
+
+
+class Transposed(TinyModel):
+    def encode(self, images):
+        return super().encode(images.transpose(2, 3))
+
+
 class Halving(TinyModel):
     """Takes even sizes only."""
 
@@ -194,6 +209,9 @@ MODELS = [
     ("builds", lambda classes: lambda images: images, "no nn.Module", "derive it from nn.Module"),
     ("shapes", Half, "decode gave torch.float16; expected torch.float32", "end with .float()"),
     ("shapes", Elsewhere, "decode gave a tensor on meta for images on cpu", "device=features.device"),
+    ("shapes", Likely, "decode gave probabilities", "leave the softmax out"),
+    ("places", Mirrored, "changed in its upper right, and the logits most in their upper left", "rows before columns"),
+    ("places", Transposed, "and the logits most in their lower left", "rows before columns"),
     ("shapes", OneMap, "expected float32 [2, 4, h, w]", "one map of logits for each class"),
     ("sizes", Halving, "it raised RuntimeError", "pixel_unshuffle"),
     ("classes", ThreeClasses, "with classes=1 it gave 4 logits a pixel", "size the last layer by it"),

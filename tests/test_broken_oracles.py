@@ -114,6 +114,18 @@ class CallsVoid(Oracle):
         return super().name(question) or "sky"
 
 
+class Swaps(Oracle):
+    def name(self, question):
+        mask = self.pool.mask(self.index[question.image]).T
+        value = mask[min(question.y, len(mask) - 1), min(question.x, len(mask[0]) - 1)]
+        return None if value == self.classes.void else self.classes.names[value]
+
+
+class SaysGround(Oracle):
+    def name(self, question):
+        return super().name(question) and "ground"
+
+
 class WritesMask(Oracle):
     def name(self, question):
         named = super().name(question)
@@ -139,6 +151,8 @@ ORACLES = [
     ("resumed", InMemory, "a run calls collect once, and `alseg resume` builds the oracle anew", "or let ask wait"),
     ("same-seed", Drawn, "asked in another order, it gives other answers", "alseg.noise.stream"),
     ("void", CallsVoid, "it calls a void pixel 'sky'", "classes.void"),
+    ("truth", Swaps, "4 of its 4 answers are not the mask's class", "mask[y, x]"),
+    ("truth", SaysGround, "2 of its 4 answers are not the mask's class", "mask[y, x]"),
     ("inputs", WritesMask, "it changed an image or mask", "work on a copy"),
     ("attend", HalfAttends, "it did 1 of 8 questions and returned", "is_person = True"),
 ]

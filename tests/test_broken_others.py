@@ -146,6 +146,9 @@ RECIPES = [
     ("settings", lambda: {"train.epoch": 5}, "There is no setting 'train.epoch'", "docs/settings.md"),
     ("settings", lambda: {"acquirer": "marginn"}, "There is no acquirer 'marginn'", "alseg plugins"),
     ("settings", lambda: {"train": {"epochs": "many"}}, "train.epochs takes a whole number", "docs/settings.md"),
+    ("settings", lambda: {"recipe": "shapes"}, "it names a recipe", "leave it out"),
+    ("settings", lambda: {"pool_pixels_per_round": 9, "budget": 5}, "counts over the whole pool", ""),
+    ("settings", lambda: {"dataset": "shapes", "dataset.side": 5}, "dataset.side takes a whole number from 32", ""),
     ("same", always_one, "it says something else the second time", "make the mapping anew"),
 ]
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alseg import noise
@@ -25,6 +26,7 @@ from alseg.testing.subjects import Subject, What, built, subject_of
 CPU = torch.device("cpu")
 TOLERANCE = 1e-3  # of logits, relative to the largest: other batch sizes have other kernels
 AT_POINTS = ("decode_at", "decode_sampled")  # optional, from features to logits at points
+CORNERS = ("upper left", "upper right", "lower left", "lower right")
 METHODS = ("encode", "decode", "parameter_groups")
 
 
@@ -136,6 +138,31 @@ def _require_logits(of: OfModel, images: Tensor) -> None:
     )
     require(logits.dtype == torch.float32, f"decode gave {logits.dtype}; expected torch.float32", "end with .float()")
     require(bool(logits.isfinite().all()), f"a logit is not finite for images of {size}", "look for log or division")
+    sums = logits.sum(1)
+    require(
+        classes == 1 or bool((logits < 0).any()) or not torch.allclose(sums, torch.ones_like(sums), atol=1e-4),
+        "decode gave probabilities, which add up to 1 at each place",
+        "leave the softmax out: alseg interpolates logits and takes it itself",
+    )
+
+
+@CONTRACT.check("places")
+@torch.no_grad()
+def _places(of: OfModel) -> None:
+    """Logits lie as the image does: what changes in a corner changes them most in that corner."""
+    images, (height, width) = of.images(count=1), of.size
+    changed = images.clone()
+    changed[..., : height // 2, width // 2 :].mul_(-1).add_(1)
+    before, after = (of.model().decode(of.model().encode(each)) for each in (images, changed))
+    if min(before.shape[-2:]) < 2:
+        raise Inapplicable(f"of {height}x{width} its logits are {before.shape[2]}x{before.shape[3]}: give size=")
+    by_corner = F.interpolate((after - before).abs().sum(1, keepdim=True), (height, width), mode="bilinear")
+    moved = F.adaptive_avg_pool2d(by_corner, 2)[0, 0]
+    require(
+        bool(moved[0, 1] >= moved.max()),
+        f"the image changed in its upper right, and the logits most in their {CORNERS[int(moved.argmax())]}",
+        "give logits [B, C, h, w] with rows before columns, the first row on top",
+    )
 
 
 @CONTRACT.check("sizes")

@@ -18,7 +18,8 @@ from alseg.testing.tiny_images import TinyDataset, TinyImages
 from alseg.testing.tiny_runs import tiny_registry, tiny_run
 from alseg.values import PixelLabels, Question
 
-EACH = 2  # questions an image
+# ground in one image and sky in the next; where rows and columns are swapped, sky and outside of the image
+KNOWN, VOID = ((30, 5), (10, 60)), (0, 0)
 
 
 @contextlib.contextmanager
@@ -46,12 +47,11 @@ def open_round(picks: bool, asks_class: bool) -> Iterator[OpenRound]:
 
 
 def questions_of(images: TinyImages, picks: bool = False) -> list[Question]:
-    """A few questions of each image, the last of which is void."""
-    places = [(10 + 5 * k, 7 + 11 * k) for k in range(EACH - 1)] + [(0, 0)]
+    """Two questions of each image, the last of which is void."""
     return [
         Question(f"{images.key(i)} {k}", images.key(i), *((None, None) if picks else place))
         for i in range(len(images))
-        for k, place in enumerate(places)
+        for k, place in enumerate((KNOWN[i % 2], VOID))
     ]
 
 

@@ -23,6 +23,7 @@ from alseg.testing.subjects import Subject, What, built, subject_of
 from alseg.testing.tiny_images import TinyDataset
 from alseg.values import Answer, Answers, Question
 
+SIZE = (48, 64)  # of the images: rows and columns are not to be mistaken for one another
 LOOK_EVERY = 0.01  # seconds
 Reply = Callable[[Any, Sequence[Question]], None]
 
@@ -38,7 +39,7 @@ class OfOracle:
     @property
     def images(self) -> Any:
         """The pool: four images with masks."""
-        return TinyDataset({"train": 4}, (64, 64)).images("train")
+        return TinyDataset({"train": 4}, SIZE).images("train")
 
     @property
     def questions(self) -> list[Question]:
@@ -105,7 +106,7 @@ def check_oracle(
 ) -> Report:
     """Check an oracle by the factory that is registered, or by its name; raises ContractError.
 
-    It is asked of four images of 64x64 with the classes ground, sky and disc. reply: called with the oracle and the
+    It is asked of four images of 48x64 with the classes ground, sky and disc. reply: called with the oracle and the
     questions after each `ask`, where somebody else answers and the test plays them. patience: seconds that it may
     take.
     """
@@ -224,6 +225,22 @@ def _same_seed(of: OfOracle) -> None:
         {k: a.name for k, a in wanted.items()} == {k: found[k].name for k in wanted if k in found},
         "with the same seed, asked in another order, it gives other answers",
         "let chance follow from seed, image and pixel: alseg.noise.stream(seed, 0, 'a purpose', f'{image} {y} {x}')",
+    )
+
+
+@CONTRACT.check("truth")
+def _truth(of: OfOracle) -> None:
+    """One that sees the truth gives the mask's class at row y and column x, more often than not."""
+    if not of.new().sees_truth:
+        raise Inapplicable("it does not see the truth")
+    answers, classes = of.answers(of.questions), TinyDataset.classes
+    masks = {of.images.key(i): of.images.mask(i) for i in range(len(of.images))}
+    known = [(q, masks[q.image][q.y, q.x]) for q in of.questions if masks[q.image][q.y, q.x] != classes.void]
+    right = sum(answers[question.item].name == classes.names[value] for question, value in known)
+    require(
+        2 * right > len(known),
+        f"{len(known) - right} of its {len(known)} answers are not the mask's class",
+        "read the mask of the question's image at mask[y, x]; one that errs as often on purpose leaves this check out",
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alseg.calling import described
-from alseg.config import flatten, resolve
+from alseg.config import flatten, refuse_contradictions, resolve
 from alseg.errors import AlsegError
 from alseg.plugins import Registry, load_plugins
+from alseg.several import options_under
 from alseg.testing.calls import explains_wrong_calls
 from alseg.testing.contract import Broken, Contract, Report, require
 from alseg.testing.subjects import Subject, What, built, subject_of
@@ -74,7 +75,13 @@ def _settings(of: OfRecipe) -> None:
             *(piece for piece in tiny.of("dataset") if piece.name == NAME),
         ],
     )
+    made = of.settings()
+    require("recipe" not in made, "it names a recipe, which a run takes from its user alone", "leave it out")
     try:
+        refuse_contradictions(made)
+        if "dataset" in made:  # which is not opened here
+            options = {**options_under("dataset", of.besides), **options_under("dataset", made)}
+            registry.find("dataset", str(made["dataset"])).resolve(options)
         own = {f"recipe.{option}": value for option, value in of.subject.options.items()}
         resolve(beside, {}, {**of.besides, **own, "recipe": of.subject.name, "dataset": NAME})
     except AlsegError as error:

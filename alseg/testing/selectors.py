@@ -42,9 +42,9 @@ class OfSelector:
         """Three images or one of them."""
         return batches.three_images(self.classes, only=only)
 
-    def choice(self, batch: PoolBatch, utility: Tensor, n: int = N) -> Selection:
-        """A fresh one's, checked as a run does; Inapplicable where somebody picks."""
-        made = self.new()
+    def choice(self, batch: PoolBatch, utility: Tensor, n: int = N, made: Any = None) -> Selection:
+        """A fresh one's, or this one's, checked as a run does; Inapplicable where somebody picks."""
+        made = self.new() if made is None else made
         if hasattr(made, "attend"):
             raise Inapplicable("somebody picks where a whole round is open")
         try:
@@ -221,6 +221,18 @@ def _same_seed(of: OfSelector) -> None:
         torch.equal(found[0].indices, found[1].indices) and torch.equal(found[0].priority, found[1].priority),
         "it made two choices of the same batch",
         "draw from batch.noise('a purpose of your own'), which follows from seed, round, image and pixel",
+    )
+
+
+@CONTRACT.check("same-again")
+def _same_again(of: OfSelector) -> None:
+    """Asked again it chooses the same of the same batch: what it saw before changes nothing."""
+    made, batch = of.new(), of.batch()
+    found = [of.choice(batch, utility_of(batch), made=made).indices for _ in range(2)]
+    require(
+        torch.equal(*found),
+        "it chose other pixels when the same batch came again",
+        "keep nothing from call to call: images come in any order, and batch.labels says what was asked",
     )
 
 
