@@ -81,8 +81,13 @@ def seeded(device: torch.device, seed: int, round: int, purpose: str, key: str =
     """Torch's generators start from a keyed seed inside, and are as before after it."""
     devices = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(noise.stream(seed, round, purpose, key) & (2**63 - 1))
+        draw_from(noise.stream(seed, round, purpose, key))
         yield
+
+
+def draw_from(start: int) -> None:
+    """Let torch's generators go on from the start of a stream; within `seeded`, so that nobody else's draws change."""
+    torch.manual_seed(start & (2**63 - 1))
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:

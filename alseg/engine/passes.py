@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alseg import noise
 from alseg.engine.calls import decoded, embedded, encoded, seen
-from alseg.engine.device import lower_precision, seeded
+from alseg.engine.device import draw_from, lower_precision, seeded
 from alseg.engine.layers import quickened, ways_of
 from alseg.engine.terms import PLACE as TERMS
 from alseg.engine.terms import term_called
@@ -157,14 +157,15 @@ def _by_image(modules: Sequence[Any], starts: Callable[[int], list[int]]) -> Ite
     calls = itertools.count()
 
     def dropped(drop: Callable[[Tensor], Tensor], in_place: bool, input: Tensor) -> Tensor:
-        seeds = starts(next(calls))
-        if len(input) % len(seeds):  # not the images' dimension
+        streams = starts(next(calls))
+        if len(input) % len(streams):  # not the images' dimension
             return drop(input)
         result = input if in_place else torch.empty_like(input)
         # drawn in the order of memory, which for the same image may be another one in another batch
         order = torch.channels_last if input.ndim == 4 else torch.contiguous_format
-        for seed, kept, part in zip(seeds, result.chunk(len(seeds)), input.chunk(len(seeds)), strict=True):
-            torch.manual_seed(seed & (2**63 - 1))
+        parts = zip(streams, result.chunk(len(streams)), input.chunk(len(streams)), strict=True)
+        for start, kept, part in parts:
+            draw_from(start)
             kept.copy_(drop(part.contiguous(memory_format=order)))
         return result
 
