@@ -30,8 +30,8 @@ is not listed keeps its default in [settings.md](settings.md).
 Two more things are as published: a model starts again from the pretrained encoder in each round, and the pixels of the
 first round are uniform over the candidates. Three differ unless asked for: labels are moved exactly with their image
 (`-o augment.labels=nearest` resizes them by nearest neighbour, which at scale 0.5 loses three in four), the figure
-reported is the last epoch's on val (`--protocol paper` adds `paper_miou` and `paper_epoch`, the best epoch on test), and
-the engine computes in bfloat16 where that is faster and decodes a few labels at their points alone (`--precision
+reported is the last epoch's on val (`--protocol paper` adds `paper_miou` and `paper_epoch`, the best epoch on test),
+and the engine computes in bfloat16 where that is faster and decodes a few labels at their points alone (`--precision
 float32`, `-o train.decode=dense`; [what that costs](performance.md)).
 
 """
