@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from alseg.errors import AlsegError, UserMistake
 
@@ -155,7 +155,18 @@ def _upright(image: Image.Image, pixels: Callable[[Image.Image, str | None], T])
     # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
+    if isinstance(image, ImageFile.ImageFile):
+        _load(image)
     return pixels(ImageOps.exif_transpose(image), image.format)
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    """Decode a file without its name: Pillow maps a TIFF that has one, and wrongly where it lies on its side."""
+    name, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
 
 
 def _orderly(called: object, read: Callable[[], T], file: Path | BinaryIO | None = None) -> T:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alseg.errors import UserMistake
-from alseg.imagefiles import read_image, read_mask
+from alseg.imagefiles import image_array, read_image, read_mask
 
 ORIENTATION = 0x0112
 
@@ -131,6 +131,25 @@ def refused(path: Path) -> str:
     assert message.endswith(".")
     assert "\n" not in message
     return message
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_tiff_on_its_side_is_read_the_same_whether_compressed_or_not(tmp_path, mode, orientation):
+    exif, plain, packed = Image.Exif(), tmp_path / "plain.tif", tmp_path / "packed.tif"
+    exif[ORIENTATION] = orientation
+    grey = Image.fromarray(picture(4, 6)[..., 0])
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256) if mode == "I;16" else grey.convert(mode)
+    image.save(plain, exif=exif)
+    image.save(packed, exif=exif, compression="tiff_lzw")
+    expected = read_image(packed)
+    assert expected.shape == (6, 4, 3)
+    assert np.array_equal(read_image(plain), expected)
+    with Image.open(plain) as opened:
+        assert np.array_equal(image_array(opened), expected)
+        assert opened.filename == str(plain)
+    if mode in ("L", "P", "I;16"):
+        assert np.array_equal(read_mask(plain), read_mask(packed))
 
 
 def test_files_that_are_no_images(tmp_path, monkeypatch):
