@@ -6,7 +6,7 @@ import errno
 import glob
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,8 @@ def predict(
     masks/NAME.png holds class values with the classes' palette, overlays/NAME.jpg the image under them,
     probabilities/NAME.npy float16 [C, H, W], utility/NAME.npy float32 [H, W] and NAME.png a picture of it.
     What was done of an image that has not changed is kept, so that the same call goes on where it was
-    stopped. An image that cannot be read is passed over and told in the result.
+    stopped; a file from elsewhere whose name is there already is refused. An image that cannot be read is
+    passed over and told in the result.
     """
     progress, place = progress or Quiet(), Path(out)
     files = named_images(images, place)
@@ -72,6 +73,7 @@ def predict(
     _claim(place, segmenter, tile)
     writers = _writers(place, segmenter.classes, overlays, probabilities, utility)
     stamps, result = Stamps(place / STAMPS), Predicted(place, [], [], [])
+    stamps.refuse_others(files)
     try:
         with progress.phase("predicting", len(files)) as step:
             for name, path in files.items():
@@ -124,30 +126,41 @@ def _segmented(
 
 
 class Stamps:
-    """Which image files were done: a line each with its size and time, the last of a name counts."""
+    """Which image files were done: a line each with its path, size and time, the last of a name counts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.known: dict[str, list[int]] = {}
+        self.known: dict[str, tuple[str, int, int]] = {}
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # a torn end does not count
         for line in lines:
             try:
                 record = json.loads(line)
-                self.known[str(record["image"])] = list(record["stamp"])
+                self.known[str(record["image"])] = (record["path"], *record["stamp"])
             except (ValueError, KeyError, TypeError):
                 continue  # that image is predicted again
 
     @staticmethod
-    def of(path: Path) -> list[int]:
-        """An image file's size and time."""
+    def of(path: Path) -> tuple[str, int, int]:
+        """An image file's path, size and time."""
         status = path.stat()
-        return [status.st_size, status.st_mtime_ns]
+        return str(path.resolve()), status.st_size, status.st_mtime_ns
 
-    def add(self, name: str, stamp: list[int]) -> None:
+    def add(self, name: str, stamp: tuple[str, int, int]) -> None:
         """Say that an image's outputs are all there."""
         self.known[name] = stamp
+        path, *rest = stamp
         with open(self._path, "ab") as file:
-            file.write(json.dumps({"image": name, "stamp": stamp}).encode() + b"\n")
+            file.write(json.dumps({"image": name, "path": path, "stamp": rest}).encode() + b"\n")
+
+    def refuse_others(self, files: Mapping[str, Path]) -> None:
+        """UserMistake where what was done under a file's name is another file's."""
+        for name, path in files.items():
+            before = self.known.get(name)
+            if before is not None and before[0] != str(path.resolve()):
+                raise UserMistake(
+                    f"{self._path.parent} holds what was predicted of {before[0]} as {name}, which {path} would be "
+                    "written as, too: give another --out."
+                )
 
 
 def named_images(images: Iterable[Path | str], out: Path) -> dict[str, Path]:

@@ -224,6 +224,21 @@ def test_an_older_file_in_the_place_of_an_image_is_predicted(cli, run, tmp_path)
     assert np.asarray(Image.open(tmp_path / "out/masks/a.png")).shape == (30, 30)
 
 
+@pytest.mark.parametrize("time", [1, 2])
+def test_an_image_from_elsewhere_does_not_pass_for_one_of_its_name(cli, run, tmp_path, time):
+    first, second = photo(tmp_path / "day1/x.png", 20, 20), photo(tmp_path / "day2/x.png", 20, 20, 1)
+    os.utime(first, (1, 1))
+    os.utime(second, (time, time))
+    assert cli("predict", run, first, "--out", tmp_path / "out").code == 0
+    mask = (tmp_path / "out/masks/x.png").read_bytes()
+    outcome = cli("predict", run, second, "--out", tmp_path / "out")
+    assert outcome.code == 2 and str(first) in outcome.err and "another --out" in outcome.err
+    assert (tmp_path / "out/masks/x.png").read_bytes() == mask
+    (tmp_path / "link").symlink_to(tmp_path / "day1", target_is_directory=True)
+    again = cli("predict", run, tmp_path / "link/x.png", "--out", tmp_path / "out", "--json")
+    assert json.loads(again.out)["kept"] == ["x"], "the same file by another way"
+
+
 def test_maps_of_an_image_that_was_replaced_are_not_kept(cli, run, tmp_path):
     path = photo(tmp_path / "photos" / "a.png", 30, 30)
     words = ["predict", run, tmp_path / "photos", "--out", tmp_path / "out"]
