@@ -21,6 +21,8 @@ from alseg.errors import AlsegError, UserMistake
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = "PNG, JPEG, WebP or TIFF"
+MADE = ".made-by-alseg"  # lies beside the figures and label images that alseg writes
+OWN = frozenset({"run.toml", "predictions.json"})
 # what people keep images in besides, cameras' raw files among them
 UNREAD = (
     *(".gif", ".bmp", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".tga", ".pbm", ".pgm", ".ppm", ".pnm"),
@@ -33,15 +35,16 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def nested_files(folder: Path, leave_out: Path | None = None) -> dict[str, Path]:
+def nested_files(folder: Path, leave_out: Path | None = None, made: bool = False) -> dict[str, Path]:
     """The image files under a folder, by their path relative to it without suffix, sorted.
 
-    Links are followed. Hidden files and folders, alseg's own runs and predictions and the folder `leave_out`
-    are passed over. Names are in Unicode's composed form, so that they are the same on every system; two files of one
-    name are refused.
+    Links are followed. Passed over are hidden files and folders, alseg's own runs, predictions, figures and, unless
+    `made`, exported label images, and the folder `leave_out`. Names are in Unicode's composed form, so that they are
+    the same on every system; two files of one name are refused.
     """
     found: dict[str, Path] = {}
-    for path in _walked(folder, None if leave_out is None else leave_out.resolve(), ()):
+    own, left_out = OWN if made else OWN | {MADE}, None if leave_out is None else leave_out.resolve()
+    for path in _walked(folder, left_out, (), own=own):
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if key in found:
             raise UserMistake(f"{found[key]} and {path} have the same name {key}: keep one of the two.")
@@ -57,7 +60,11 @@ def image_like_files(folder: Path) -> list[Path]:
 
 
 def _walked(
-    folder: Path, leave_out: Path | None, above: tuple[Path, ...], suffixes: tuple[str, ...] = SUFFIXES
+    folder: Path,
+    leave_out: Path | None,
+    above: tuple[Path, ...],
+    suffixes: tuple[str, ...] = SUFFIXES,
+    own: frozenset[str] = OWN | {MADE},
 ) -> Iterator[Path]:
     here = folder.resolve()
     if here in above or here == leave_out:  # a link to a folder above would never end
@@ -66,11 +73,11 @@ def _walked(
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise UserMistake(f"Cannot read the folder {folder}: {error.strerror}.") from error
-    if above and any(path.name in ("run.toml", "predictions.json") for path in inside):
+    if above and any(path.name in own for path in inside):
         return
     for path in inside:
         if path.is_dir() and not path.name.startswith("."):
-            yield from _walked(path, leave_out, (*above, here), suffixes)
+            yield from _walked(path, leave_out, (*above, here), suffixes, own)
         elif is_image(path, suffixes):
             yield path
 

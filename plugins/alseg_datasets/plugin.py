@@ -71,8 +71,9 @@ def folder(
 ) -> Dataset:
     """Your own images: PNG, JPEG, WebP or TIFF of any sizes, in nested folders or not, with masks or none.
 
-    Images are all files under DATA/images, or under DATA where there is no such folder. Masks, if there are any,
-    have the same relative names in another folder: DATA/masks, or what dataset.masks names.
+    Images are all files under DATA/images, or under DATA where there is no such folder, but for those that alseg
+    wrote there. Masks, if there are any, have the same relative names in another folder: DATA/masks, or what
+    dataset.masks names.
 
         images/street/0001.jpg      or  0001.jpg          or  train/0001.jpg        val/...
         masks/street/0001.png           masks/0001.png        trainannot/0001.png   (or masks/train/0001.png)
