@@ -287,6 +287,8 @@ def test_classes_from_a_file_of_their_own_or_the_folders(tmp_path):
         ('names = ["a", "b"]\ncolours = ["red", [1, 2, 256]]', "the colour"),
         ('names = ["a", "b"]\ncolours = ["red", "#f00"]', "the same of its colours"),
         ('names = ["a", "b"]\ncolours = ["red", "blue"]\nvoid = [255, 0, 0]', "the same of its colours"),
+        ('names = ["a", "b"]\nvoid = "#000000"', "a colour as void, but no colours"),
+        ('names = ["a", "b"]\nvalues = [3, 4]\nvoid = "#000000"', "a colour as void, but no colours"),
         ('names = ["a", "b"]\nvoid = 1', "void = 1"),
         ('names = ["a", "b"]\nvoid = true', "True as a mask's value"),
         ('names = ["a", "b"]\nvoid = 70000', "void = 70000"),
