@@ -25,8 +25,7 @@ def read_toml_table(path: Path, name: str) -> dict[str, Any]:
 
 def _toml_file(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin with a byte order mark
     except OSError as error:
         raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -100,6 +100,7 @@ REFUSED = {
     "a text": (["notes.txt"], "notes.txt"),
     "two of a name": (["one/a.png", "two/a.png"], "one/a.png"),
     "no such round": (["one", "--round", "7"], "round 7"),
+    "no precision": (["one", "--precision", "float16"], "precision takes auto, float32 or bfloat16, not 'float16'"),
     "no size": (["one", "--size", "big"], "--size"),
     "another's folder": (["one", "--out", "two"], "holds other files"),
     "the images' own folder": (["one", "--out", "two/../one"], "--out is the folder of the images one themselves"),
