@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -35,16 +35,16 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def nested_files(folder: Path, leave_out: Path | None = None, made: bool = False) -> dict[str, Path]:
+def nested_files(folder: Path, leave_out: Iterable[Path] = (), made: bool = False) -> dict[str, Path]:
     """The image files under a folder, by their path relative to it without suffix, sorted.
 
     Links are followed. Passed over are hidden files and folders, alseg's own runs, predictions, figures and, unless
-    `made`, exported label images, and the folder `leave_out`. Names are in Unicode's composed form, so that they are
+    `made`, exported label images, and the folders `leave_out`. Names are in Unicode's composed form, so that they are
     the same on every system; two files of one name are refused.
     """
     found: dict[str, Path] = {}
-    own, left_out = OWN if made else OWN | {MADE}, None if leave_out is None else leave_out.resolve()
-    for path in _walked(folder, left_out, (), own=own):
+    own = OWN if made else OWN | {MADE}
+    for path in _walked(folder, {place.resolve() for place in leave_out}, (), own=own):
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if key in found:
             raise UserMistake(f"{found[key]} and {path} have the same name {key}: keep one of the two.")
@@ -56,18 +56,18 @@ def nested_files(folder: Path, leave_out: Path | None = None, made: bool = False
 
 def image_like_files(folder: Path) -> list[Path]:
     """The files under a folder that are images by their names, in formats that are not read, too."""
-    return sorted(_walked(folder, None, (), (*SUFFIXES, *UNREAD)))
+    return sorted(_walked(folder, set(), (), (*SUFFIXES, *UNREAD)))
 
 
 def _walked(
     folder: Path,
-    leave_out: Path | None,
+    leave_out: Set[Path],
     above: tuple[Path, ...],
     suffixes: tuple[str, ...] = SUFFIXES,
     own: frozenset[str] = OWN | {MADE},
 ) -> Iterator[Path]:
     here = folder.resolve()
-    if here in above or here == leave_out:  # a link to a folder above would never end
+    if here in above or here in leave_out:  # a link to a folder above would never end
         return
     try:
         inside = sorted(folder.iterdir())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ from alseg.options import Longer, Size
 from alseg.plugins import Registry
 from alseg.progress import Progress, Quiet
 from alseg.segment import TILE, Segmentation, Segmenter
+from alseg.store import RunFolder
 from alseg.values import Classes
 from alseg.writing import write_whole
 
@@ -63,10 +65,10 @@ def predict(
     probabilities/NAME.npy float16 [C, H, W], utility/NAME.npy float32 [H, W] and NAME.png a picture of it.
     What was done of an image that has not changed is kept, so that the same call goes on where it was
     stopped; a file from elsewhere whose name is there already is refused. An image that cannot be read is
-    passed over and told in the result.
+    passed over and told in the result; the masks of the run's dataset are passed over in folders.
     """
     progress, place = progress or Quiet(), Path(out)
-    files = named_images(images, place)
+    files = named_images(images, place, mask_folders(RunFolder(Path(run)).settings()))
     segmenter = Segmenter(run, round=round, device=device, precision=precision, size=size, tile=tile, registry=registry)
     if utility:
         segmenter.acquirer()  # what is wrong with it is said before anything is written
@@ -163,11 +165,26 @@ class Stamps:
                 )
 
 
-def named_images(images: Iterable[Path | str], out: Path) -> dict[str, Path]:
-    """Files by the name their outputs get: relative to the folder that was given, without suffix; none of `out`."""
+def mask_folders(settings: Mapping[str, Any]) -> list[Path]:
+    """Where a run's dataset has its masks, by its options `data` and `masks`; they may lie among the images."""
+    dataset = settings.get("dataset")
+    if not isinstance(dataset, Mapping) or not {"data", "masks"} <= dataset.keys():
+        return []
+    root = Path(str(dataset["data"]))
+    if dataset["masks"] != "none":
+        return [root / str(dataset["masks"])]
+    splits = [base / split for base in (root, root / "images") for split in ("train", "val", "test")]
+    return [root / "masks", *(place for s in splits for place in (s / "masks", s.with_name(f"{s.name}annot")))]
+
+
+def named_images(images: Iterable[Path | str], out: Path, masks: Sequence[Path] = ()) -> dict[str, Path]:
+    """Files by the name their outputs get: relative to the folder that was given, without suffix.
+
+    In that folder what lies in `out` or in folders of masks is passed over.
+    """
     found: dict[str, Path] = {}
     for given in images:
-        for name, path in _files(str(given), out.resolve()):
+        for name, path in _files(str(given), out.resolve(), masks):
             if found.setdefault(name, path).resolve() != path.resolve():
                 raise UserMistake(f"{found[name]} and {path} would both be written as {name}: predict them apart.")
     if not found:
@@ -175,13 +192,13 @@ def named_images(images: Iterable[Path | str], out: Path) -> dict[str, Path]:
     return found
 
 
-def _files(given: str, out: Path) -> Sequence[tuple[str, Path]]:
+def _files(given: str, out: Path, masks: Sequence[Path]) -> Sequence[tuple[str, Path]]:
     path = Path(given).expanduser()
     own_folder = UserMistake(f"--out is the folder of the images {given} themselves: give another --out.")
     if path.is_dir():
         if path.resolve() == out:
             raise own_folder
-        inside = nested_files(path, leave_out=out)
+        inside = nested_files(path, leave_out=[out, *(mask for mask in masks if mask.resolve() != path.resolve())])
         if not inside:
             raise UserMistake(f"The folder {given} holds no {FORMATS} image.")
         return list(inside.items())

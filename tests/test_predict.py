@@ -6,11 +6,13 @@ import dataclasses
 import json
 import os
 import shutil
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from conftest import SMALL, write_camvid
 from hypothesis import given, settings
@@ -286,6 +288,23 @@ def test_predictions_inside_the_input_are_no_input(cli, run, tmp_path):
         outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "photos" / out, "--json")
         found = json.loads(outcome.out)
         assert found["done"] + found["kept"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("masks", "stated"), [("masks", "none"), ("truth", "truth"), ("train/masks", "none"), ("images/valannot", "none")]
+)
+def test_masks_of_the_runs_dataset_are_no_input(cli, run, tmp_path, masks, stated):
+    photos, moved = tmp_path / "photos", shutil.copytree(run, tmp_path / "run")
+    photo(photos / "train/a.png", 20, 20)
+    photo(photos / masks / "a.png", 20, 20)
+    table = tomllib.loads((moved / "run.toml").read_text("utf-8"))
+    table["dataset"] = {"name": "folder", "data": str(photos), "masks": stated}
+    (moved / "run.toml").write_text(tomli_w.dumps(table), "utf-8")
+    outcome = cli("predict", moved, photos, "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["done"] == ["train/a"]
+    asked = cli("predict", moved, photos / masks, "--out", tmp_path / "asked", "--json")
+    assert json.loads(asked.out)["done"] == ["a"]
 
 
 def test_a_name_too_long_is_told_and_the_others_are_done(cli, run, tmp_path):

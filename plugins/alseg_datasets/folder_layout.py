@@ -85,7 +85,7 @@ def passed_over(
     everything = image_like_files(root)
     for place in places:
         if place.masks is not None:
-            found = nested_files(place.images, leave_out=place.masks)
+            found = nested_files(place.images, leave_out=[place.masks])
             for name, path in nested_files(place.masks, made=True).items():
                 lonely[path.resolve()] = path
                 paired |= {path.resolve()} if name in found else set()
@@ -153,7 +153,7 @@ def _masks_of(images: Path, split: str | None, root: Path, stated: str | None) -
 
 def _files(images: Path, masks: Path | None, prefix: str) -> list[ImageFile]:
     """The images of a folder with the masks of the same relative name."""
-    found = nested_files(images, leave_out=masks)
+    found = nested_files(images, leave_out=[] if masks is None else [masks])
     labelled: Mapping[str, Path] = {} if masks is None else nested_files(masks, made=True)
     if found and labelled and not found.keys() & labelled.keys():
         raise UserMistake(
