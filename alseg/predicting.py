@@ -20,6 +20,7 @@ from alseg.engine.device import in_smaller_batches
 from alseg.errors import Interrupted, Lasting, UserMistake
 from alseg.imagefiles import FORMATS, is_image, nested_files, read_image
 from alseg.options import Longer, Size
+from alseg.paths import expanded
 from alseg.plugins import Registry
 from alseg.progress import Progress, Quiet
 from alseg.segment import TILE, Segmentation, Segmenter
@@ -67,7 +68,7 @@ def predict(
     stopped; a file from elsewhere whose name is there already is refused. An image that cannot be read is
     passed over and told in the result; the masks of the run's dataset are passed over in folders.
     """
-    progress, place = progress or Quiet(), Path(out)
+    progress, place = progress or Quiet(), expanded(out)
     files = named_images(images, place, mask_folders(RunFolder(Path(run)).settings()))
     segmenter = Segmenter(run, round=round, device=device, precision=precision, size=size, tile=tile, registry=registry)
     if utility:
@@ -172,7 +173,7 @@ def mask_folders(settings: Mapping[str, Any]) -> list[Path]:
         return []
     root = Path(str(dataset["data"]))
     if dataset["masks"] != "none":
-        return [root / str(dataset["masks"])]
+        return [root / expanded(str(dataset["masks"]))]
     splits = [base / split for base in (root, root / "images") for split in ("train", "val", "test")]
     return [root / "masks", *(place for s in splits for place in (s / "masks", s.with_name(f"{s.name}annot")))]
 
@@ -193,7 +194,7 @@ def named_images(images: Iterable[Path | str], out: Path, masks: Sequence[Path] 
 
 
 def _files(given: str, out: Path, masks: Sequence[Path]) -> Sequence[tuple[str, Path]]:
-    path = Path(given).expanduser()
+    path = expanded(given)
     own_folder = UserMistake(f"--out is the folder of the images {given} themselves: give another --out.")
     if path.is_dir():
         if path.resolve() == out:

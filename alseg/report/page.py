@@ -19,6 +19,7 @@ import alseg
 from alseg.colours import heat
 from alseg.errors import AlsegError, UserMistake
 from alseg.imagefiles import MADE
+from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 from alseg.report.answer_figures import draw_answers, draw_efforts
 from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
@@ -55,7 +56,7 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True, registry: 
     Reads the runs' files only, takes no lock, and may be called while they go on. registry: the plugins whose
     acquirers say in a line what their utility is; by default the first-party ones. Returns the page's path.
     """
-    views = [RunView.read(run) for run in runs]
+    views, out = [RunView.read(run) for run in runs], expanded(out)
     refuse_unlike(views, TOGETHER, "give each a report of its own")
     try:
         page, figures = _page(views, registry or load_plugins(third_party=False))

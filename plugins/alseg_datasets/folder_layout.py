@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from alseg.errors import UserMistake
 from alseg.imagefiles import FORMATS, image_like_files, nested_files
 from alseg.names import nearest
+from alseg.paths import expanded
 from alseg_datasets.files import SPLITS, ImageFile
 
 SplitBy = Literal["auto", "folders", "lists", "fraction"]
@@ -139,7 +140,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 def _masks_of(images: Path, split: str | None, root: Path, stated: str | None) -> Path | None:
     """The folder of the masks of a folder of images; `images` is a split's own where there is a split."""
     if stated is not None:
-        folder = root / Path(stated).expanduser()
+        folder = root / expanded(stated)
         if not folder.is_dir():
             raise UserMistake(f"There is no folder of masks {folder}.")
         if folder.resolve() == images.resolve():
