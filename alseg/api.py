@@ -22,6 +22,7 @@ from alseg.hints import command, plugin_hint
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
 from alseg.moved import check_settings, moved
+from alseg.paths import expanded
 from alseg.plugin_files import recorded_files
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
@@ -62,7 +63,7 @@ def run(
     Raises UserMistake for what the caller can put right, Waiting where answers are not in yet.
     """
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
-    path = None if out is None else Path(out)
+    path = None if out is None else expanded(out)
     layers = flatten(toml or {}), flatten(settings or {})
     if not team.leads:
         place, name = team.told()

@@ -19,6 +19,7 @@ from alseg.engine.device import mode
 from alseg.errors import AlsegError, UserMistake
 from alseg.grid import resize
 from alseg.options import Longer, Size, fitted
+from alseg.paths import expanded
 from alseg.plugins import Registry
 from alseg.segment import Segmenter
 from alseg.store import RunFolder
@@ -55,7 +56,7 @@ def export_model(
     [B, C, H, W]; classes.json is in it. What was written is loaded again and must give the same logits.
     size: H x W; None: as the run's evaluation sees its images. Raises UserMistake where `to` exists.
     """
-    path = Path(to)
+    path = expanded(to)
     write = {".pt2": _write_torch, ".onnx": _write_onnx}.get(path.suffix)
     if write is None:
         raise UserMistake(f"A model is written to a file that ends in .pt2 or .onnx, not to {path.name}.")

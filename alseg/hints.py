@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from alseg.paths import expanded
+
 FOLDERS = "ALSEG_PLUGINS"  # environment variable: folders of single files, which are loaded without being given
 
 
 def plugin_folders() -> list[Path]:
     """The absolute paths of the folders that ALSEG_PLUGINS names."""
     names = os.environ.get(FOLDERS, "").split(os.pathsep)
-    return [Path(name).expanduser().absolute() for name in names if name]
+    return [expanded(name).absolute() for name in names if name]
 
 
 def command(files: Iterable[Path | str], *words: Path | str) -> str:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import logging
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from alseg.errors import AlsegError, UserMistake
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = "PNG, JPEG, WebP or TIFF"
+MADE = ".made-by-alseg"  # lies beside the figures and label images that alseg writes
+OWN = frozenset({"run.toml", "predictions.json"})
 # what people keep images in besides, cameras' raw files among them
 UNREAD = (
     *(".gif", ".bmp", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".tga", ".pbm", ".pgm", ".ppm", ".pnm"),
@@ -33,15 +35,16 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def nested_files(folder: Path, leave_out: Path | None = None) -> dict[str, Path]:
+def nested_files(folder: Path, leave_out: Iterable[Path] = (), made: bool = False) -> dict[str, Path]:
     """The image files under a folder, by their path relative to it without suffix, sorted.
 
-    Links are followed. Hidden files and folders, alseg's own runs and predictions and the folder `leave_out`
-    are passed over. Names are in Unicode's composed form, so that they are the same on every system; two files of one
-    name are refused.
+    Links are followed. Passed over are hidden files and folders, alseg's own runs, predictions, figures and, unless
+    `made`, exported label images, and the folders `leave_out`. Names are in Unicode's composed form, so that they are
+    the same on every system; two files of one name are refused.
     """
     found: dict[str, Path] = {}
-    for path in _walked(folder, None if leave_out is None else leave_out.resolve(), ()):
+    own = OWN if made else OWN | {MADE}
+    for path in _walked(folder, {place.resolve() for place in leave_out}, (), own=own):
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if key in found:
             raise UserMistake(f"{found[key]} and {path} have the same name {key}: keep one of the two.")
@@ -53,24 +56,28 @@ def nested_files(folder: Path, leave_out: Path | None = None) -> dict[str, Path]
 
 def image_like_files(folder: Path) -> list[Path]:
     """The files under a folder that are images by their names, in formats that are not read, too."""
-    return sorted(_walked(folder, None, (), (*SUFFIXES, *UNREAD)))
+    return sorted(_walked(folder, set(), (), (*SUFFIXES, *UNREAD)))
 
 
 def _walked(
-    folder: Path, leave_out: Path | None, above: tuple[Path, ...], suffixes: tuple[str, ...] = SUFFIXES
+    folder: Path,
+    leave_out: Set[Path],
+    above: tuple[Path, ...],
+    suffixes: tuple[str, ...] = SUFFIXES,
+    own: frozenset[str] = OWN | {MADE},
 ) -> Iterator[Path]:
     here = folder.resolve()
-    if here in above or here == leave_out:  # a link to a folder above would never end
+    if here in above or here in leave_out:  # a link to a folder above would never end
         return
     try:
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise UserMistake(f"Cannot read the folder {folder}: {error.strerror}.") from error
-    if above and any(path.name in ("run.toml", "predictions.json") for path in inside):
+    if above and any(path.name in own for path in inside):
         return
     for path in inside:
         if path.is_dir() and not path.name.startswith("."):
-            yield from _walked(path, leave_out, (*above, here), suffixes)
+            yield from _walked(path, leave_out, (*above, here), suffixes, own)
         elif is_image(path, suffixes):
             yield path
 
@@ -117,10 +124,10 @@ def read_mask(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:
 def read_mask_and_palette(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """A mask file as stored, and its palette if it has one.
 
-    Values of 1, 8, 16 or 32 bits or palette indices [H, W], or colours [H, W, 3]. The palette is packed RGB by index,
+    Values of 1 to 32 bits or palette indices [H, W], or colours [H, W, 3]. The palette is packed RGB by index,
     -1 where it is not opaque.
     """
-    return _decoded(path, lambda image, kind: (_mask_pixels(image, kind), _palette(image)))
+    return _decoded(path, lambda image, stored: (_mask_pixels(image, stored), _palette(image)))
 
 
 class LabelImage(NamedTuple):
@@ -140,10 +147,17 @@ def read_label_image(path: Path) -> LabelImage:
     return _decoded(path, _label_pixels)
 
 
+class Stored(NamedTuple):
+    """What a file is: its format, and the factor by which Pillow makes its grey samples larger."""
+
+    format: str | None
+    factor: int
+
+
 T = TypeVar("T")
 
 
-def _decoded(file: Path | BinaryIO, pixels: Callable[[Image.Image, str | None], T], called: str | None = None) -> T:
+def _decoded(file: Path | BinaryIO, pixels: Callable[[Image.Image, Stored], T], called: str | None = None) -> T:
     def opened() -> T:
         with Image.open(file) as image:
             return _upright(image, pixels)
@@ -151,11 +165,31 @@ def _decoded(file: Path | BinaryIO, pixels: Callable[[Image.Image, str | None], 
     return _orderly(called or file, opened, file)
 
 
-def _upright(image: Image.Image, pixels: Callable[[Image.Image, str | None], T]) -> T:
+def _upright(image: Image.Image, pixels: Callable[[Image.Image, Stored], T]) -> T:
     # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
-    return pixels(ImageOps.exif_transpose(image), image.format)
+    stored = Stored(image.format, _factor(image))
+    if isinstance(image, ImageFile.ImageFile):
+        _load(image)
+    return pixels(ImageOps.exif_transpose(image), stored)
+
+
+def _factor(image: Image.Image) -> int:
+    """Of an image that is not decoded yet: Pillow spreads grey samples of 2 and 4 bits over 0 to 255."""
+    for tile in getattr(image, "tile", ()):
+        mode = tile[3] if isinstance(tile[3], str) else tile[3][0]
+        return {"L;2": 85, "L;4": 17}.get(str(mode)[:3], 1)
+    return 1
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    """Decode a file without its name: Pillow maps a TIFF that has one, and wrongly where it lies on its side."""
+    name, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
 
 
 def _orderly(called: object, read: Callable[[], T], file: Path | BinaryIO | None = None) -> T:
@@ -176,9 +210,9 @@ def _reason(file: Path | BinaryIO | None, error: Exception) -> str:
     return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
-def _rgb(image: Image.Image, file_format: str | None) -> np.ndarray:
+def _rgb(image: Image.Image, stored: Stored) -> np.ndarray:
     # Pillow before 11.3 opens 16-bit grey PNG as 32-bit "I"
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and stored.format == "PNG"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
@@ -189,8 +223,8 @@ def _rgb(image: Image.Image, file_format: str | None) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _mask_pixels(image: Image.Image, file_format: str | None) -> np.ndarray:
-    if file_format in ("JPEG", "MPO"):
+def _mask_pixels(image: Image.Image, stored: Stored) -> np.ndarray:
+    if stored.format in ("JPEG", "MPO"):
         raise AlsegError("a mask must not be a JPEG, which changes class values; save masks as PNG")
     if image.mode in ("LA", "PA", "RGBA"):
         if image.getchannel("A").getextrema() != (255, 255):
@@ -199,7 +233,7 @@ def _mask_pixels(image: Image.Image, file_format: str | None) -> np.ndarray:
     if image.mode == "F":
         raise AlsegError("a mask must hold whole class values, not fractions")
     values = np.asarray(image)
-    return values.astype(np.uint8) if values.dtype == bool else values
+    return values.astype(np.uint8) if values.dtype == bool else values // stored.factor
 
 
 def _palette(image: Image.Image) -> np.ndarray | None:
@@ -212,7 +246,7 @@ def _palette(image: Image.Image) -> np.ndarray | None:
     return np.where(channels[:, 3] == 255, packed, -1)
 
 
-def _label_pixels(image: Image.Image, file_format: str | None) -> LabelImage:
+def _label_pixels(image: Image.Image, stored: Stored) -> LabelImage:
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     opaque, palette = np.ones((image.height, image.width), bool), _palette(image)
     if image.has_transparency_data:
@@ -222,4 +256,4 @@ def _label_pixels(image: Image.Image, file_format: str | None) -> LabelImage:
             image = image.getchannel(0)
         elif image.mode not in ("L", "P"):
             image = colours.convert("RGB")
-    return LabelImage(_mask_pixels(image, file_format), opaque, palette, texts)
+    return LabelImage(_mask_pixels(image, stored), opaque, palette, texts)

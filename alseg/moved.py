@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from alseg.config import RunConfig, flatten
 from alseg.errors import UserMistake
+from alseg.paths import expanded
 from alseg.settings import COMPUTING
 from alseg.several import Choice
 from alseg.store import SETTINGS, RunFolder
@@ -34,7 +35,7 @@ def moved(folder: RunFolder, settings: Mapping[str, Any], **places: Path | str |
         table = found.get(kind)
         if not isinstance(table, Mapping) or name not in table:
             raise UserMistake(f"The {kind} of the run {folder.path} reads no {name} of yours: leave --{name} out.")
-        found[kind] = {**table, name: str(place if is_word(place) else Path(place).expanduser().absolute())}
+        found[kind] = {**table, name: str(place if is_word(place) else expanded(place).absolute())}
     return found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from alseg.errors import UserMistake
+from alseg.paths import expanded
 
 MISSING: Any = inspect.Parameter.empty
 
@@ -199,7 +200,7 @@ def _str(value: Any) -> str:
 def _path(value: Any) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError
-    path = Path(value).expanduser().absolute()  # a run may be resumed from another folder
+    path = expanded(value).absolute()  # a run may be resumed from another folder
     _written(str(path))
     return path
 

@@ -197,6 +197,8 @@ class Piece:
             elif option.default is MISSING:
                 flag = f"--{name}" if name == "data" else f"-o {prefix}.{name}=..."
                 raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
+            elif isinstance(option.default, Path):  # as a given one: the run may be resumed from another folder
+                resolved[name] = convert(f"{prefix}.{name}", option.default, option.type)
             else:
                 resolved[name] = option.default
         return resolved

@@ -11,12 +11,13 @@ from typing import Any
 from alseg.errors import UserMistake
 from alseg.hints import FOLDERS, plugin_folders
 from alseg.lacking import PACKAGE_FILE
+from alseg.paths import expanded
 from alseg.pieces import Plugin
 
 
 def given_files(files: Path | str | Iterable[Path | str]) -> list[Path]:
     """The absolute paths of files that somebody gave, one or several; UserMistake where one is no file."""
-    given = [Path(file).absolute() for file in ([files] if isinstance(files, Path | str) else files)]
+    given = [expanded(file).absolute() for file in ([files] if isinstance(files, Path | str) else files)]
     for path in given:
         if (path / PACKAGE_FILE).is_file():
             raise UserMistake(f"{path} is a folder: give the package in it by its file, {path / PACKAGE_FILE}.")

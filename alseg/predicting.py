@@ -6,10 +6,11 @@ import errno
 import glob
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,9 +20,11 @@ from alseg.engine.device import in_smaller_batches
 from alseg.errors import Interrupted, Lasting, UserMistake
 from alseg.imagefiles import FORMATS, is_image, nested_files, read_image
 from alseg.options import Longer, Size
+from alseg.paths import expanded
 from alseg.plugins import Registry
 from alseg.progress import Progress, Quiet
 from alseg.segment import TILE, Segmentation, Segmenter
+from alseg.store import RunFolder
 from alseg.values import Classes
 from alseg.writing import write_whole
 
@@ -62,16 +65,18 @@ def predict(
     masks/NAME.png holds class values with the classes' palette, overlays/NAME.jpg the image under them,
     probabilities/NAME.npy float16 [C, H, W], utility/NAME.npy float32 [H, W] and NAME.png a picture of it.
     What was done of an image that has not changed is kept, so that the same call goes on where it was
-    stopped. An image that cannot be read is passed over and told in the result.
+    stopped; a file from elsewhere whose name is there already is refused. An image that cannot be read is
+    passed over and told in the result; the masks of the run's dataset are passed over in folders.
     """
-    progress, place = progress or Quiet(), Path(out)
-    files = named_images(images, place)
+    progress, place = progress or Quiet(), expanded(out)
+    files = named_images(images, place, mask_folders(RunFolder(Path(run)).settings()))
     segmenter = Segmenter(run, round=round, device=device, precision=precision, size=size, tile=tile, registry=registry)
     if utility:
         segmenter.acquirer()  # what is wrong with it is said before anything is written
     _claim(place, segmenter, tile)
     writers = _writers(place, segmenter.classes, overlays, probabilities, utility)
     stamps, result = Stamps(place / STAMPS), Predicted(place, [], [], [])
+    stamps.refuse_others(files)
     try:
         with progress.phase("predicting", len(files)) as step:
             for name, path in files.items():
@@ -124,37 +129,63 @@ def _segmented(
 
 
 class Stamps:
-    """Which image files were done: a line each with its size and time, the last of a name counts."""
+    """Which image files were done: a line each with its path, size and time, the last of a name counts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.known: dict[str, list[int]] = {}
+        self.known: dict[str, tuple[str, int, int]] = {}
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # a torn end does not count
         for line in lines:
             try:
                 record = json.loads(line)
-                self.known[str(record["image"])] = list(record["stamp"])
+                self.known[str(record["image"])] = (record["path"], *record["stamp"])
             except (ValueError, KeyError, TypeError):
                 continue  # that image is predicted again
 
     @staticmethod
-    def of(path: Path) -> list[int]:
-        """An image file's size and time."""
+    def of(path: Path) -> tuple[str, int, int]:
+        """An image file's path, size and time."""
         status = path.stat()
-        return [status.st_size, status.st_mtime_ns]
+        return str(path.resolve()), status.st_size, status.st_mtime_ns
 
-    def add(self, name: str, stamp: list[int]) -> None:
+    def add(self, name: str, stamp: tuple[str, int, int]) -> None:
         """Say that an image's outputs are all there."""
         self.known[name] = stamp
+        path, *rest = stamp
         with open(self._path, "ab") as file:
-            file.write(json.dumps({"image": name, "stamp": stamp}).encode() + b"\n")
+            file.write(json.dumps({"image": name, "path": path, "stamp": rest}).encode() + b"\n")
+
+    def refuse_others(self, files: Mapping[str, Path]) -> None:
+        """UserMistake where what was done under a file's name is another file's."""
+        for name, path in files.items():
+            before = self.known.get(name)
+            if before is not None and before[0] != str(path.resolve()):
+                raise UserMistake(
+                    f"{self._path.parent} holds what was predicted of {before[0]} as {name}, which {path} would be "
+                    "written as, too: give another --out."
+                )
 
 
-def named_images(images: Iterable[Path | str], out: Path) -> dict[str, Path]:
-    """Files by the name their outputs get: relative to the folder that was given, without suffix; none of `out`."""
+def mask_folders(settings: Mapping[str, Any]) -> list[Path]:
+    """Where a run's dataset has its masks, by its options `data` and `masks`; they may lie among the images."""
+    dataset = settings.get("dataset")
+    if not isinstance(dataset, Mapping) or not {"data", "masks"} <= dataset.keys():
+        return []
+    root = Path(str(dataset["data"]))
+    if dataset["masks"] != "none":
+        return [root / expanded(str(dataset["masks"]))]
+    splits = [base / split for base in (root, root / "images") for split in ("train", "val", "test")]
+    return [root / "masks", *(place for s in splits for place in (s / "masks", s.with_name(f"{s.name}annot")))]
+
+
+def named_images(images: Iterable[Path | str], out: Path, masks: Sequence[Path] = ()) -> dict[str, Path]:
+    """Files by the name their outputs get: relative to the folder that was given, without suffix.
+
+    In that folder what lies in `out` or in folders of masks is passed over.
+    """
     found: dict[str, Path] = {}
     for given in images:
-        for name, path in _files(str(given), out.resolve()):
+        for name, path in _files(str(given), out.resolve(), masks):
             if found.setdefault(name, path).resolve() != path.resolve():
                 raise UserMistake(f"{found[name]} and {path} would both be written as {name}: predict them apart.")
     if not found:
@@ -162,13 +193,13 @@ def named_images(images: Iterable[Path | str], out: Path) -> dict[str, Path]:
     return found
 
 
-def _files(given: str, out: Path) -> Sequence[tuple[str, Path]]:
-    path = Path(given).expanduser()
+def _files(given: str, out: Path, masks: Sequence[Path]) -> Sequence[tuple[str, Path]]:
+    path = expanded(given)
     own_folder = UserMistake(f"--out is the folder of the images {given} themselves: give another --out.")
     if path.is_dir():
         if path.resolve() == out:
             raise own_folder
-        inside = nested_files(path, leave_out=out)
+        inside = nested_files(path, leave_out=[out, *(mask for mask in masks if mask.resolve() != path.resolve())])
         if not inside:
             raise UserMistake(f"The folder {given} holds no {FORMATS} image.")
         return list(inside.items())

@@ -26,6 +26,7 @@ from alseg.hints import plugin_hint
 from alseg.imagefiles import image_array, read_image
 from alseg.models import Models
 from alseg.options import Longer, Size, fitted
+from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 from alseg.protocols import Acquirer, Model
 from alseg.store import SETTINGS, RunFolder
@@ -185,7 +186,7 @@ class Segmenter:
 
 def _pixels(image: Any) -> np.ndarray:
     if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser())
+        return read_image(expanded(image))
     if isinstance(image, Image.Image):
         return image_array(image)
     if not isinstance(image, np.ndarray):

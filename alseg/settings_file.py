@@ -8,6 +8,7 @@ from typing import Any
 
 from alseg.config import flatten
 from alseg.errors import UserMistake
+from alseg.paths import expanded
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -24,9 +25,9 @@ def read_toml_table(path: Path, name: str) -> dict[str, Any]:
 
 
 def _toml_file(path: Path) -> dict[str, Any]:
+    path = expanded(path)
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin with a byte order mark
     except OSError as error:
         raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

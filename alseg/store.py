@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from alseg.errors import Lasting, UserMistake
 from alseg.hints import command, files_in
 from alseg.journal import Journal
+from alseg.paths import expanded
 from alseg.values import Classes, PixelLabel, PixelLabels, Question
 from alseg.writing import appearing, write_whole
 
@@ -46,7 +47,7 @@ class RunFolder:
     """A run on disk. One process writes, holding `lock`; readers take no lock."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = expanded(path)
         if not (self.path / SETTINGS).is_file():
             raise UserMistake(f"{path} is no run: it has no {SETTINGS}.")
         self.journal = Journal(self.path / "journal.jsonl")

@@ -17,7 +17,7 @@ from alseg.config import flatten, parse_assignments, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.options import Between, Size, convert, options_of
 from alseg.plugins import load_plugins
-from alseg.settings_file import read_toml
+from alseg.settings_file import read_toml, read_toml_table
 from alseg.store import RunFolder
 
 RECIPE = """
@@ -117,6 +117,13 @@ def test_the_budget_of_each_round(registry, pixels, rounds, expected):
     settings = config(registry, {"first_pixels": first, "pixels_per_round": later, "budget": budget, "rounds": rounds})
     assert [settings.pixels_in(number) for number in range(settings.total_rounds())] == expected
     assert rounds or settings.pixels_in(len(expected)) == 0
+
+
+def test_settings_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("seed = 3\r\n[compare]\r\nseeds = [1]\r\n", "utf-8-sig", newline="")
+    assert read_toml(path) == {"seed": 3}
+    assert read_toml_table(path, "compare") == {"seeds": [1]}
 
 
 def test_settings_survive_toml(registry, tmp_path):

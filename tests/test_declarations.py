@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import one_sentence
@@ -77,6 +78,22 @@ def test_a_declaration_that_cannot_work_is_said_wherever_the_piece_is_looked_at(
     one_sentence(cli(*words, "bad-5"), "'bad-5'", "plugin bad_options", "own default 'ten' is not", code=1)
     one_sentence(cli(*words, "bad-5", "-o", "acquirer.k=3"), "own default 'ten' is not", code=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_path_by_default_is_that_of_where_the_run_began(plugin, tmp_path, monkeypatch):
+    source = """
+from pathlib import Path
+from alseg import hookimpl
+def filed(table: Path = Path("table.csv"), other: Path | None = None):
+    return lambda batch: batch.prediction.entropy()
+@hookimpl
+def register_acquirers(register):
+    register("filed", filed)
+"""
+    piece = load_plugins([plugin(source)]).find("acquirer", "filed")
+    monkeypatch.chdir(tmp_path)
+    assert piece.resolve({}) == {"table": Path.cwd() / "table.csv", "other": None}
+    assert piece.resolve({"table": "table.csv"}) == piece.resolve({})
 
 
 def test_what_a_class_inherits_is_not_its_own_declaration():

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from photos import write_image, write_mask, write_pair
 from PIL import Image
+from studies import RANDOM, write_run
 
+from alseg.compare.page import write_comparison
 from alseg.errors import UserMistake
+from alseg.interchange.labelset import LabelSet
+from alseg.interchange.masks import write_masks
+from alseg.report.page import write_report
+from alseg.values import Classes, PixelLabel
 from alseg_datasets.folder import Folder
 from alseg_datasets.folder_layout import VAL_FRACTION, find_splits
 
@@ -86,6 +92,27 @@ def test_what_is_passed_over(tmp_path):
     (tmp_path / "runs" / "first" / "run.toml").touch()
     (tmp_path / "notes.txt").touch()
     assert keys(Folder(tmp_path, NAMES)) == {"train": ["a"]}
+
+
+def test_pictures_that_alseg_made_among_the_images_are_passed_over(tmp_path):
+    write_image(tmp_path / "a.png")
+    runs = [write_run(tmp_path / f"runs/{name}", (0.2, 0.3), seed=seed) for seed, name in enumerate("xy")]
+    write_report(runs, tmp_path / "report")
+    write_report(runs[:1], tmp_path / "first")
+    write_comparison(runs, tmp_path / "comparison", random=RANDOM)
+    label = PixelLabel("q0", "a", 3, 5, "sky", 0, "oracle", "", None)
+    for name, content in write_masks(LabelSet((label,), {"a": (32, 40)}, Classes(NAMES, 255))).items():
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / name).write_bytes(content)
+    for folder in ("report/figures", "first/figures", "comparison/figures", "labels"):
+        assert list((tmp_path / folder).rglob("*.png"))
+    assert keys(Folder(tmp_path, NAMES)) == {"train": ["a"]}
+
+
+def test_exported_label_images_may_be_the_masks_of_a_split(tmp_path):
+    write_pair(tmp_path / "images", tmp_path / "masks", "wet/a.png")
+    (tmp_path / "masks/wet/.made-by-alseg").touch()
+    assert Folder(tmp_path, NAMES, val_fraction=0).images("train").mask(0) is not None
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):
@@ -260,6 +287,8 @@ def test_classes_from_a_file_of_their_own_or_the_folders(tmp_path):
         ('names = ["a", "b"]\ncolours = ["red", [1, 2, 256]]', "the colour"),
         ('names = ["a", "b"]\ncolours = ["red", "#f00"]', "the same of its colours"),
         ('names = ["a", "b"]\ncolours = ["red", "blue"]\nvoid = [255, 0, 0]', "the same of its colours"),
+        ('names = ["a", "b"]\nvoid = "#000000"', "a colour as void, but no colours"),
+        ('names = ["a", "b"]\nvalues = [3, 4]\nvoid = "#000000"', "a colour as void, but no colours"),
         ('names = ["a", "b"]\nvoid = 1', "void = 1"),
         ('names = ["a", "b"]\nvoid = true', "True as a mask's value"),
         ('names = ["a", "b"]\nvoid = 70000', "void = 70000"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alseg.errors import UserMistake
-from alseg.imagefiles import read_image, read_mask
+from alseg.imagefiles import image_array, read_image, read_label_image, read_mask, read_mask_and_palette
 
 ORIENTATION = 0x0112
 
@@ -56,19 +58,34 @@ def test_bits_and_channels(tmp_path):
     assert set(np.unique(read_image(tmp_path / "bilevel.png"))) == {0, 255}
 
 
-def test_16_bit_colours_keep_the_upper_8(tmp_path):
-    """A PNG of 16 bits a channel, which Pillow reads but does not write."""
-    import struct
-    import zlib
+def write_png(path: Path, width: int, bits: int, colour: int, rows: list[bytes]) -> None:
+    """A PNG of a kind that Pillow reads but does not write; colour: 0 is grey, 2 RGB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + (line.astype(">u2") * 256 + 99).astype(">u2").tobytes() for line in picture())
-    header = struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)
-    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(file)
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
+    content = zlib.compress(b"".join(b"\0" + row for row in rows))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b""))
+
+
+def test_16_bit_colours_keep_the_upper_8(tmp_path):
+    rows = [(line.astype(">u2") * 256 + 99).astype(">u2").tobytes() for line in picture()]
+    write_png(tmp_path / "a.png", 8, 16, 2, rows)
     assert (read_image(tmp_path / "a.png") == picture()).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_masks_of_few_bits_hold_their_values_and_images_their_greys(tmp_path, bits):
+    path, most = tmp_path / "a.png", 2**bits - 1
+    values = np.random.default_rng(bits).integers(0, most, (5, 16), endpoint=True)
+    digits = values[..., None] >> np.arange(bits)[::-1] & 1
+    write_png(path, 16, bits, 0, [np.packbits(row).tobytes() for row in digits])
+    assert np.array_equal(read_mask(path), values)
+    assert np.array_equal(read_mask(io.BytesIO(path.read_bytes())), values)
+    assert np.array_equal(read_mask_and_palette(path)[0], values)
+    assert np.array_equal(read_label_image(path).pixels, values)
+    assert np.array_equal(read_image(path)[..., 0], values * 255 // most)
 
 
 def test_what_is_transparent_is_laid_on_white(tmp_path):
@@ -131,6 +148,25 @@ def refused(path: Path) -> str:
     assert message.endswith(".")
     assert "\n" not in message
     return message
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_tiff_on_its_side_is_read_the_same_whether_compressed_or_not(tmp_path, mode, orientation):
+    exif, plain, packed = Image.Exif(), tmp_path / "plain.tif", tmp_path / "packed.tif"
+    exif[ORIENTATION] = orientation
+    grey = Image.fromarray(picture(4, 6)[..., 0])
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256) if mode == "I;16" else grey.convert(mode)
+    image.save(plain, exif=exif)
+    image.save(packed, exif=exif, compression="tiff_lzw")
+    expected = read_image(packed)
+    assert expected.shape == (6, 4, 3)
+    assert np.array_equal(read_image(plain), expected)
+    with Image.open(plain) as opened:
+        assert np.array_equal(image_array(opened), expected)
+        assert opened.filename == str(plain)
+    if mode in ("L", "P", "I;16"):
+        assert np.array_equal(read_mask(plain), read_mask(packed))
 
 
 def test_files_that_are_no_images(tmp_path, monkeypatch):

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import os
 import shutil
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from conftest import SMALL, write_camvid
 from hypothesis import given, settings
@@ -100,6 +102,7 @@ REFUSED = {
     "a text": (["notes.txt"], "notes.txt"),
     "two of a name": (["one/a.png", "two/a.png"], "one/a.png"),
     "no such round": (["one", "--round", "7"], "round 7"),
+    "no precision": (["one", "--precision", "float16"], "precision takes auto, float32 or bfloat16, not 'float16'"),
     "no size": (["one", "--size", "big"], "--size"),
     "another's folder": (["one", "--out", "two"], "holds other files"),
     "the images' own folder": (["one", "--out", "two/../one"], "--out is the folder of the images one themselves"),
@@ -224,6 +227,21 @@ def test_an_older_file_in_the_place_of_an_image_is_predicted(cli, run, tmp_path)
     assert np.asarray(Image.open(tmp_path / "out/masks/a.png")).shape == (30, 30)
 
 
+@pytest.mark.parametrize("time", [1, 2])
+def test_an_image_from_elsewhere_does_not_pass_for_one_of_its_name(cli, run, tmp_path, time):
+    first, second = photo(tmp_path / "day1/x.png", 20, 20), photo(tmp_path / "day2/x.png", 20, 20, 1)
+    os.utime(first, (1, 1))
+    os.utime(second, (time, time))
+    assert cli("predict", run, first, "--out", tmp_path / "out").code == 0
+    mask = (tmp_path / "out/masks/x.png").read_bytes()
+    outcome = cli("predict", run, second, "--out", tmp_path / "out")
+    assert outcome.code == 2 and str(first) in outcome.err and "another --out" in outcome.err
+    assert (tmp_path / "out/masks/x.png").read_bytes() == mask
+    (tmp_path / "link").symlink_to(tmp_path / "day1", target_is_directory=True)
+    again = cli("predict", run, tmp_path / "link/x.png", "--out", tmp_path / "out", "--json")
+    assert json.loads(again.out)["kept"] == ["x"], "the same file by another way"
+
+
 def test_maps_of_an_image_that_was_replaced_are_not_kept(cli, run, tmp_path):
     path = photo(tmp_path / "photos" / "a.png", 30, 30)
     words = ["predict", run, tmp_path / "photos", "--out", tmp_path / "out"]
@@ -270,6 +288,23 @@ def test_predictions_inside_the_input_are_no_input(cli, run, tmp_path):
         outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "photos" / out, "--json")
         found = json.loads(outcome.out)
         assert found["done"] + found["kept"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("masks", "stated"), [("masks", "none"), ("truth", "truth"), ("train/masks", "none"), ("images/valannot", "none")]
+)
+def test_masks_of_the_runs_dataset_are_no_input(cli, run, tmp_path, masks, stated):
+    photos, moved = tmp_path / "photos", shutil.copytree(run, tmp_path / "run")
+    photo(photos / "train/a.png", 20, 20)
+    photo(photos / masks / "a.png", 20, 20)
+    table = tomllib.loads((moved / "run.toml").read_text("utf-8"))
+    table["dataset"] = {"name": "folder", "data": str(photos), "masks": stated}
+    (moved / "run.toml").write_text(tomli_w.dumps(table), "utf-8")
+    outcome = cli("predict", moved, photos, "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["done"] == ["train/a"]
+    asked = cli("predict", moved, photos / masks, "--out", tmp_path / "asked", "--json")
+    assert json.loads(asked.out)["done"] == ["a"]
 
 
 def test_a_name_too_long_is_told_and_the_others_are_done(cli, run, tmp_path):

@@ -177,7 +177,7 @@ def test_a_page_is_the_same_again(run, tmp_path):
 
 def test_a_finished_run_whose_report_is_old_gets_a_new_one(cli, run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
-    (copy / "figures/.drawn").write_text("before the last round")
+    (copy / "figures/.made-by-alseg").write_text("before the last round")
     (copy / "report.html").write_text("old")
     (copy / "figures/places.png").unlink()
     assert cli("resume", copy).code == 0

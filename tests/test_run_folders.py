@@ -49,6 +49,41 @@ def test_a_folder_that_may_not_be_written(refused, tmp_path):
     refused(SHAPES, str(tmp_path / "runs" / "run"), "ermission")
 
 
+def test_a_users_home_is_meant_by_a_tilde_that_no_shell_has_seen(cli, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(here)
+    (home / "plugin.py").write_text("raise RuntimeError('it was loaded')", "utf-8")
+    one_sentence(cli("--plugin=~/plugin.py", "report", "nothing"), "it was loaded")
+    (home / "settings.toml").write_text("seed = 7\n", "utf-8")
+    write_camvid(home / "camvid")
+    assert cli(*CAMVID, "~/camvid", "--config=~/settings.toml", "--out=~/run").code == 0
+    assert "seed = 7" in (home / "run/run.toml").read_text("utf-8")
+    for words in (
+        ("report", "~/run", "--out=~/report"),
+        ("export", "~/run", "--format", "csv", "--out=~/labels.csv"),
+        ("import", "~/labels.csv", "--out=~/again.csv"),
+        ("predict", "~/run", "~/camvid/val", "--out=~/predicted"),
+        ("compare", "~/run", "--out=~/comparison"),
+        ("plugins", "new", "mine", "--kind", "acquirer", "--out=~/mine"),
+    ):
+        outcome = cli(*words)
+        assert outcome.code == 0, outcome.err
+        assert (home / words[-1].removeprefix("--out=~/")).exists()
+    assert not list(here.iterdir())
+
+
+def test_a_tilde_that_is_no_users_is_a_letter(cli, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20)).save("~x.png")
+    assert cli("predict", finished, "~x.png", "--out", "~nobody-of-this-name").code == 0
+    assert (tmp_path / "~nobody-of-this-name/masks/~x.png").exists()
+    one_sentence(cli(*CAMVID, "~nobody-of-this-name"), "~nobody-of-this-name")
+
+
 @cases(["nothing", "folder", "file"])
 def test_only_a_run_is_resumed(cli, tmp_path, case):
     (tmp_path / "folder").mkdir()

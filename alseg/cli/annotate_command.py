@@ -51,7 +51,7 @@ def annotate(
         count = answer(run, data=data, registry=context.obj, attendance=attendance, progress=progress)
     number = len(run.rounds())
     if as_json:
-        typer.echo(json.dumps({"run": str(folder), "round": number, "answers": count}))
+        typer.echo(json.dumps({"run": str(run.path), "round": number, "answers": count}))
         return
-    again = command(context.obj.files, "resume", folder)
+    again = command(context.obj.files, "resume", run.path)
     typer.echo(f"Round {number} is answered: {count} pixels. {again} trains on them.")

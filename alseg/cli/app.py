@@ -31,6 +31,7 @@ from alseg.cli import (
 from alseg.cli.alone import result_alone
 from alseg.cli.plugin_commands import add_plugin_commands
 from alseg.errors import MISTAKES, AlsegError, UserMistake, disk_sentence, notes_of, stopped
+from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 
 EPILOG = """Examples:
@@ -168,9 +169,9 @@ def _plugin_flags(words: list[str]) -> tuple[list[str], list[Path], set[str]]:
             i += 1
             if i == len(words):
                 raise UserMistake("--plugin takes a .py file: --plugin FILE.")
-            files.append(Path(words[i]))
+            files.append(expanded(words[i]))
         elif word.startswith("--plugin="):
-            files.append(Path(word.removeprefix("--plugin=")))
+            files.append(expanded(word.removeprefix("--plugin=")))
         elif word in ("--no-third-party", "--trace-hooks"):
             flags.add(word)
         else:

@@ -133,9 +133,10 @@ def compare(
     from alseg.compare.request import understood
     from alseg.compare.running import compare_grid, compare_runs
     from alseg.config import parse_assignments
+    from alseg.paths import expanded
 
     registry: Registry = context.obj
-    place = out or Path("comparison")
+    place = expanded(out or "comparison")
     if runs:
         _refuse_flags_of_a_grid(context)
         _show(compare_runs(runs, out, baseline=baseline, registry=registry), as_json)

@@ -137,15 +137,16 @@ def _picture(out: Path | None, name: str, data: str | None) -> Path:
     What is there is refused; by its default name it is an earlier check's picture, which the new one replaces.
     """
     from alseg.errors import UserMistake
+    from alseg.paths import expanded
 
-    path = (out or Path(f"{name.replace(':', '-').replace('/', '-')}-samples.png")).expanduser().absolute()
+    path = expanded(out or f"{name.replace(':', '-').replace('/', '-')}-samples.png").absolute()
     if path.suffix.lower() != ".png":
         raise UserMistake(f"The picture {path} is a PNG: give it a name that ends in .png.")
     if out is not None and path.exists():
         raise UserMistake(f"{out} exists: give another --out.")
     if not path.parent.is_dir():
         raise UserMistake(f"There is no folder {path.parent} for the picture.")
-    if data is not None and path.parent.resolve().is_relative_to(Path(data).expanduser().resolve()):
+    if data is not None and path.parent.resolve().is_relative_to(expanded(data).resolve()):
         raise UserMistake(f"The picture {path} would lie among the data: give --out another place.")
     return path
 

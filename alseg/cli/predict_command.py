@@ -72,10 +72,11 @@ def predict(
             progress=progress,
         )
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "done": result.done, "kept": result.kept, "failed": result.failed}))
+        named = {"done": result.done, "kept": result.kept, "failed": result.failed}
+        typer.echo(json.dumps({"out": str(result.folder), **named}))
     else:
         kept = f", {len(result.kept)} were there already" if result.kept else ""
-        typer.echo(f"{len(result.done)} images predicted{kept}: {out}")
+        typer.echo(f"{len(result.done)} images predicted{kept}: {result.folder}")
     if result.failed:
         for sentence in result.failed[1:]:
             typer.echo(f"alseg: {sentence}", err=True)

@@ -27,6 +27,7 @@ from alseg.compare.tables import (
 )
 from alseg.compare.words import conclusions
 from alseg.errors import AlsegError
+from alseg.imagefiles import MADE
 from alseg.report.figures import Drawn, as_png, as_svg
 from alseg.report.page import themed
 from alseg.report.template import template
@@ -66,6 +67,7 @@ def write_comparison(
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise AlsegError(f"The files of the runs do not fit together ({type(error).__name__}: {error}).") from error
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
+    (out / FIGURES / MADE).touch()
     for name, text in files.items():
         write_whole(out / name, text.encode("utf-8", "replace"))
     for name, drawn in figures.items():

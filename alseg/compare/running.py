@@ -26,6 +26,7 @@ from alseg.compare.study import BASELINE, Cell, cells
 from alseg.config import recipe
 from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.hints import command
+from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 from alseg.several import names_in
 from alseg.store import SETTINGS, RunFolder, write_toml
@@ -54,7 +55,7 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
     live: a rich Live view, or None for plain lines on stderr. Raises UserMistake for settings that no run can
     have, Interrupted on Ctrl-C, Waiting where no run has a round yet and answers are waited for.
     """
-    registry, out = registry or load_plugins(), Path(out)
+    registry, out = registry or load_plugins(), expanded(out)
     wanted = cells(registry, request.grid, request.toml, request.flags)
     published = published_figures(request.published)
     piece = registry.find("executor", request.executor)
@@ -113,12 +114,12 @@ def compare_runs(
 
     out: by default the comparison's own folder where one alone is given, else `comparison`.
     """
-    registry = registry or load_plugins()
-    found = [run for given in runs for run in _runs_in(Path(given))]
-    names = {name: strategy for given in runs for name, strategy in _names_in(Path(given)).items()}
-    alone = Path(runs[0]) if len(runs) == 1 and (Path(runs[0]) / "runs").is_dir() else None
+    registry, runs = registry or load_plugins(), [expanded(run) for run in runs]
+    found = [run for given in runs for run in _runs_in(given)]
+    names = {name: strategy for given in runs for name, strategy in _names_in(given).items()}
+    alone = runs[0] if len(runs) == 1 and (runs[0] / "runs").is_dir() else None
     study = _study_of(alone) if alone is not None else {}
-    place = out or alone or Path("comparison")
+    place = expanded(out or alone or "comparison")
     _make(place)
     more: Any = {
         "title": str(study.get("title", "")),

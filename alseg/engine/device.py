@@ -54,8 +54,11 @@ def keep_freed_memory() -> None:
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """ "auto" takes bfloat16 where the hardware multiplies it faster than float32."""
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name in named:
+        return named[name]
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        raise UserMistake(f"precision takes auto, float32 or bfloat16, not {name!r}.")
     if device.type == "cuda":
         with current(device):  # which is the one that torch asks
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32

@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from alseg.paths import expanded
 from alseg.writing import write_whole
 
 LEAST = 2**26  # bytes from which a file is worth while
@@ -56,7 +57,7 @@ def cache_folder(setting: str = "auto") -> Path | None:
         return None
     if setting == "auto":
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alseg" / "pixels"
-    return Path(setting).expanduser()
+    return expanded(setting)
 
 
 class PixelFile:

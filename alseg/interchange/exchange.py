@@ -15,6 +15,7 @@ from alseg.interchange.formats import Format, Source, format_named, read_source
 from alseg.interchange.known import Known
 from alseg.interchange.labelset import LabelSet, read_run
 from alseg.interchange.tables import write_csv
+from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Dataset
@@ -42,10 +43,10 @@ def export_labels(
     UserMistake where that exists, or there is no such format.
     """
     chosen = format_named(format, written=True)
-    run = Path(run)
+    run = expanded(run)
     # a table calls images by their keys: it needs no files of theirs
     found = read_run(run, None if format == "csv" else registry or load_plugins())
-    path = _free(Path(out) if out is not None else _beside(run, format, chosen), chosen)
+    path = _free(expanded(out) if out is not None else _beside(run, format, chosen), chosen)
     if not found.labels:
         raise UserMistake(" ".join((f"The run {run} has no labels yet.", *found.notes)))
     assert chosen.write is not None
@@ -75,7 +76,7 @@ def import_labels(
     ignore_missing: leave out images that the dataset does not have. Raises UserMistake where `out` exists, and for
     the first label that is wrong.
     """
-    path = _free(Path(out), format_named("csv"))
+    path = _free(expanded(out), format_named("csv"))
     known = None if dataset is None else Known.of(dataset)
     named = Classes(classes, 255 if len(classes) <= 255 else 65535) if classes else None
     if named is not None and len(named.index) < len(classes):
@@ -83,7 +84,7 @@ def import_labels(
     own = named if known is None else known.classes
     if thin is not None and thin < 1:
         raise UserMistake(f"--thin takes pixels from 1, not {thin}.")
-    found = read_source(Source(Path(source), known, own, thin, progress or Quiet()), format)
+    found = read_source(Source(expanded(source), known, own, thin, progress or Quiet()), format)
     if known is not None:
         found = matched(found, known, ignore_missing)
     found = checked(found, own or found.classes, None if known is None else known.size)

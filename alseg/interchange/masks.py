@@ -16,7 +16,7 @@ from PIL import Image, ImageColor, PngImagePlugin
 
 from alseg.colours import DISTINCT, Colour, colours_of, distinct
 from alseg.errors import UserMistake
-from alseg.imagefiles import is_image, nested_files, read_label_image
+from alseg.imagefiles import MADE, is_image, nested_files, read_label_image
 from alseg.interchange.fields import items, shown, text, whole
 from alseg.interchange.filenames import file_names
 from alseg.interchange.labelset import LabelSet, Size
@@ -40,7 +40,7 @@ def write_masks(labels: LabelSet) -> dict[str, bytes]:
     palette[: min(256, len(classes))] = _apart(classes)[:256]
     found = labels.by_image()
     files = file_names({image: labels.file(image) for image in found}, ".png")
-    written = {CLASSES: _class_file(classes, void)}
+    written = {CLASSES: _class_file(classes, void), MADE: b""}
     for image, own in found.items():
         mask = np.full(labels.sizes[image], void, np.uint8 if void <= 255 else np.uint16)
         for pixel in own:
@@ -99,7 +99,7 @@ def read_masks(
     key = _key_of(folder / CLASSES) if (folder / CLASSES).is_file() else None if classes is None else _key(classes)
     if key is None:
         raise UserMistake(f"{path} does not say its classes: give --classes, the dataset, or a {CLASSES} beside it.")
-    files = nested_files(path) if path.is_dir() else {path.stem: path}
+    files = nested_files(path, made=True) if path.is_dir() else {path.stem: path}
     labels: list[PixelLabel] = []
     sizes: dict[str, Size] = {}
     for stem, file in _watched(files, progress or Quiet()):

@@ -18,6 +18,8 @@ from PIL import Image
 import alseg
 from alseg.colours import heat
 from alseg.errors import AlsegError, UserMistake
+from alseg.imagefiles import MADE
+from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 from alseg.report.answer_figures import draw_answers, draw_efforts
 from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
@@ -29,7 +31,7 @@ from alseg.store import read_lines
 from alseg.writing import write_whole
 
 PAGE = "report.html"
-FIGURES, DRAWN = "figures", ".drawn"
+FIGURES = "figures"
 
 # what runs of one report have in common
 TOGETHER: Mapping[str, Callable[[RunView], Any]] = {
@@ -54,7 +56,7 @@ def write_report(runs: Sequence[Path], out: Path, files: bool = True, registry: 
     Reads the runs' files only, takes no lock, and may be called while they go on. registry: the plugins whose
     acquirers say in a line what their utility is; by default the first-party ones. Returns the page's path.
     """
-    views = [RunView.read(run) for run in runs]
+    views, out = [RunView.read(run) for run in runs], expanded(out)
     refuse_unlike(views, TOGETHER, "give each a report of its own")
     try:
         page, figures = _page(views, registry or load_plugins(third_party=False))
@@ -76,6 +78,7 @@ def _write(out: Path, page: str, figures: Mapping[str, Drawn] | None, views: Seq
     write_whole(out / PAGE, page.encode("utf-8", "replace"))
     if figures is not None:
         (out / FIGURES).mkdir(exist_ok=True)
+        (out / FIGURES / MADE).touch()
         for name, one in figures.items():
             write_whole(out / FIGURES / f"{name}.png", as_png(one.figure))
             write_whole(out / FIGURES / f"{name}.svg", as_svg(one.figure).encode())
@@ -83,12 +86,12 @@ def _write(out: Path, page: str, figures: Mapping[str, Drawn] | None, views: Seq
             for suffix in ("png", "svg"):  # what an earlier report had to show
                 (out / FIGURES / f"{name}.{suffix}").unlink(missing_ok=True)
         if len(views) == 1:
-            write_whole(out / FIGURES / DRAWN, _state(views[0].folder.path))  # last: all of it is there
+            write_whole(out / FIGURES / MADE, _state(views[0].folder.path))  # last: all of it is there
 
 
 def is_current(run: Path) -> bool:
     """Whether a run's page and figures show all its finished rounds."""
-    drawn = run / FIGURES / DRAWN
+    drawn = run / FIGURES / MADE
     return (run / PAGE).exists() and drawn.exists() and drawn.read_bytes() == _state(run)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from alseg.errors import UserMistake
 from alseg.names import nearest
+from alseg.paths import expanded
 
 KINDS = (
     *("dataset", "model", "acquirer", "selector", "oracle"),
@@ -39,7 +40,7 @@ def write_package(name: str, kind: str, out: Path | None = None) -> Path:
         raise UserMistake(f"{name!r} is the name of a package that is there already: take another, such as my_{kind}.")
     from alseg.writing import appearing
 
-    place = Path(module) if out is None else out
+    place = Path(module) if out is None else expanded(out)
     if place.exists():
         raise UserMistake(f"{place} is there already: give another name, or another folder by --out.")
     with appearing(place) as folder:

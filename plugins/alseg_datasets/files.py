@@ -10,6 +10,7 @@ import numpy as np
 
 from alseg.errors import UserMistake
 from alseg.imagefiles import is_image, read_image, read_mask
+from alseg.paths import expanded
 from alseg.stamps import file_stamp
 
 SPLITS = ("train", "val", "test")
@@ -25,7 +26,7 @@ class ImageFile(NamedTuple):
 
 def existing_folder(data: Path, whose: str) -> Path:
     """`data` resolved; UserMistake where there is no such folder."""
-    root = Path(data).expanduser()
+    root = expanded(data)
     if not root.is_dir():
         raise UserMistake(f"There is no folder {data}: give {whose} folder with --data.")
     return root.resolve()

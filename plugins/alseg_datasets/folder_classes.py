@@ -104,6 +104,10 @@ def read_classes(path: Path) -> tuple[Classes, MaskReader]:
     void = table.get("void")
     by_value = _value(void, path) if isinstance(void, int) else None
     void_colour = None if void is None or by_value is not None else _colour(void, path)
+    if void_colour is not None and not colours:
+        raise UserMistake(
+            f"{path} has a colour as void, but no colours: give each class its own, or void as a mask's value."
+        )
     void_value = classes.void if by_value is None and classes.void not in values else by_value
     classes = _with_void(classes, values, by_value, path)
     return classes, MaskReader(

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from alseg.errors import UserMistake
 from alseg.imagefiles import FORMATS, image_like_files, nested_files
 from alseg.names import nearest
+from alseg.paths import expanded
 from alseg_datasets.files import SPLITS, ImageFile
 
 SplitBy = Literal["auto", "folders", "lists", "fraction"]
@@ -85,8 +86,8 @@ def passed_over(
     everything = image_like_files(root)
     for place in places:
         if place.masks is not None:
-            found = nested_files(place.images, leave_out=place.masks)
-            for name, path in nested_files(place.masks).items():
+            found = nested_files(place.images, leave_out=[place.masks])
+            for name, path in nested_files(place.masks, made=True).items():
                 lonely[path.resolve()] = path
                 paired |= {path.resolve()} if name in found else set()
             everything += image_like_files(place.masks)
@@ -139,7 +140,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 def _masks_of(images: Path, split: str | None, root: Path, stated: str | None) -> Path | None:
     """The folder of the masks of a folder of images; `images` is a split's own where there is a split."""
     if stated is not None:
-        folder = root / Path(stated).expanduser()
+        folder = root / expanded(stated)
         if not folder.is_dir():
             raise UserMistake(f"There is no folder of masks {folder}.")
         if folder.resolve() == images.resolve():
@@ -153,8 +154,8 @@ def _masks_of(images: Path, split: str | None, root: Path, stated: str | None) -
 
 def _files(images: Path, masks: Path | None, prefix: str) -> list[ImageFile]:
     """The images of a folder with the masks of the same relative name."""
-    found = nested_files(images, leave_out=masks)
-    labelled: Mapping[str, Path] = {} if masks is None else nested_files(masks)
+    found = nested_files(images, leave_out=[] if masks is None else [masks])
+    labelled: Mapping[str, Path] = {} if masks is None else nested_files(masks, made=True)
     if found and labelled and not found.keys() & labelled.keys():
         raise UserMistake(
             f"No mask in {masks} has the name of an image in {images}: there is {next(iter(labelled))!r}, but the "

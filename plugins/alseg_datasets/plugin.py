@@ -71,8 +71,9 @@ def folder(
 ) -> Dataset:
     """Your own images: PNG, JPEG, WebP or TIFF of any sizes, in nested folders or not, with masks or none.
 
-    Images are all files under DATA/images, or under DATA where there is no such folder. Masks, if there are any,
-    have the same relative names in another folder: DATA/masks, or what dataset.masks names.
+    Images are all files under DATA/images, or under DATA where there is no such folder, but for those that alseg
+    wrote there. Masks, if there are any, have the same relative names in another folder: DATA/masks, or what
+    dataset.masks names.
 
         images/street/0001.jpg      or  0001.jpg          or  train/0001.jpg        val/...
         masks/street/0001.png           masks/0001.png        trainannot/0001.png   (or masks/train/0001.png)
@@ -85,10 +86,10 @@ def folder(
 
         names = ["road", "sky"]
         colours = [[128, 64, 128], "#4682b4"]   # if wanted: shown, and how colour masks are read
-        void = 255                              # what is not labelled: a mask's value, or a colour
+        void = 255                              # what is not labelled: a mask's value, or a colour beside `colours`
         values = [1, 2]                         # if masks do not hold 0, 1, ...
 
-    Masks are grey or palette PNG or TIFF of class values, 8 or 16 bits, or pictures in the classes' colours. Where
+    Masks are grey or palette PNG or TIFF of class values, 16 bits or fewer, or pictures in the classes' colours. Where
     there are colours, a palette image is read by its palette's if all that occur are a class's or void's, else by its
     indices; it is refused where some are another class's than the index and others are unknown. Images are turned as
     their EXIF says, 16 bits are cut to the upper 8, and what is transparent is laid on white.

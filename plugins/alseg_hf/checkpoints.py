@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from alseg.errors import UserMistake
+from alseg.paths import expanded
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Checkpoint:
     """
 
     def __init__(self, name: str, revision: str) -> None:
-        folder = Path(name).expanduser()
+        folder = expanded(name)
         self.name, self._revision = name, revision
         self._place = str(folder.absolute()) if folder.is_dir() else name
         self._is_folder = folder.is_dir()

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alseg.errors import UserMistake
+from alseg.paths import expanded
 
 
 def read_weights(name: str, weights: str) -> dict[str, Tensor]:
     """The tensors of a weights file, in float32 where they are numbers; no code in it is run."""
-    path = Path(weights)
+    path = expanded(weights)
     if not path.is_file():
         raise UserMistake(f"No weights file {weights}: give --weights FILE, none or default.")
     try:
@@ -80,7 +80,7 @@ def weights_digest(body: nn.Module, weights: str) -> str:
     if weights == "none":
         return ""
     if weights != "default":
-        with open(weights, "rb") as file:
+        with open(expanded(weights), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     for name, tensor in body.state_dict().items():
         digest.update(name.encode())
