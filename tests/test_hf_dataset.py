@@ -88,6 +88,23 @@ def test_files_are_read_as_load_dataset_reads_them(tmp_path, monkeypatch):
     np.testing.assert_array_equal(val.mask(0), pixels(number)[1])
 
 
+@pytest.mark.parametrize("name", ["test", "validation", "fold1"])
+def test_the_only_split_is_trained_on_whatever_its_name(tmp_path, name):
+    datasets.DatasetDict({name: table(rows(5))}).save_to_disk(str(tmp_path / "one"))
+    for stated in ({}, {"train": name}):
+        found = opened(data=tmp_path / "one", classes=NAMES, **stated)
+        assert [len(found.images(split)) for split in ("train", "val")] == [4, 1]
+        assert found.splits == ("train", "val")
+        assert found.images("train").key(0).startswith(f"{name}/")
+
+
+def test_a_split_that_is_stated_is_no_other_by_its_name(tmp_path):
+    parts = {"train": table(rows(4)), "test": table(rows(2))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "two"))
+    found = opened(data=tmp_path / "two", classes=NAMES, val="test")
+    assert (found.splits, len(found.images("val"))) == (("train", "val"), 2)
+
+
 def test_one_dataset_without_masks(tmp_path):
     table({"image": rows(3)["image"]}).save_to_disk(str(tmp_path / "one"))
     found = opened(data=tmp_path / "one", classes=NAMES)
@@ -204,7 +221,11 @@ def test_what_a_dataset_lacks_is_said(saved, tmp_path, monkeypatch):
         ({"data": saved, "classes": NAMES, "image": "picture"}, "no column 'picture'"),
         ({"data": saved, "classes": NAMES, "mask": "lable"}, "no column 'lable'; did you mean label"),
         ({"data": saved, "classes": NAMES, "test": "testing"}, "no split 'testing'; there are train, validation"),
-        ({"data": saved, "classes": NAMES, "val": "train"}, "one split cannot be two"),
+        (
+            {"data": saved, "classes": NAMES, "val": "train"},
+            "no split for train: give -o dataset.train=",
+        ),
+        ({"data": saved, "classes": NAMES, "train": "train", "val": "train"}, "one split cannot be two.*val is train"),
         ({"data": saved, "classes": NAMES, "val_fraction": 0.5}, "there is a split for val already"),
         ({"data": saved, "classes": ("a", "a")}, "'a' is there twice"),
         ({"data": tmp_path / "no"}, "There is no folder"),

@@ -157,22 +157,23 @@ def open_tables(path: str | None, data: Path | None, subset: str | None, revisio
 
 
 def chosen_splits(source: str, tables: Mapping[str, Any], stated: Mapping[str, str | None]) -> dict[str, Any]:
-    """train, val and test -> the split's own name and its table."""
-    chosen = {}
-    for split, name in stated.items():
-        if name is not None and name not in tables:
+    """train, val and test -> the split's own name and its table; a table by itself is train, whatever its name."""
+    chosen = {split: name for split, name in stated.items() if name is not None}
+    for name in chosen.values():
+        if name not in tables:
             raise UserMistake(f"{source} has no split {name!r}; there are {', '.join(tables)}.")
-        taken = name or next((own for own in SPLIT_NAMES[split] if own in tables), None)
-        if taken is None and split == "train" and len(tables) == 1:
-            taken = next(iter(tables))
-        if taken is not None:
-            chosen[split] = (taken, tables[taken])
+    if len(tables) == 1 and "train" not in chosen:
+        chosen["train"] = next(iter(tables))
+    for split in SPLITS:
+        free = [own for own in SPLIT_NAMES[split] if own in tables and own not in chosen.values()]
+        if free and split not in chosen:
+            chosen[split] = free[0]
     if "train" not in chosen:
-        raise UserMistake(f"{source} has no split train; give -o dataset.train=, of {', '.join(tables)}.")
-    names = [name for name, _ in chosen.values()]
-    if len(set(names)) < len(names):
-        raise UserMistake(f"{source}: one split cannot be two of train, val and test: {', '.join(names)}.")
-    return chosen
+        raise UserMistake(f"{source} has no split for train: give -o dataset.train=, of {', '.join(tables)}.")
+    if len(set(chosen.values())) < len(chosen):
+        twice = ", ".join(f"{split} is {name}" for split, name in chosen.items())
+        raise UserMistake(f"{source}: one split cannot be two of train, val and test, but {twice}.")
+    return {split: (name, tables[name]) for split, name in chosen.items()}
 
 
 def chosen_columns(
