@@ -112,6 +112,32 @@ def test_one_dataset_without_masks(tmp_path):
     assert found.images("train").mask(0) is None
 
 
+def test_a_split_may_lack_the_masks_column(tmp_path):
+    bare = table({"image": rows(2)["image"]})
+    datasets.DatasetDict({"train": table(rows(4)), "test": bare}).save_to_disk(str(tmp_path / "test"))
+    found = opened(data=tmp_path / "test", classes=NAMES)
+    test = found.images("test")
+    assert (test.has_mask(0), test.mask(1)) == (False, None)
+    assert test.stamp(0) != found.images("train").stamp(0)
+    datasets.DatasetDict({"train": bare, "validation": table(rows(4))}).save_to_disk(str(tmp_path / "train"))
+    found = opened(data=tmp_path / "train", classes=NAMES)
+    assert [found.images(split).has_mask(0) for split in ("train", "val")] == [False, True]
+    other = bare.rename_column("image", "picture")
+    datasets.DatasetDict({"train": table(rows(4)), "test": other}).save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(UserMistake, match="The split test has no column 'image'; it has picture"):
+        opened(data=tmp_path / "other", classes=NAMES)
+
+
+def test_an_array_that_is_missing_is_no_mask(tmp_path):
+    columns = {"image": rows(3)["image"], "label": [pixels(0)[1], None, pixels(2)[1]]}
+    kept = table(columns, label=datasets.Array2D((24, 32), "uint8")).select([2, 1, 0])
+    kept.save_to_disk(str(tmp_path / "one"))
+    images = opened(data=tmp_path / "one", classes=NAMES, val_fraction=0.0).images("train")
+    assert [images.has_mask(i) for i in range(3)] == [True, False, True]
+    assert images.mask(1) is None
+    np.testing.assert_array_equal(images.mask(0), pixels(2)[1])
+
+
 def test_only_what_has_a_mask_is_held_out(tmp_path):
     columns = rows(8)
     columns["label"] = [mask if i in (2, 5) else None for i, mask in enumerate(columns["label"])]

@@ -84,10 +84,15 @@ class TableImages:
         key: str | None,
         rows: Sequence[int] | None = None,
     ) -> None:
+        for column in (columns[0], key):
+            if column is not None and column not in table.features:
+                raise UserMistake(f"The split {name} has no column {column!r}; it has {', '.join(table.features)}.")
         self._table, self._columns, self._labels, self._name, self._key = table, columns, labels, name, key
         self._rows = range(len(table)) if rows is None else rows
         self._image = encoded(table, columns[0])
-        self._mask = None if columns[1] is None else encoded(table, columns[1])
+        self._mask = encoded(table, columns[1]) if columns[1] in table.features else None
+        # NumPy's format makes NaN of an array that is null
+        self._as_stored = None if self._mask is None else self._mask.with_format("arrow")
         self._keys = None if key is None else [str(value) for value in table.select_columns([key])[key]]
 
     def __len__(self) -> int:
@@ -101,8 +106,7 @@ class TableImages:
     def stamp(self, i: int) -> str | None:
         """Another once the image, its mask or what the mask's values mean is another."""
         image = self._image[self._rows[i]][self._columns[0]]
-        mask = None if self._mask is None else self._mask[self._rows[i]][self._columns[1]]
-        found = stamp(image, mask)
+        found = stamp(image, self._stored_mask(i))
         return found and f"{found} {sorted(self._labels.values.items())}"
 
     def image(self, i: int) -> np.ndarray:
@@ -111,14 +115,15 @@ class TableImages:
 
     def has_mask(self, i: int) -> bool:
         """Whether a mask is stored, which is not read."""
-        return self._mask is not None and self._mask[self._rows[i]][self._columns[1]] is not None
+        return self._as_stored is not None and self._as_stored[self._rows[i]].column(0).null_count == 0
 
     def mask(self, i: int) -> np.ndarray | None:
         """Class values [H, W]; None where there is no mask."""
-        if self._mask is None:
-            return None
-        stored = mask_values(self._mask[self._rows[i]][self._columns[1]], self.key(i))
-        return None if stored is None else self._labels.read(stored, self.key(i))
+        values = mask_values(self._stored_mask(i), self.key(i))
+        return None if values is None else self._labels.read(values, self.key(i))
+
+    def _stored_mask(self, i: int) -> Any:
+        return self._mask[self._rows[i]][self._columns[1]] if self._mask is not None and self.has_mask(i) else None
 
     def only(self, rows: Sequence[int]) -> TableImages:
         """Some of the rows."""

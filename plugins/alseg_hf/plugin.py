@@ -68,7 +68,8 @@ def dataset(
 
     source, tables = found.open_tables(path, data, subset, revision)
     splits = found.chosen_splits(source, tables, {"train": train, "val": val, "test": test})
-    features = splits["train"][1].features
+    features = {name: kind for _, table in splits.values() for name, kind in table.features.items()}
+    features |= splits["train"][1].features  # which others may lack, as an unlabelled test split does the masks
     columns = found.chosen_columns(source, features, image, mask, key)
     feature, file = None if columns[1] is None else features[columns[1]], id2label
     if classes is None and file is None and names_in(feature) is None:
