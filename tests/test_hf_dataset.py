@@ -186,6 +186,17 @@ def test_classes_may_come_from_id2label_and_one_be_void(saved, tmp_path):
     assert opened(data=saved).classes.names == ("a", "b", "c")
 
 
+@pytest.mark.parametrize("void", [None, -1])
+def test_minus_one_is_no_label(tmp_path, void):
+    masks = [pixels(i)[1].astype(np.int8).astype(np.int64) for i in range(2)]
+    assert {int(mask.min()) for mask in masks} == {-1}
+    inner = datasets.Sequence(datasets.Sequence(datasets.ClassLabel(names=list(NAMES))))
+    columns = {"image": rows(2)["image"], "seg": [mask.tolist() for mask in masks]}
+    table(columns, seg=inner).save_to_disk(str(tmp_path / "one"))
+    images = opened(data=tmp_path / "one", val_fraction=0.0, void=void).images("train")
+    np.testing.assert_array_equal(images.mask(1), pixels(1)[1])
+
+
 def test_reduce_labels_is_what_image_processors_do(saved):
     transformers = pytest.importorskip("transformers")
     found = opened(data=saved, classes=("sky", "car"), reduce_labels=True)
