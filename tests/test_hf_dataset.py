@@ -163,14 +163,33 @@ def test_a_column_names_the_images_and_some_have_no_mask(tmp_path):
         opened(data=tmp_path / "one", classes=NAMES, key="nome")
 
 
-@pytest.mark.parametrize("kind", ["names", "array"])
+@pytest.mark.parametrize("key", ["image", "label", "place", "raw", "array"])
+def test_a_column_that_is_no_text_names_no_images(tmp_path, key):
+    kinds = {"place": datasets.Sequence(datasets.Value("int64")), "raw": datasets.Value("binary")}
+    kinds["array"] = datasets.Array2D((1, 1), "int64")
+    columns = rows(3, place=[[1], [2], [3]], raw=[b"a", b"b", b"c"], array=[[[1]], [[2]], [[3]]])
+    table(columns, **kinds).save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(UserMistake, match=f"dataset.key must be a column of text or numbers, which '{key}' is not"):
+        opened(data=tmp_path / "one", classes=NAMES, key=key)
+
+
+def test_numbers_name_the_images(tmp_path):
+    table(rows(3, number=[7, 8, 9]), number=datasets.Value("int32")).save_to_disk(str(tmp_path / "one"))
+    images = opened(data=tmp_path / "one", classes=NAMES, key="number", val_fraction=0.0).images("train")
+    assert [images.key(i) for i in range(3)] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("kind", ["names", "array", "array of one channel"])
 def test_masks_may_be_arrays_and_name_their_classes(tmp_path, kind):
     inner = datasets.ClassLabel(names=list(NAMES))
-    feature = datasets.Array2D((24, 32), "uint8") if kind == "array" else datasets.Sequence(datasets.Sequence(inner))
     masks = [np.where(pixels(i)[1] == 255, 0, pixels(i)[1]) for i in range(2)]
-    values = masks if kind == "array" else [mask.tolist() for mask in masks]
+    feature, values = {
+        "names": (datasets.Sequence(datasets.Sequence(inner)), [mask.tolist() for mask in masks]),
+        "array": (datasets.Array2D((24, 32), "uint8"), masks),
+        "array of one channel": (datasets.Array3D((24, 32, 1), "uint8"), [mask[..., None] for mask in masks]),
+    }[kind]
     table({"image": rows(2)["image"], "seg": values}, seg=feature).save_to_disk(str(tmp_path / "one"))
-    found = opened(data=tmp_path / "one", classes=NAMES if kind == "array" else None, val_fraction=0.0)
+    found = opened(data=tmp_path / "one", classes=None if kind == "names" else NAMES, val_fraction=0.0)
     assert found.classes.names == NAMES
     np.testing.assert_array_equal(found.images("train").mask(1), masks[1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -189,6 +190,8 @@ def chosen_columns(
     for stated in (image, key, None if mask in ("auto", "none") else mask):
         if stated is not None and stated not in features:
             raise UserMistake(f"{source} has no column {stated!r}{nearest(stated, list(features))}.")
+    if key is not None and not _is_text_or_number(features[key]):
+        raise UserMistake(f"{source}: dataset.key must be a column of text or numbers, which {key!r} is not.")
     if image is None:
         named = [name for name in IMAGE_NAMES if name in pictures]
         if not named and len(pictures) != 1:
@@ -208,10 +211,16 @@ def chosen_columns(
     return image, next(iter(named or others), None)
 
 
+def _is_text_or_number(feature: Any) -> bool:
+    return isinstance(feature, datasets.Value) and re.search("string|int|float", feature.dtype) is not None
+
+
 def _is_map(feature: Any) -> bool:
-    """A picture, or numbers in two dimensions."""
+    """A picture, or numbers in two dimensions, be it with a third of 1."""
     if isinstance(feature, datasets.Image | datasets.Array2D):
         return True
+    if isinstance(feature, datasets.Array3D):
+        return feature.shape[-1] == 1
     inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
     if inner is None:
         return False
