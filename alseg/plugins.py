@@ -35,7 +35,7 @@ class Registry:
     manager: pluggy.PluginManager
     plugins: list[Plugin] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)  # plugins that are single files
+    files: list[Path] = field(default_factory=list)  # plugins that are single files and were loaded
     third_party: bool = True  # whether other people's were let in
     commands: dict[str, list[str]] = field(default_factory=dict)  # that plugins add, by distribution:plugin
     origins: Mapping[str, str] = field(default_factory=dict)  # "kind name" -> distribution whose piece a run took
@@ -218,13 +218,15 @@ def load_plugins(
     unlike: dict[Path, Path] = {}
     for path in given:
         unlike.setdefault(path.resolve(), path)
-    registry.files += unlike.values()
-    for path in registry.files:
-        twin = next((plugin for entry, plugin in seen.values() if is_module_of(entry, path)), None)
-        if twin is not None:
-            twin.file = str(path)
-            continue
-        _add(registry, Plugin(name_of_file(path), str(path), "-"), partial(module_of, path), partial(Path, path))
+    for path in unlike.values():
+        plugin = next((plugin for entry, plugin in seen.values() if is_module_of(entry, path)), None)
+        if plugin is not None:
+            plugin.file = str(path)
+        else:
+            plugin = Plugin(name_of_file(path), str(path), "-")
+            _add(registry, plugin, partial(module_of, path), partial(Path, path))
+        if plugin.status == "ok":
+            registry.files.append(path)
     return registry
 
 

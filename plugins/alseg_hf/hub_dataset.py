@@ -91,7 +91,7 @@ class TableImages:
         self._table, self._columns, self._labels, self._name, self._key = table, columns, labels, name, key
         self._rows = range(len(table)) if rows is None else rows
         self._image = encoded(table, columns[0])
-        self._mask = encoded(table, columns[1]) if columns[1] in table.features else None
+        self._mask = encoded(table, columns[1]) if columns[1] and columns[1] in table.features else None
         # NumPy's format makes NaN of an array that is null
         self._as_stored = None if self._mask is None else self._mask.with_format("arrow")
         self._keys = None if key is None else [str(value) for value in table.select_columns([key])[key]]
