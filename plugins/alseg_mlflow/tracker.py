@@ -24,7 +24,7 @@ from alseg.hookspecs import hookimpl
 from alseg.tracking import metrics_of, parameters_of, query_pictures, records_of, settings_of
 from alseg.writing import write_whole
 
-LINK = "mlflow.json"  # in the run's folder: which MLflow run it is, so that a resumed one goes on with it
+LINK = "mlflow.json"  # in the run's folder: its MLflow runs, so that a resumed one goes on with the same
 LONGEST, LONGEST_TAG = 6000, 5000  # characters that MLflow takes of a parameter, and of a tag
 BATCH = 100  # parameters that it takes at once
 MARK = "labelled_pixels"  # a metric that every round has: it says which rounds were sent
@@ -99,16 +99,19 @@ class MLflow:
         """Begin or go on, and send what was recorded and not sent: a kill may have come between the two."""
         with one_at_a_time(self._uri):
             self._client = MlflowClient(self._uri)
-            found, experiment = self._stored(folder / LINK), self._experiment_id()
+            experiment = self._experiment_id()
+        linked = linked_runs(folder)
+        stored = (self._stored(run, experiment) for run in linked)
+        found = next((run for run in stored if run is not None), None)
         if found is None:
             run = self._client.create_run(experiment, run_name=folder.resolve().name).info.run_id
-            link = {"run": run, "folder": str(folder.resolve())}
-            write_whole(folder / LINK, json.dumps(link).encode())
         else:
             run = found.info.run_id
             self._client.update_run(run, status="RUNNING")
             if STOPPED in found.data.tags:
                 self._client.delete_tag(run, STOPPED)
+        link = {"folder": str(folder.resolve()), "runs": list(dict.fromkeys([run, *linked]))}
+        write_whole(folder / LINK, json.dumps(link).encode())
         known = {} if found is None else found.data.params
         new = [(_name(key), value) for key, value in parameters_of(settings_of(folder)).items()]
         params = [Param(key, value[:LONGEST]) for key, value in new if key not in known]
@@ -140,20 +143,16 @@ class MLflow:
             for number, (_, picture) in enumerate(query_pictures(folder, round)):
                 self._client.log_image(self._run, picture, f"{place}/queries-{number:02}.png")
 
-    def _stored(self, link: Path) -> Any:
-        """The MLflow run that a folder names, None where there is none, or where it was deleted."""
-        if not link.exists():
-            return None
-        known = json.loads(link.read_text("utf-8"))
-        if known["folder"] != str(link.parent.resolve()):
-            return None  # another run began as a copy of that one
+    def _stored(self, run: str, experiment: str) -> Any:
+        """An MLflow run, None where it is of another server or experiment, or was deleted."""
         try:
-            found = self._client.get_run(known["run"])
+            found = self._client.get_run(run)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
             return None
-        return found if found.info.lifecycle_stage == "active" else None
+        active = found.info.lifecycle_stage == "active"
+        return found if active and found.info.experiment_id == experiment else None
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
@@ -170,6 +169,22 @@ class MLflow:
     def _artifact(self, path: Path, place: str | None = None) -> None:
         if path.exists():
             self._client.log_artifact(self._run, str(path), place)
+
+
+def linked_runs(folder: Path) -> list[str]:
+    """The MLflow runs of a run, of whichever server and experiment, the last first; none where it began as a copy."""
+    known = _link(folder)
+    runs, origin = list(known.get("runs", ())), Path(known.get("folder", folder))
+    if origin != folder.resolve():
+        its = _link(origin)  # where it is another's or gone, the run was moved
+        if its.get("folder") == known["folder"] and not set(its["runs"]).isdisjoint(runs):
+            return []
+    return runs
+
+
+def _link(folder: Path) -> dict[str, Any]:
+    path = folder / LINK
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
 def absolute(uri: str) -> str:
