@@ -180,6 +180,26 @@ def test_each_server_and_experiment_has_one_mlflow_run(tracked, tmp_path, mlflow
         assert [metric.step for metric in client.get_metric_history(number, "labelled_pixels")] == [0, 1]
 
 
+def test_classes_of_any_name_and_number_reach_mlflow(tracked, tmp_path, mlflow_here):
+    from alseg_mlflow.tracker import MLflow, names_of
+
+    uri, client = mlflow_here
+    run, odd = untold(tracked, tmp_path / "run"), ["c?d", "c_d", "c:d", "n", "n/a", "./b", ".", "/", "b ", "x" * 300]
+    names = [*odd, *(f"class {i}" for i in range(1200))]
+    tracker, record = MLflow(uri, "odd"), records_of(tracked[0])[1]
+    told(tracker, run)
+    for round, skipped in ((2, "c:d"), (3, None)):
+        iou = {name: None if name == skipped else i / 2000 for i, name in enumerate(names)}
+        tracker.round_finished(folder=str(run), record={**record, "round": round, "iou": iou})
+    taken = names_of([f"iou/{name}" for name in names])
+    found = client().get_run(number_of(run)).data.metrics
+    assert [found[taken[f"iou/{name}"]] for name in names] == [i / 2000 for i in range(len(names))]
+    assert (taken["iou/c_d"], taken["iou/c:d"], taken["iou/c?d"]) == ("iou/c_d", "iou/c_d_2", "iou/c_d_3")
+    history = client().get_metric_history(number_of(run), "iou/c_d_2")
+    assert [metric.step for metric in history] == [3]
+    assert [m.step for m in client().get_metric_history(number_of(run), "labelled_pixels")] == [0, 1, 2, 3]
+
+
 def test_a_round_that_was_missed_is_sent_at_the_next(tracked, tmp_path, mlflow_here, monkeypatch):
     from mlflow import MlflowClient
 

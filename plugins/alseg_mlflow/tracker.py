@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from alseg.writing import write_whole
 
 LINK = "mlflow.json"  # in the run's folder: its MLflow runs, so that a resumed one goes on with the same
 LONGEST, LONGEST_TAG = 6000, 5000  # characters that MLflow takes of a parameter, and of a tag
-BATCH = 100  # parameters that it takes at once
+BATCH, METRICS = 100, 1000  # parameters, and metrics, that it takes at once
+LONGEST_NAME = 240  # characters that it takes of a name, less those of a number
 MARK = "labelled_pixels"  # a metric that every round has: it says which rounds were sent
 STOPPED = "alseg.stopped"  # a tag: why the run ended before it was complete; it goes when the run goes on
 STATUS = {"interrupted": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED", "asked": "FINISHED"}
@@ -113,8 +115,9 @@ class MLflow:
         link = {"folder": str(folder.resolve()), "runs": list(dict.fromkeys([run, *linked]))}
         write_whole(folder / LINK, json.dumps(link).encode())
         known = {} if found is None else found.data.params
-        new = [(_name(key), value) for key, value in parameters_of(settings_of(folder)).items()]
-        params = [Param(key, value[:LONGEST]) for key, value in new if key not in known]
+        settings = parameters_of(settings_of(folder))
+        names = names_of(settings)
+        params = [Param(names[key], value[:LONGEST]) for key, value in settings.items() if names[key] not in known]
         for start in range(0, len(params), BATCH):  # a parameter keeps its first value: a raised budget is in run.toml
             self._client.log_batch(run, params=params[start : start + BATCH])
         sent = {metric.step for metric in self._client.get_metric_history(run, MARK)}
@@ -132,8 +135,13 @@ class MLflow:
         samples = folder / place / "samples"
         if samples.is_dir():
             self._client.log_artifacts(self._run, str(samples), f"{place}/samples")
-        metrics = [Metric(_name(name), value, now, round) for name, value in metrics_of(record).items()]
-        self._client.log_batch(self._run, metrics=metrics)  # last: it says that the round was sent
+        found = metrics_of(record)
+        nulls = [f"{name}/{part}" for name, each in record.items() if isinstance(each, Mapping) for part in each]
+        names = names_of([*nulls, *found])  # a class that has no value in this round keeps its number
+        found[MARK] = found.pop(MARK)  # last: it says that the round was sent
+        metrics = [Metric(names[name], value, now, round) for name, value in found.items()]
+        for start in range(0, len(metrics), METRICS):
+            self._client.log_batch(self._run, metrics=metrics[start : start + METRICS])
 
     def _send_questions(self, folder: Path, round: int) -> None:
         place = f"rounds/{round:02}"
@@ -202,6 +210,17 @@ def one_at_a_time(uri: str) -> Iterator[None]:
         yield
 
 
+def names_of(texts: Iterable[str]) -> dict[str, str]:
+    """A name that MLflow takes for each text; of those that would be one, all but the first have a number."""
+    found: dict[str, str] = {}  # by name
+    for text in sorted(set(texts), key=lambda text: (_name(text) != text, text)):
+        numbered = (f"{_name(text)}_{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([_name(text)], numbered) if name not in found)
+        found[name] = text
+    return {text: name for name, text in found.items()}
+
+
 def _name(text: str) -> str:
-    """A name that MLflow takes."""
-    return re.sub(r"[^\w\-./ ]", "_", text)
+    """A text as a path of one or two parts, such as iou/road, none of them empty or a dot."""
+    parts = (re.sub(r"[^\w\-. ]", "_", part) for part in text.split("/", 1))
+    return "/".join(re.sub(r"^\.{0,2}$", "_", part) for part in parts)[:LONGEST_NAME]
