@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -168,15 +169,19 @@ class Registry:
         after: Callable[[str], None] = lambda name: None,
         **arguments: Any,
     ) -> dict[str, str]:
-        """As `notify`, the sentences by the names of those that raised; only: who is called, by name."""
+        """As `notify`, the sentences by the names of those that raised; only: who is called, by name.
+
+        Each plugin has dicts and lists of its own, so that what one does with them is not told to the next.
+        """
         failures = {}
         for name, plugin in self.manager.list_name_plugin():
             if not only(name):
                 continue
             others = [other for other in self.manager.get_plugins() if other is not plugin]
+            own = {key: deepcopy(each) if isinstance(each, dict | list) else each for key, each in arguments.items()}
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
-                    self.manager.subset_hook_caller(hook, others)(**arguments)
+                    self.manager.subset_hook_caller(hook, others)(**own)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # pytest.skip and a library's panic are no Exception
@@ -219,11 +224,11 @@ def load_plugins(
     for path in given:
         unlike.setdefault(path.resolve(), path)
     for path in unlike.values():
-        plugin = next((plugin for entry, plugin in seen.values() if is_module_of(entry, path)), None)
-        if plugin is not None:
-            plugin.file = str(path)
+        twin = next((plugin for entry, plugin in seen.values() if is_module_of(entry, path)), None)
+        plugin = twin or Plugin(name_of_file(path), str(path), "-")
+        if twin is not None:
+            twin.file = str(path)
         else:
-            plugin = Plugin(name_of_file(path), str(path), "-")
             _add(registry, plugin, partial(module_of, path), partial(Path, path))
         if plugin.status == "ok":
             registry.files.append(path)
