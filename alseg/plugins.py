@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ class Registry:
     manager: pluggy.PluginManager
     plugins: list[Plugin] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)  # plugins that are single files
+    files: list[Path] = field(default_factory=list)  # plugins that are single files and were loaded
     third_party: bool = True  # whether other people's were let in
     commands: dict[str, list[str]] = field(default_factory=dict)  # that plugins add, by distribution:plugin
     origins: Mapping[str, str] = field(default_factory=dict)  # "kind name" -> distribution whose piece a run took
@@ -168,15 +169,19 @@ class Registry:
         after: Callable[[str], None] = lambda name: None,
         **arguments: Any,
     ) -> dict[str, str]:
-        """As `notify`, the sentences by the names of those that raised; only: who is called, by name."""
+        """As `notify`, the sentences by the names of those that raised; only: who is called, by name.
+
+        Each plugin has dicts and lists of its own, so that what one does with them is not told to the next.
+        """
         failures = {}
         for name, plugin in self.manager.list_name_plugin():
             if not only(name):
                 continue
             others = [other for other in self.manager.get_plugins() if other is not plugin]
+            own = {key: deepcopy(each) if isinstance(each, dict | list) else each for key, each in arguments.items()}
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
-                    self.manager.subset_hook_caller(hook, others)(**arguments)
+                    self.manager.subset_hook_caller(hook, others)(**own)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # pytest.skip and a library's panic are no Exception
@@ -218,13 +223,15 @@ def load_plugins(
     unlike: dict[Path, Path] = {}
     for path in given:
         unlike.setdefault(path.resolve(), path)
-    registry.files += unlike.values()
-    for path in registry.files:
+    for path in unlike.values():
         twin = next((plugin for entry, plugin in seen.values() if is_module_of(entry, path)), None)
+        plugin = twin or Plugin(name_of_file(path), str(path), "-")
         if twin is not None:
             twin.file = str(path)
-            continue
-        _add(registry, Plugin(name_of_file(path), str(path), "-"), partial(module_of, path), partial(Path, path))
+        else:
+            _add(registry, plugin, partial(module_of, path), partial(Path, path))
+        if plugin.status == "ok":
+            registry.files.append(path)
     return registry
 
 

@@ -209,7 +209,9 @@ class Tracker:
         self.breaks, self.file = breaks, file
 
     @hookimpl
-    def run_started(self, folder):
+    def run_started(self, folder, settings):
+        if self.breaks == "settings":
+            settings["train"]["epochs"] = 0
         if self.breaks == "resumed" and Path(folder, "mine").exists():
             raise FileExistsError("mine")
         Path(folder, "mine").touch()
@@ -222,6 +224,8 @@ class Tracker:
             Path(folder, "samples", "index.jsonl").read_text()
         if self.breaks == "whole-run":
             raise KeyError(record["round"])
+        if self.breaks == "record":
+            del record["round"]
 
     @hookimpl
     def run_stopped(self, reason):
@@ -248,6 +252,8 @@ TRACKERS = [
     ("whole-run", lambda: Tracker("whole-run"), "failed in round_finished: KeyError: 0", "after each round"),
     ("resumed", lambda: Tracker("resumed"), "FileExistsError", "it may be going on"),
     ("resumed", lambda: Tracker("stopped"), "failed in run_stopped: LookupError: interrupted", "before its end"),
+    ("inputs", lambda: Tracker("settings"), "its run_started changed what it was given", "a copy"),
+    ("inputs", lambda: Tracker("record"), "its round_finished changed what it was given", "a copy"),
     ("without-pictures", lambda: Tracker("without-pictures"), "index.jsonl", "before it is read"),
     ("leaves-run", lambda: Tracker("leaves-run"), "it changed labels.jsonl", "files of its own"),
     ("leaves-run", lambda: Tracker("leaves-run", "rounds/00/questions.jsonl"), "it changed rounds/00/", "of its own"),

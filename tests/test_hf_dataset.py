@@ -88,11 +88,54 @@ def test_files_are_read_as_load_dataset_reads_them(tmp_path, monkeypatch):
     np.testing.assert_array_equal(val.mask(0), pixels(number)[1])
 
 
+@pytest.mark.parametrize("name", ["test", "validation", "fold1"])
+def test_the_only_split_is_trained_on_whatever_its_name(tmp_path, name):
+    datasets.DatasetDict({name: table(rows(5))}).save_to_disk(str(tmp_path / "one"))
+    for stated in ({}, {"train": name}):
+        found = opened(data=tmp_path / "one", classes=NAMES, **stated)
+        assert [len(found.images(split)) for split in ("train", "val")] == [4, 1]
+        assert found.splits == ("train", "val")
+        assert found.images("train").key(0).startswith(f"{name}/")
+
+
+def test_a_split_that_is_stated_is_no_other_by_its_name(tmp_path):
+    parts = {"train": table(rows(4)), "test": table(rows(2))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "two"))
+    found = opened(data=tmp_path / "two", classes=NAMES, val="test")
+    assert (found.splits, len(found.images("val"))) == (("train", "val"), 2)
+
+
 def test_one_dataset_without_masks(tmp_path):
     table({"image": rows(3)["image"]}).save_to_disk(str(tmp_path / "one"))
     found = opened(data=tmp_path / "one", classes=NAMES)
     assert found.splits == ("train",)
     assert found.images("train").mask(0) is None
+
+
+def test_a_split_may_lack_the_masks_column(tmp_path):
+    bare = table({"image": rows(2)["image"]})
+    datasets.DatasetDict({"train": table(rows(4)), "test": bare}).save_to_disk(str(tmp_path / "test"))
+    found = opened(data=tmp_path / "test", classes=NAMES)
+    test = found.images("test")
+    assert (test.has_mask(0), test.mask(1)) == (False, None)
+    assert test.stamp(0) != found.images("train").stamp(0)
+    datasets.DatasetDict({"train": bare, "validation": table(rows(4))}).save_to_disk(str(tmp_path / "train"))
+    found = opened(data=tmp_path / "train", classes=NAMES)
+    assert [found.images(split).has_mask(0) for split in ("train", "val")] == [False, True]
+    other = bare.rename_column("image", "picture")
+    datasets.DatasetDict({"train": table(rows(4)), "test": other}).save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(UserMistake, match="The split test has no column 'image'; it has picture"):
+        opened(data=tmp_path / "other", classes=NAMES)
+
+
+def test_an_array_that_is_missing_is_no_mask(tmp_path):
+    columns = {"image": rows(3)["image"], "label": [pixels(0)[1], None, pixels(2)[1]]}
+    kept = table(columns, label=datasets.Array2D((24, 32), "uint8")).select([2, 1, 0])
+    kept.save_to_disk(str(tmp_path / "one"))
+    images = opened(data=tmp_path / "one", classes=NAMES, val_fraction=0.0).images("train")
+    assert [images.has_mask(i) for i in range(3)] == [True, False, True]
+    assert images.mask(1) is None
+    np.testing.assert_array_equal(images.mask(0), pixels(2)[1])
 
 
 def test_only_what_has_a_mask_is_held_out(tmp_path):
@@ -120,14 +163,33 @@ def test_a_column_names_the_images_and_some_have_no_mask(tmp_path):
         opened(data=tmp_path / "one", classes=NAMES, key="nome")
 
 
-@pytest.mark.parametrize("kind", ["names", "array"])
+@pytest.mark.parametrize("key", ["image", "label", "place", "raw", "array"])
+def test_a_column_that_is_no_text_names_no_images(tmp_path, key):
+    kinds = {"place": datasets.Sequence(datasets.Value("int64")), "raw": datasets.Value("binary")}
+    kinds["array"] = datasets.Array2D((1, 1), "int64")
+    columns = rows(3, place=[[1], [2], [3]], raw=[b"a", b"b", b"c"], array=[[[1]], [[2]], [[3]]])
+    table(columns, **kinds).save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(UserMistake, match=f"dataset.key must be a column of text or numbers, which '{key}' is not"):
+        opened(data=tmp_path / "one", classes=NAMES, key=key)
+
+
+def test_numbers_name_the_images(tmp_path):
+    table(rows(3, number=[7, 8, 9]), number=datasets.Value("int32")).save_to_disk(str(tmp_path / "one"))
+    images = opened(data=tmp_path / "one", classes=NAMES, key="number", val_fraction=0.0).images("train")
+    assert [images.key(i) for i in range(3)] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("kind", ["names", "array", "array of one channel"])
 def test_masks_may_be_arrays_and_name_their_classes(tmp_path, kind):
     inner = datasets.ClassLabel(names=list(NAMES))
-    feature = datasets.Array2D((24, 32), "uint8") if kind == "array" else datasets.Sequence(datasets.Sequence(inner))
     masks = [np.where(pixels(i)[1] == 255, 0, pixels(i)[1]) for i in range(2)]
-    values = masks if kind == "array" else [mask.tolist() for mask in masks]
+    feature, values = {
+        "names": (datasets.Sequence(datasets.Sequence(inner)), [mask.tolist() for mask in masks]),
+        "array": (datasets.Array2D((24, 32), "uint8"), masks),
+        "array of one channel": (datasets.Array3D((24, 32, 1), "uint8"), [mask[..., None] for mask in masks]),
+    }[kind]
     table({"image": rows(2)["image"], "seg": values}, seg=feature).save_to_disk(str(tmp_path / "one"))
-    found = opened(data=tmp_path / "one", classes=NAMES if kind == "array" else None, val_fraction=0.0)
+    found = opened(data=tmp_path / "one", classes=None if kind == "names" else NAMES, val_fraction=0.0)
     assert found.classes.names == NAMES
     np.testing.assert_array_equal(found.images("train").mask(1), masks[1])
 
@@ -141,6 +203,17 @@ def test_classes_may_come_from_id2label_and_one_be_void(saved, tmp_path):
     np.testing.assert_array_equal(found.images("train").mask(0), wanted)
     (saved / "id2label.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b", "2": "c"}}))
     assert opened(data=saved).classes.names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("void", [None, -1])
+def test_minus_one_is_no_label(tmp_path, void):
+    masks = [pixels(i)[1].astype(np.int8).astype(np.int64) for i in range(2)]
+    assert {int(mask.min()) for mask in masks} == {-1}
+    inner = datasets.Sequence(datasets.Sequence(datasets.ClassLabel(names=list(NAMES))))
+    columns = {"image": rows(2)["image"], "seg": [mask.tolist() for mask in masks]}
+    table(columns, seg=inner).save_to_disk(str(tmp_path / "one"))
+    images = opened(data=tmp_path / "one", val_fraction=0.0, void=void).images("train")
+    np.testing.assert_array_equal(images.mask(1), pixels(1)[1])
 
 
 def test_reduce_labels_is_what_image_processors_do(saved):
@@ -204,7 +277,11 @@ def test_what_a_dataset_lacks_is_said(saved, tmp_path, monkeypatch):
         ({"data": saved, "classes": NAMES, "image": "picture"}, "no column 'picture'"),
         ({"data": saved, "classes": NAMES, "mask": "lable"}, "no column 'lable'; did you mean label"),
         ({"data": saved, "classes": NAMES, "test": "testing"}, "no split 'testing'; there are train, validation"),
-        ({"data": saved, "classes": NAMES, "val": "train"}, "one split cannot be two"),
+        (
+            {"data": saved, "classes": NAMES, "val": "train"},
+            "no split for train: give -o dataset.train=",
+        ),
+        ({"data": saved, "classes": NAMES, "train": "train", "val": "train"}, "one split cannot be two.*val is train"),
         ({"data": saved, "classes": NAMES, "val_fraction": 0.5}, "there is a split for val already"),
         ({"data": saved, "classes": ("a", "a")}, "'a' is there twice"),
         ({"data": tmp_path / "no"}, "There is no folder"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_piece_names import entry_point
 from test_plugins import RUN, SMALL_SHAPES, failed
 
+from alseg.errors import UserMistake
 from alseg.plugins import load_plugins
 from alseg.scaffold import KINDS, REGISTERED, write_package
 
@@ -44,6 +48,28 @@ def test_a_package_registers_its_piece(cli, tmp_path, monkeypatch, kind):
     found = [(piece.kind, piece.name, piece.is_modifier) for piece in registry.pieces]
     assert found == ([] if registered is None else [(registered, f"our-{kind}", kind == "modifier")])
     assert all(piece.says() for piece in registry.pieces)
+
+
+OWN = [("model", "model"), ("oracle", "oracle"), ("tracker", "tracker"), ("register", "acquirer"), ("hookimpl", "term")]
+
+
+@pytest.mark.parametrize(("name", "kind"), OWN)
+def test_a_name_that_the_code_uses_itself_is_refused(tmp_path, name, kind):
+    with pytest.raises(UserMistake, match=f"'{name}' means something else .*such as my_{kind}"):
+        write_package(name, kind, tmp_path / "package")
+    assert write_package(f"{name}_of_mine", kind, tmp_path / "package").is_dir()
+
+
+def test_a_new_datasets_images_are_read_as_alsegs_own_are(tmp_path):
+    (train := tmp_path / "data" / "train").mkdir(parents=True)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(np.full((4, 6), 155 * 257, np.uint16)).save(train / "a.png", exif=turned)
+    package = write_package("pictures", "dataset", tmp_path / "pictures")
+    pictures = runpy.run_path(str(package / "src" / "pictures" / "__init__.py"))["pictures"]
+    image = pictures(tmp_path / "data").images("train").image(0)
+    assert (image.shape, image.dtype) == ((6, 4, 3), np.uint8)
+    assert set(np.unique(image)) == {155}, "and its 16 bits are scaled"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,18 @@ def test_files_in_a_folder_of_the_environment(cli, folder, tmp_path):
     assert load_plugins([folder / "checks.py"]).find("acquirer", "checkers")
 
 
+def test_what_is_to_be_typed_names_no_file_that_fails_to_load(cli, folder, tmp_path, monkeypatch):
+    (folder / "checks.py").write_text(CHECKERS)
+    (folder / "bad.py").write_text("1 / 0")
+    run = tmp_path / "run"
+    assert cli(*RUN, "--acquirer", "checkers", "--rounds", 1, "--out", run).code == 0
+    monkeypatch.delenv("ALSEG_PLUGINS")
+    words = shlex.split(cli("resume", run, "--rounds", 2).err.split("`")[1])
+    assert words[:3] == ["alseg", "--plugin", str(folder / "checks.py")]
+    outcome = cli(*words[1:], "--rounds", 2)
+    assert outcome.code == 0, outcome.err
+
+
 def test_a_folder_that_is_not_there_keeps_nobody_from_working(cli, folder, tmp_path, monkeypatch):
     (folder / "checks.py").write_text(CHECKERS)
     (folder / "bad.py").write_text("1 / 0")
@@ -53,6 +66,7 @@ def test_a_folder_that_is_not_there_keeps_nobody_from_working(cli, folder, tmp_p
     assert set(failed(registry)) == {"away", "bad"}
     assert f"{tmp_path / 'away'} cannot be read" in failed(registry)["away"]
     assert registry.find("acquirer", "checkers")
+    assert registry.files == [folder / "checks.py"], "a run's record names what can be given by --plugin"
     outcome = cli("plugins")
     assert outcome.code == 0
     assert "ALSEG_PLUGINS" in outcome.out

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alseg.plugins import Registry
+from alseg.plugins import Registry, load_plugins
 
 SMALL_SHAPES = ["-o", "dataset.train_images=4", "-o", "dataset.val_images=2", "-o", "dataset.side=32"]
 QUICK = ["-o", "train.epochs=1", "-o", "model.channels=8", "--rounds", "2", "--device", "cpu"]
@@ -277,6 +277,28 @@ def test_a_life_cycle_hook_that_raises_is_reported(cli, plugin, tmp_path):
     assert "run_finished" in reports[2]
     assert len(reports) == 3
     assert "Traceback" not in outcome.err
+
+
+MEDDLER = """\
+from alseg import hookimpl
+
+seen = []
+
+@hookimpl
+def round_finished(record):
+    seen.append(str(record))
+    record.pop("round")
+    record["iou"]["road"] = 1.0
+"""
+
+
+def test_what_a_hook_does_with_a_record_no_other_sees(plugin):
+    registry = load_plugins([plugin(MEDDLER, "first.py"), plugin(MEDDLER, "second.py")])
+    record = {"round": 0, "iou": {"road": 0.5}}
+    assert registry.notify("round_finished", folder="run", record=record) == []
+    assert record == {"round": 0, "iou": {"road": 0.5}}
+    hears = [module for module in registry.manager.get_plugins() if hasattr(module, "seen")]
+    assert [module.seen for module in hears] == [[str(record)]] * 2
 
 
 @pytest.mark.parametrize("pixels", [2, 600])

@@ -129,7 +129,7 @@ def test_an_mlflow_run_ends_as_the_run_does(cli, lines, tmp_path, monkeypatch):
     assert cli(*words).code == 130
 
     def state() -> tuple[str, str, str]:
-        number = json.loads((run / "mlflow.json").read_text())["run"]
+        number = json.loads((run / "mlflow.json").read_text())["runs"][0]
         found = MlflowClient(uri).get_run(number)
         return number, found.info.status, found.data.tags.get("alseg.stopped", "").partition(":")[0]
 

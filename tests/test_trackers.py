@@ -110,6 +110,17 @@ def told(tracker: Any, run: Path) -> None:
     tracker.run_started(folder=str(run), settings={})
 
 
+def number_of(run: Path) -> str:
+    """The MLflow run that a run went on with last."""
+    return json.loads((run / "mlflow.json").read_text())["runs"][0]
+
+
+def untold(tracked: tuple[Path, str], run: Path) -> Path:
+    """A copy of the tracked run of which no tracker has heard."""
+    shutil.copytree(tracked[0], run, ignore=shutil.ignore_patterns("tensorboard", "mlflow.json"))
+    return run
+
+
 def test_rounds_that_a_kill_kept_from_a_tracker_are_sent_later(tracked, tmp_path, mlflow_here):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -117,21 +128,76 @@ def test_rounds_that_a_kill_kept_from_a_tracker_are_sent_later(tracked, tmp_path
     from alseg_tensorboard.tracker import TensorBoard
 
     uri, client = mlflow_here
-    run = tmp_path / "run"
-    shutil.copytree(tracked[0], run, ignore=shutil.ignore_patterns("tensorboard", "mlflow.json"))
+    run = untold(tracked, tmp_path / "run")
     for _ in range(2):  # nothing twice
         told(MLflow(uri, "late"), run)
         told(TensorBoard(None), run)
-    number = json.loads((run / "mlflow.json").read_text())["run"]
+    number = number_of(run)
     assert [metric.step for metric in client().get_metric_history(number, "labelled_pixels")] == [0, 1]
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("labelled_pixels")] == [0, 1]
     shutil.copytree(run, tmp_path / "copy")  # as a comparison's runs begin with one first round
     told(MLflow(uri, "late"), tmp_path / "copy")
-    assert json.loads((tmp_path / "copy" / "mlflow.json").read_text())["run"] != number
+    assert number_of(tmp_path / "copy") != number
     client().delete_run(number)
     told(MLflow(uri, "late"), run)
-    assert json.loads((run / "mlflow.json").read_text())["run"] != number
+    assert number_of(run) != number
+
+
+def test_a_run_that_was_moved_goes_on_with_its_mlflow_run(tracked, tmp_path, mlflow_here):
+    from alseg_mlflow.tracker import MLflow
+
+    uri, client = mlflow_here
+    first, moved = untold(tracked, tmp_path / "run"), tmp_path / "moved"
+    told(MLflow(uri, "moved"), first)
+    number = number_of(first)
+    first.rename(moved)
+    told(MLflow(uri, "moved"), untold(tracked, first))  # another now lies where it was
+    for _ in range(2):
+        told(MLflow(uri, "moved"), moved)
+        assert number_of(moved) == number != number_of(first)
+    assert [metric.step for metric in client().get_metric_history(number, "labelled_pixels")] == [0, 1]
+
+
+def test_each_server_and_experiment_has_one_mlflow_run(tracked, tmp_path, mlflow_here):
+    from mlflow import MlflowClient
+
+    from alseg_mlflow.tracker import MLflow
+
+    uri, _ = mlflow_here
+    run, other = untold(tracked, tmp_path / "run"), uri.replace("mlflow.db", "other.db")
+    places = [(uri, "one"), (other, "one"), (uri, "two")]
+    numbers = []
+    for place in [*places, *places]:
+        told(MLflow(*place), run)
+        numbers.append(number_of(run))
+    assert numbers[:3] == numbers[3:]
+    assert len(set(numbers)) == 3
+    for (server, experiment), number in zip(places, numbers, strict=False):
+        client = MlflowClient(server)
+        (found,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        assert found.info.run_id == number
+        assert [metric.step for metric in client.get_metric_history(number, "labelled_pixels")] == [0, 1]
+
+
+def test_classes_of_any_name_and_number_reach_mlflow(tracked, tmp_path, mlflow_here):
+    from alseg_mlflow.tracker import MLflow, names_of
+
+    uri, client = mlflow_here
+    run, odd = untold(tracked, tmp_path / "run"), ["c?d", "c_d", "c:d", "n", "n/a", "./b", ".", "/", "b ", "x" * 300]
+    names = [*odd, *(f"class {i}" for i in range(1200))]
+    tracker, record = MLflow(uri, "odd"), records_of(tracked[0])[1]
+    told(tracker, run)
+    for round, skipped in ((2, "c:d"), (3, None)):
+        iou = {name: None if name == skipped else i / 2000 for i, name in enumerate(names)}
+        tracker.round_finished(folder=str(run), record={**record, "round": round, "iou": iou})
+    taken = names_of([f"iou/{name}" for name in names])
+    found = client().get_run(number_of(run)).data.metrics
+    assert [found[taken[f"iou/{name}"]] for name in names] == [i / 2000 for i in range(len(names))]
+    assert (taken["iou/c_d"], taken["iou/c:d"], taken["iou/c?d"]) == ("iou/c_d", "iou/c_d_2", "iou/c_d_3")
+    history = client().get_metric_history(number_of(run), "iou/c_d_2")
+    assert [metric.step for metric in history] == [3]
+    assert [m.step for m in client().get_metric_history(number_of(run), "labelled_pixels")] == [0, 1, 2, 3]
 
 
 def test_a_round_that_was_missed_is_sent_at_the_next(tracked, tmp_path, mlflow_here, monkeypatch):
@@ -144,7 +210,7 @@ def test_a_round_that_was_missed_is_sent_at_the_next(tracked, tmp_path, mlflow_h
     shutil.copytree(tracked[0], run, ignore=shutil.ignore_patterns("tensorboard", "mlflow.json", "rounds.jsonl"))
     tracker = MLflow(uri, "missed")
     told(tracker, run)
-    number = json.loads((run / "mlflow.json").read_text())["run"]
+    number = number_of(run)
 
     def away(*_: Any, **__: Any) -> None:
         raise ConnectionError("the server is away")

@@ -5,6 +5,7 @@ The templates are files of a package `my_piece` whose piece is called `my-piece`
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import keyword
 import re
@@ -29,7 +30,8 @@ MODULE, PIECE = "my_piece", "my-piece"  # the names in the templates
 def write_package(name: str, kind: str, out: Path | None = None) -> Path:
     """Write the package `name` with a piece of a kind into `out`, by default a folder of its name; that folder.
 
-    Raises UserMistake for a kind that there is not, a name that no package can have, a folder that is there.
+    Raises UserMistake for a kind that there is not, a name that no package can have or that its code uses itself, a
+    folder that is there.
     """
     if kind not in KINDS:
         raise UserMistake(f"There is no kind {kind!r}{nearest(kind, KINDS)}.")
@@ -38,13 +40,16 @@ def write_package(name: str, kind: str, out: Path | None = None) -> Path:
         raise UserMistake(f"A package cannot be called {name!r}: take small letters, digits and _, such as my_{kind}.")
     if module == "alseg" or module.startswith("alseg_") or importlib.util.find_spec(module) is not None:
         raise UserMistake(f"{name!r} is the name of a package that is there already: take another, such as my_{kind}.")
+    texts = _texts(kind)
+    if module in _names_in(texts):
+        raise UserMistake(f"{name!r} means something else in the package's code: take another name, such as my_{kind}.")
     from alseg.writing import appearing
 
     place = Path(module) if out is None else expanded(out)
     if place.exists():
         raise UserMistake(f"{place} is there already: give another name, or another folder by --out.")
     with appearing(place) as folder:
-        for path, text in _texts(kind).items():
+        for path, text in texts.items():
             target = folder / _renamed(path, module)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_renamed(text, module), "utf-8")
@@ -60,6 +65,13 @@ def _texts(kind: str) -> Mapping[str, str]:
     common, own = (files("alseg.scaffold") / "templates" / name for name in ("common", kind))
     found = {path: text for folder in (common, own) for path, text in _walked(folder, "")}
     return {path.removesuffix(".template"): text.replace("KIND", kind) for path, text in found.items()}
+
+
+def _names_in(texts: Mapping[str, str]) -> set[str]:
+    """What the code calls its functions, parameters and variables, and what it imports."""
+    trees = [ast.parse(text) for path, text in texts.items() if path.endswith(".py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {str(getattr(node, field, MODULE)) for node in nodes for field in ("id", "arg", "name")} - {MODULE}
 
 
 def _walked(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:

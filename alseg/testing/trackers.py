@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,22 +49,21 @@ class OfTracker:
 
     def tell(self, hooks: tuple[str, ...] = LIFE_CYCLE, tracker: Any = None) -> list[str]:
         """Call the hooks as a run does; what they raised, in sentences."""
-        registry, folder, records = (
-            load_plugins((), third_party=False, entry_points=()),
-            self.run.path,
-            self.run.rounds(),
-        )
+        registry = load_plugins((), third_party=False, entry_points=())
         assert self.digests  # taken before the first that hears of it
-        tracker = self.made if tracker is None else tracker
+        with registry.joined_by({"tracker": self.made if tracker is None else tracker}):
+            return [said for hook, each in self.calls(hooks) for said in registry.notify(hook, **each)]
+
+    def calls(self, hooks: tuple[str, ...] = LIFE_CYCLE) -> list[tuple[str, dict[str, Any]]]:
+        """The hooks with their arguments, each as often as a run calls it."""
+        records = self.run.rounds()
         arguments: dict[str, list[dict[str, Any]]] = {
             "run_started": [{"settings": self.run.settings()}],
             "round_finished": [{"record": record} for record in records],
             "run_finished": [{"records": records}],
             "run_stopped": [{"reason": "interrupted", "message": "The run was interrupted."}],
         }
-        with registry.joined_by({"tracker": tracker}):
-            calls = [(hook, each) for hook in hooks for each in arguments[hook]]
-            return [said for hook, each in calls for said in registry.notify(hook, folder=str(folder), **each)]
+        return [(hook, {"folder": str(self.run.path), **each}) for hook in hooks for each in arguments[hook]]
 
 
 CONTRACT: Contract[OfTracker] = Contract("tracker")
@@ -111,6 +112,18 @@ def _resumed(of: OfTracker) -> None:
     said = [*of.tell(INTERRUPTED), *of.tell(tracker=built(of.subject))]
     mend = "look at what is there of a run when it begins; it may be going on, and run_stopped may come before its end"
     require(not said, " ".join(said), mend)
+
+
+@CONTRACT.check("inputs")
+def _inputs(of: OfTracker) -> None:
+    """The settings and records that it is told stay as they are."""
+    registry = load_plugins((), third_party=False, entry_points=())
+    with registry.joined_by({"tracker": built(of.subject)}):
+        for hook, given in of.calls():
+            before = deepcopy(given)
+            with contextlib.suppress(Exception):  # of which whole-run speaks
+                getattr(registry.manager.hook, hook)(**given)
+            require(given == before, f"its {hook} changed what it was given", "change a copy of it")
 
 
 @CONTRACT.check("leaves-run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -84,10 +85,15 @@ class TableImages:
         key: str | None,
         rows: Sequence[int] | None = None,
     ) -> None:
+        for column in (columns[0], key):
+            if column is not None and column not in table.features:
+                raise UserMistake(f"The split {name} has no column {column!r}; it has {', '.join(table.features)}.")
         self._table, self._columns, self._labels, self._name, self._key = table, columns, labels, name, key
         self._rows = range(len(table)) if rows is None else rows
         self._image = encoded(table, columns[0])
-        self._mask = None if columns[1] is None else encoded(table, columns[1])
+        self._mask = encoded(table, columns[1]) if columns[1] and columns[1] in table.features else None
+        # NumPy's format makes NaN of an array that is null
+        self._as_stored = None if self._mask is None else self._mask.with_format("arrow")
         self._keys = None if key is None else [str(value) for value in table.select_columns([key])[key]]
 
     def __len__(self) -> int:
@@ -101,8 +107,7 @@ class TableImages:
     def stamp(self, i: int) -> str | None:
         """Another once the image, its mask or what the mask's values mean is another."""
         image = self._image[self._rows[i]][self._columns[0]]
-        mask = None if self._mask is None else self._mask[self._rows[i]][self._columns[1]]
-        found = stamp(image, mask)
+        found = stamp(image, self._stored_mask(i))
         return found and f"{found} {sorted(self._labels.values.items())}"
 
     def image(self, i: int) -> np.ndarray:
@@ -111,14 +116,15 @@ class TableImages:
 
     def has_mask(self, i: int) -> bool:
         """Whether a mask is stored, which is not read."""
-        return self._mask is not None and self._mask[self._rows[i]][self._columns[1]] is not None
+        return self._as_stored is not None and self._as_stored[self._rows[i]].column(0).null_count == 0
 
     def mask(self, i: int) -> np.ndarray | None:
         """Class values [H, W]; None where there is no mask."""
-        if self._mask is None:
-            return None
-        stored = mask_values(self._mask[self._rows[i]][self._columns[1]], self.key(i))
-        return None if stored is None else self._labels.read(stored, self.key(i))
+        values = mask_values(self._stored_mask(i), self.key(i))
+        return None if values is None else self._labels.read(values, self.key(i))
+
+    def _stored_mask(self, i: int) -> Any:
+        return self._mask[self._rows[i]][self._columns[1]] if self._mask is not None and self.has_mask(i) else None
 
     def only(self, rows: Sequence[int]) -> TableImages:
         """Some of the rows."""
@@ -157,22 +163,23 @@ def open_tables(path: str | None, data: Path | None, subset: str | None, revisio
 
 
 def chosen_splits(source: str, tables: Mapping[str, Any], stated: Mapping[str, str | None]) -> dict[str, Any]:
-    """train, val and test -> the split's own name and its table."""
-    chosen = {}
-    for split, name in stated.items():
-        if name is not None and name not in tables:
+    """train, val and test -> the split's own name and its table; a table by itself is train, whatever its name."""
+    chosen = {split: name for split, name in stated.items() if name is not None}
+    for name in chosen.values():
+        if name not in tables:
             raise UserMistake(f"{source} has no split {name!r}; there are {', '.join(tables)}.")
-        taken = name or next((own for own in SPLIT_NAMES[split] if own in tables), None)
-        if taken is None and split == "train" and len(tables) == 1:
-            taken = next(iter(tables))
-        if taken is not None:
-            chosen[split] = (taken, tables[taken])
+    if len(tables) == 1 and "train" not in chosen:
+        chosen["train"] = next(iter(tables))
+    for split in SPLITS:
+        free = [own for own in SPLIT_NAMES[split] if own in tables and own not in chosen.values()]
+        if free and split not in chosen:
+            chosen[split] = free[0]
     if "train" not in chosen:
-        raise UserMistake(f"{source} has no split train; give -o dataset.train=, of {', '.join(tables)}.")
-    names = [name for name, _ in chosen.values()]
-    if len(set(names)) < len(names):
-        raise UserMistake(f"{source}: one split cannot be two of train, val and test: {', '.join(names)}.")
-    return chosen
+        raise UserMistake(f"{source} has no split for train: give -o dataset.train=, of {', '.join(tables)}.")
+    if len(set(chosen.values())) < len(chosen):
+        twice = ", ".join(f"{split} is {name}" for split, name in chosen.items())
+        raise UserMistake(f"{source}: one split cannot be two of train, val and test, but {twice}.")
+    return {split: (name, tables[name]) for split, name in chosen.items()}
 
 
 def chosen_columns(
@@ -183,6 +190,8 @@ def chosen_columns(
     for stated in (image, key, None if mask in ("auto", "none") else mask):
         if stated is not None and stated not in features:
             raise UserMistake(f"{source} has no column {stated!r}{nearest(stated, list(features))}.")
+    if key is not None and not _is_text_or_number(features[key]):
+        raise UserMistake(f"{source}: dataset.key must be a column of text or numbers, which {key!r} is not.")
     if image is None:
         named = [name for name in IMAGE_NAMES if name in pictures]
         if not named and len(pictures) != 1:
@@ -202,10 +211,16 @@ def chosen_columns(
     return image, next(iter(named or others), None)
 
 
+def _is_text_or_number(feature: Any) -> bool:
+    return isinstance(feature, datasets.Value) and re.search("string|int|float", feature.dtype) is not None
+
+
 def _is_map(feature: Any) -> bool:
-    """A picture, or numbers in two dimensions."""
+    """A picture, or numbers in two dimensions, be it with a third of 1."""
     if isinstance(feature, datasets.Image | datasets.Array2D):
         return True
+    if isinstance(feature, datasets.Array3D):
+        return feature.shape[-1] == 1
     inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
     if inner is None:
         return False

@@ -25,12 +25,13 @@ class Labels:
     values: Mapping[int, int]
 
     def read(self, mask: np.ndarray, key: str) -> np.ndarray:
-        """Class values [H, W] of a mask's own; UserMistake names the first pixel that is no class."""
+        """Class values [H, W] of a mask's own; UserMistake names the first pixel that is no class. Negative is void."""
         if mask.ndim != 2 or mask.dtype.kind not in "iub":
             return mask  # refused by whoever checks it
         known = np.array(sorted(self.values))
         place = np.searchsorted(known, mask).clip(max=len(known) - 1)
-        wrong = known[place] != mask
+        unknown = known[place] != mask
+        wrong = unknown & (mask >= 0)  # below, datasets itself says "no label"
         if wrong.any():
             y, x = (int(v) for v in np.argwhere(wrong)[0])
             raise UserMistake(
@@ -38,7 +39,9 @@ class Labels:
                 "void's: give dataset.classes or dataset.void."
             )
         kind = np.uint8 if self.classes.void < 256 else np.uint16
-        return np.array([self.values[value] for value in known.tolist()], kind)[place]
+        read = np.array([self.values[value] for value in known.tolist()], kind)[place]
+        read[unknown] = self.classes.void
+        return read
 
 
 def labels(names: Mapping[int, str], void: int | None, reduced: bool) -> Labels:

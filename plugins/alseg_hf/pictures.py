@@ -25,12 +25,14 @@ def picture(stored: Any, key: str) -> np.ndarray:
 
 
 def mask_values(stored: Any, key: str) -> np.ndarray | None:
-    """Integer [H, W]; a palette's indices; None where there is no mask."""
+    """Integer [H, W], be it stored as [H, W, 1]; a palette's indices; None where there is no mask."""
     if stored is None:
         return None
     if isinstance(stored, Mapping):
         return read_mask(_file(stored), f"the mask of {key}")
     array = np.asarray(stored)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
     if array.ndim == 2 and array.dtype.kind == "f" and bool((array == np.rint(array)).all()):
         return array.astype(np.int64)  # lists of numbers that passed through a table with gaps
     return array

@@ -40,7 +40,7 @@ def dataset(
     mask: str = "auto",
     classes: tuple[str, ...] | None = None,
     id2label: Path | None = None,
-    void: Annotated[int, Between(0, 65535)] | None = None,
+    void: Annotated[int, Between(-1, 65535)] | None = None,
     reduce_labels: bool = False,
     train: str | None = None,
     val: str | None = None,
@@ -59,8 +59,9 @@ def dataset(
         dataset.key         a column of names; without, a name is the split's and the row's number
 
     Classes come from --classes road,sky,..., from dataset.id2label, a JSON file {"0": "road", ...}, from the masks' own
-    ClassLabel, or from id2label.json beside the data. A mask holds class values; 255 is void, and so is dataset.void;
-    dataset.reduce_labels: 0 is void and the others are one too high, as image processors with do_reduce_labels mean it.
+    ClassLabel, or from id2label.json beside the data. A mask holds class values; void are 255, negative ones and
+    dataset.void; dataset.reduce_labels: 0 is void and the others are one too high, as image processors with
+    do_reduce_labels mean it.
     """
     _need("datasets", "The dataset hf")
     from alseg_hf import hub_dataset as found
@@ -68,7 +69,8 @@ def dataset(
 
     source, tables = found.open_tables(path, data, subset, revision)
     splits = found.chosen_splits(source, tables, {"train": train, "val": val, "test": test})
-    features = splits["train"][1].features
+    features = {name: kind for _, table in splits.values() for name, kind in table.features.items()}
+    features |= splits["train"][1].features  # which others may lack, as an unlabelled test split does the masks
     columns = found.chosen_columns(source, features, image, mask, key)
     feature, file = None if columns[1] is None else features[columns[1]], id2label
     if classes is None and file is None and names_in(feature) is None:

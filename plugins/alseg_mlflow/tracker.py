@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from alseg.hookspecs import hookimpl
 from alseg.tracking import metrics_of, parameters_of, query_pictures, records_of, settings_of
 from alseg.writing import write_whole
 
-LINK = "mlflow.json"  # in the run's folder: which MLflow run it is, so that a resumed one goes on with it
+LINK = "mlflow.json"  # in the run's folder: its MLflow runs, so that a resumed one goes on with the same
 LONGEST, LONGEST_TAG = 6000, 5000  # characters that MLflow takes of a parameter, and of a tag
-BATCH = 100  # parameters that it takes at once
+BATCH, METRICS = 100, 1000  # parameters, and metrics, that it takes at once
+LONGEST_NAME = 240  # characters that it takes of a name, less those of a number
 MARK = "labelled_pixels"  # a metric that every round has: it says which rounds were sent
 STOPPED = "alseg.stopped"  # a tag: why the run ended before it was complete; it goes when the run goes on
 STATUS = {"interrupted": "KILLED", "failed": "FAILED", "waiting": "SCHEDULED", "asked": "FINISHED"}
@@ -99,19 +101,23 @@ class MLflow:
         """Begin or go on, and send what was recorded and not sent: a kill may have come between the two."""
         with one_at_a_time(self._uri):
             self._client = MlflowClient(self._uri)
-            found, experiment = self._stored(folder / LINK), self._experiment_id()
+            experiment = self._experiment_id()
+        linked = linked_runs(folder)
+        stored = (self._stored(run, experiment) for run in linked)
+        found = next((run for run in stored if run is not None), None)
         if found is None:
             run = self._client.create_run(experiment, run_name=folder.resolve().name).info.run_id
-            link = {"run": run, "folder": str(folder.resolve())}
-            write_whole(folder / LINK, json.dumps(link).encode())
         else:
             run = found.info.run_id
             self._client.update_run(run, status="RUNNING")
             if STOPPED in found.data.tags:
                 self._client.delete_tag(run, STOPPED)
+        link = {"folder": str(folder.resolve()), "runs": list(dict.fromkeys([run, *linked]))}
+        write_whole(folder / LINK, json.dumps(link).encode())
         known = {} if found is None else found.data.params
-        new = [(_name(key), value) for key, value in parameters_of(settings_of(folder)).items()]
-        params = [Param(key, value[:LONGEST]) for key, value in new if key not in known]
+        settings = parameters_of(settings_of(folder))
+        names = names_of(settings)
+        params = [Param(names[key], value[:LONGEST]) for key, value in settings.items() if names[key] not in known]
         for start in range(0, len(params), BATCH):  # a parameter keeps its first value: a raised budget is in run.toml
             self._client.log_batch(run, params=params[start : start + BATCH])
         sent = {metric.step for metric in self._client.get_metric_history(run, MARK)}
@@ -129,8 +135,13 @@ class MLflow:
         samples = folder / place / "samples"
         if samples.is_dir():
             self._client.log_artifacts(self._run, str(samples), f"{place}/samples")
-        metrics = [Metric(_name(name), value, now, round) for name, value in metrics_of(record).items()]
-        self._client.log_batch(self._run, metrics=metrics)  # last: it says that the round was sent
+        found = metrics_of(record)
+        nulls = [f"{name}/{part}" for name, each in record.items() if isinstance(each, Mapping) for part in each]
+        names = names_of([*nulls, *found])  # a class that has no value in this round keeps its number
+        found[MARK] = found.pop(MARK)  # last: it says that the round was sent
+        metrics = [Metric(names[name], value, now, round) for name, value in found.items()]
+        for start in range(0, len(metrics), METRICS):
+            self._client.log_batch(self._run, metrics=metrics[start : start + METRICS])
 
     def _send_questions(self, folder: Path, round: int) -> None:
         place = f"rounds/{round:02}"
@@ -140,20 +151,16 @@ class MLflow:
             for number, (_, picture) in enumerate(query_pictures(folder, round)):
                 self._client.log_image(self._run, picture, f"{place}/queries-{number:02}.png")
 
-    def _stored(self, link: Path) -> Any:
-        """The MLflow run that a folder names, None where there is none, or where it was deleted."""
-        if not link.exists():
-            return None
-        known = json.loads(link.read_text("utf-8"))
-        if known["folder"] != str(link.parent.resolve()):
-            return None  # another run began as a copy of that one
+    def _stored(self, run: str, experiment: str) -> Any:
+        """An MLflow run, None where it is of another server or experiment, or was deleted."""
         try:
-            found = self._client.get_run(known["run"])
+            found = self._client.get_run(run)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
             return None
-        return found if found.info.lifecycle_stage == "active" else None
+        active = found.info.lifecycle_stage == "active"
+        return found if active and found.info.experiment_id == experiment else None
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
@@ -172,6 +179,22 @@ class MLflow:
             self._client.log_artifact(self._run, str(path), place)
 
 
+def linked_runs(folder: Path) -> list[str]:
+    """The MLflow runs of a run, of whichever server and experiment, the last first; none where it began as a copy."""
+    known = _link(folder)
+    runs, origin = list(known.get("runs", ())), Path(known.get("folder", folder))
+    if origin != folder.resolve():
+        its = _link(origin)  # where it is another's or gone, the run was moved
+        if its.get("folder") == known["folder"] and not set(its["runs"]).isdisjoint(runs):
+            return []
+    return runs
+
+
+def _link(folder: Path) -> dict[str, Any]:
+    path = folder / LINK
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+
 def absolute(uri: str) -> str:
     """An address that is the same from another folder: sqlite:///mlflow.db is a file of this one."""
     head, slashes, path = uri.partition("sqlite:///")
@@ -187,6 +210,17 @@ def one_at_a_time(uri: str) -> Iterator[None]:
         yield
 
 
+def names_of(texts: Iterable[str]) -> dict[str, str]:
+    """A name that MLflow takes for each text; of those that would be one, all but the first have a number."""
+    found: dict[str, str] = {}  # by name
+    for text in sorted(set(texts), key=lambda text: (_name(text) != text, text)):
+        numbered = (f"{_name(text)}_{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([_name(text)], numbered) if name not in found)
+        found[name] = text
+    return {text: name for name, text in found.items()}
+
+
 def _name(text: str) -> str:
-    """A name that MLflow takes."""
-    return re.sub(r"[^\w\-./ ]", "_", text)
+    """A text as a path of one or two parts, such as iou/road, none of them empty or a dot."""
+    parts = (re.sub(r"[^\w\-. ]", "_", part) for part in text.split("/", 1))
+    return "/".join(re.sub(r"^\.{0,2}$", "_", part) for part in parts)[:LONGEST_NAME]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from alseg import Classes, UserMistake, hookimpl
+from alseg.imagefiles import read_image, read_mask
 
 ALSEG_API_VERSION = 1
 CLASSES = Classes(names=("background", "thing"), void=255)
@@ -44,17 +44,13 @@ class MyPieceImages:
         return self._files[i].name
 
     def image(self, i: int) -> np.ndarray:
-        """Image i, uint8 [H, W, 3] RGB."""
-        with Image.open(self._files[i]) as file:
-            return np.asarray(file.convert("RGB"))
+        """Image i, uint8 [H, W, 3] RGB, turned as its EXIF says."""
+        return read_image(self._files[i])
 
     def mask(self, i: int) -> np.ndarray | None:
         """Class values of image i, [H, W]; None where nobody labelled it."""
         path = self._files[i].with_suffix(".mask.png")
-        if not path.exists():
-            return None
-        with Image.open(path) as file:
-            return np.asarray(file)
+        return read_mask(path) if path.exists() else None
 
 
 def my_piece(data: Path) -> MyPiece:
