@@ -172,6 +172,9 @@ def _upright(image: Image.Image, pixels: Callable[[Image.Image, Stored], T]) -> 
     stored = Stored(image.format, _factor(image))
     if isinstance(image, ImageFile.ImageFile):
         _load(image)
+    factor, clear = 255 if image.mode == "1" else stored.factor, image.info.get("transparency")
+    if factor > 1 and isinstance(clear, int):  # as the file has it, unlike the samples
+        image.info["transparency"] = min(clear * factor, 255)
     return pixels(ImageOps.exif_transpose(image), stored)
 
 
@@ -254,6 +257,6 @@ def _label_pixels(image: Image.Image, stored: Stored) -> LabelImage:
         opaque = np.asarray(colours.getchannel("A")) == 255
         if image.mode in ("LA", "PA"):
             image = image.getchannel(0)
-        elif image.mode not in ("L", "P"):
+        elif image.mode not in ("1", "L", "P"):
             image = colours.convert("RGB")
     return LabelImage(_mask_pixels(image, stored), opaque, palette, texts)

@@ -58,15 +58,17 @@ def test_bits_and_channels(tmp_path):
     assert set(np.unique(read_image(tmp_path / "bilevel.png"))) == {0, 255}
 
 
-def write_png(path: Path, width: int, bits: int, colour: int, rows: list[bytes]) -> None:
-    """A PNG of a kind that Pillow reads but does not write; colour: 0 is grey, 2 RGB."""
+def write_png(path: Path, width: int, bits: int, colour: int, rows: list[bytes], more: bytes = b"") -> None:
+    """A PNG of a kind that Pillow reads but does not write; colour: 0 is grey, 2 RGB. more: the transparent grey."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
     content = zlib.compress(b"".join(b"\0" + row for row in rows))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b""))
+    clear = chunk(b"tRNS", more) if more else b""
+    chunks = chunk(b"IHDR", header) + clear + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
 
 
 def test_16_bit_colours_keep_the_upper_8(tmp_path):
@@ -86,6 +88,20 @@ def test_masks_of_few_bits_hold_their_values_and_images_their_greys(tmp_path, bi
     assert np.array_equal(read_mask_and_palette(path)[0], values)
     assert np.array_equal(read_label_image(path).pixels, values)
     assert np.array_equal(read_image(path)[..., 0], values * 255 // most)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_of_few_bits_too_the_grey_that_is_said_to_be_is_transparent(tmp_path, bits):
+    path, most = tmp_path / "a.png", 2**bits - 1
+    values = np.arange(16).repeat(5).reshape(5, 16) % (most + 1)
+    digits = values[..., None] >> np.arange(bits)[::-1] & 1
+    rows = [np.packbits(row).tobytes() for row in digits]
+    for clear in (0, 1, most):
+        write_png(path, 16, bits, 0, rows, struct.pack(">H", clear))
+        found = read_label_image(path)
+        assert np.array_equal(found.opaque, values != clear), clear
+        assert np.array_equal(found.pixels[found.opaque], values[found.opaque])
+        assert np.array_equal(read_image(path)[..., 0], np.where(values == clear, 255, values * 255 // most))
 
 
 def test_what_is_transparent_is_laid_on_white(tmp_path):
