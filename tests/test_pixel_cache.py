@@ -210,6 +210,9 @@ def test_the_setting_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "alseg" / "pixels"
     assert cache_folder("none") is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(pixelcache, "expanded", pixelcache.Path)  # as where a container's user has no home
+    assert cache_folder() is None
     assert cache_folder("/elsewhere") == pixelcache.Path("/elsewhere")
 
 

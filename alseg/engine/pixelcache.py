@@ -52,11 +52,12 @@ class Facts(NamedTuple):
 
 
 def cache_folder(setting: str = "auto") -> Path | None:
-    """Where the files are: the user's cache folder, another one, or nowhere ("none")."""
+    """Where the files are: the user's cache folder, another one, or nowhere ("none", or a user without a home)."""
     if setting == "none":
         return None
     if setting == "auto":
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alseg" / "pixels"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache"))
+        return cache / "alseg" / "pixels" if cache.is_absolute() else None
     return expanded(setting)
 
 
