@@ -15,6 +15,7 @@ import alseg
 from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
 from alseg.config import Resolved, RunConfig, flatten, named_by, resolve, stored_config, with_origins
+from alseg.data import absent_classes
 from alseg.engine.team import Team, join
 from alseg.errors import Interrupted, Lasting, UserMistake, Waiting
 from alseg.experiment import Experiment
@@ -79,6 +80,9 @@ def run(
     trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
     record = {"run": name, "alseg": alseg.__version__, **versions(), **experiment.facts()}
+    pool = experiment.images.pool
+    if any(pool.has_mask) and (absent := absent_classes(experiment.classes, pool.present)):
+        progress.say(absent)
     for rival in registry.left_aside(named_by(resolved.config, layers[0] | layers[1])):
         of, written = rival.plugin.distribution, registry.written(rival)
         progress.say(f"The {rival.kind} {rival.name!r} is alseg's own; that of {of} is had as {written}.")

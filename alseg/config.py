@@ -140,9 +140,9 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
                     flat[name] = setting
         else:
             flat[key] = value
-    size = flat.pop("size", None)
-    if size is None:
+    if (size := flat.pop("size", None)) is None:
         return flat
+    convert("size", size, Size | None)  # which is said by its own name
     return {"train.size": size, "train.resize": None, "query.size": size, "evaluate.size": None, **flat}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,8 @@ from alseg.opened import whose
 from alseg.options import fitted
 from alseg.progress import Progress
 from alseg.values import Classes
+
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def open_images(resolved: Resolved, progress: Progress) -> RunImages:
     if config.split is not None and config.split not in dataset.splits:
         there = ", ".join(dataset.splits)
         raise UserMistake(f"{name} has no split {config.split!r}; there are {there}.")
-    split = config.split or next((name for name in ("val", "test") if name in dataset.splits), None)
+    split = config.split or default_split(dataset.splits)
     if paper and "test" not in dataset.splits:
         raise UserMistake(f"{name} has no split test, which --protocol paper evaluates on.")
     memory = physical_memory() // 4
@@ -81,19 +83,46 @@ def open_images(resolved: Resolved, progress: Progress) -> RunImages:
                 whose=whose(dataset),
             )
         memory -= opened[wanted].bytes
-    if split is not None and not any(opened[split].has_mask):
-        split = None
+    if split is not None:
+        images = opened[split]
+        if not can_evaluate(split, images.keys, images.has_mask, bool(images.present), whose(dataset)):
+            if config.split is not None:
+                raise UserMistake(f"{name} has no masks in its split {split!r}: give another --split to evaluate on.")
+            split = None
     found = RunImages(opened, split, paper)
-    if found.held_out is not None and not all(found.held_out.has_mask):
-        missing = found.held_out.keys[found.held_out.has_mask.index(False)]
-        raise mistaken(
-            whose(dataset),
-            f"The image {missing} of split {split!r} has no mask while others have: add the mask or remove the image.",
-        )
     if found.test is not None and not all(found.test.has_mask):
         missing = found.test.keys[found.test.has_mask.index(False)]
         raise UserMistake(f"--protocol paper needs masks of the split test; {missing} has none.")
     return found
+
+
+def absent_classes(classes: Classes, present: Collection[int]) -> str:
+    """A sentence on the classes that no pixel of the training masks has; empty where there are none."""
+    absent = [name for i, name in enumerate(classes.names) if i not in present]
+    more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
+    named = ", ".join(absent[:MOST_NAMED])
+    # of masks of 0 and 255 with two classes one is void throughout
+    return f"No pixel of the training masks is {named}{more} (void is {classes.void})." if absent else ""
+
+
+def default_split(splits: Sequence[str]) -> str | None:
+    """What is evaluated on unless another split is asked for."""
+    return next((name for name in ("val", "test") if name in splits), None)
+
+
+def can_evaluate(split: str, keys: Sequence[str], has_mask: Sequence[bool], known: bool, whose: str) -> bool:
+    """Whether a split has masks; UserMistake where some of its images have none, or all pixels are void."""
+    if not any(has_mask):
+        return False
+    if not all(has_mask):
+        missing = keys[has_mask.index(False)]
+        raise mistaken(
+            whose,
+            f"The image {missing} of split {split!r} has no mask while others have: add the mask or remove the image.",
+        )
+    if not known:
+        raise mistaken(whose, f"Every pixel of the masks of split {split!r} is void: nothing can be evaluated on it.")
+    return True
 
 
 def refuse_changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
@@ -105,8 +134,9 @@ def refuse_changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
         there = found.get((split, image))
         if there is None:
             raise UserMistake(f"The image {image} of split {split!r}, which the run began with, is gone: {back}.")
-        for part, what in (("pixels", "The image"), ("mask", "The mask of")):
-            if line[part] != there[part]:
+        size = {"height", "width"}  # which are in no digest
+        for parts, what in (({"pixels", *size}, "The image"), ({"mask"}, "The mask of")):
+            if any(line[part] != there[part] for part in parts):
                 raise UserMistake(f"{what} {image} of split {split!r} is not what it was when the run began: {back}.")
     for split, image in found:
         if (split, image) not in known:
@@ -141,7 +171,7 @@ def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classe
             f"The image {missing} has no mask, which the oracle {config.oracle.name!r} or --void skip needs: add it, "
             "or remove the image."
         )
-    if needs_masks and not pool.has_known:
+    if needs_masks and not pool.present:
         raise UserMistake("Every pixel of the training masks is void: there is nothing to learn from.")
     height, width = min(pool.sizes, key=lambda size: size[0] * size[1])
     if config.start_from is None and config.first_pixels > height * width:

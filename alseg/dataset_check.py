@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from alseg.data import check_classes
+from alseg.data import absent_classes, can_evaluate, check_classes, default_split
 from alseg.engine.images import DecodedImages
 from alseg.opened import whose
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Dataset, Images
 from alseg.values import Classes
+
+MOST_NAMED = 3  # images without a mask
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,28 @@ class SplitCheck:
 def check_dataset(dataset: Dataset, progress: Progress | None = None, workers: int = 2) -> list[SplitCheck]:
     """Read every image and mask of every split; UserMistake is the first thing that a run would refuse."""
     check_classes(dataset.classes, whose(dataset))
-    return [_check_split(dataset, split, progress or Quiet(), workers) for split in dataset.splits]
+    checks = [_check_split(dataset, split, progress or Quiet(), workers) for split in dataset.splits]
+    for check in checks:
+        if check.name == default_split(dataset.splits):
+            can_evaluate(check.name, check.keys, check.has_mask, any(check.pixels.values()), whose(dataset))
+    return checks
+
+
+def notes(checks: Sequence[SplitCheck], classes: Classes) -> list[str]:
+    """What is no mistake but worth a look."""
+    lines = []
+    for split in checks:
+        if split.published not in (None, len(split.keys)):
+            lines.append(f"{split.name}: {len(split.keys)} of the {split.published} images that were published.")
+        without = split.without_mask
+        if 0 < len(without) < len(split.keys):
+            more = ", ..." if len(without) > MOST_NAMED else ""
+            lines.append(f"{split.name} has images without a mask: {', '.join(without[:MOST_NAMED])}{more}.")
+    train = next((split for split in checks if split.name == "train"), None)
+    if train is not None and any(train.has_mask):
+        present = [i for i, count in enumerate(train.pixels.values()) if count]
+        lines += [line] if (line := absent_classes(classes, present)) else []
+    return lines
 
 
 def sample(checks: Sequence[SplitCheck], count: int) -> list[tuple[str, int]]:

@@ -22,7 +22,8 @@ from alseg.errors import AlsegError, UserMistake
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = "PNG, JPEG, WebP or TIFF"
 MADE = ".made-by-alseg"  # lies beside the figures and label images that alseg writes
-OWN = frozenset({"run.toml", "predictions.json"})
+# files that alseg writes into folders of its own, and what is in them, since other programs have such files, too
+OWN = {"run.toml": (b"[record]",), "predictions.json": (b'"run":', b'"model":', b'"tile":', b'"precision":'), MADE: ()}
 # what people keep images in besides, cameras' raw files among them
 UNREAD = (
     *(".gif", ".bmp", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".tga", ".pbm", ".pgm", ".ppm", ".pnm"),
@@ -43,8 +44,7 @@ def nested_files(folder: Path, leave_out: Iterable[Path] = (), made: bool = Fals
     the same on every system; two files of one name are refused.
     """
     found: dict[str, Path] = {}
-    own = OWN if made else OWN | {MADE}
-    for path in _walked(folder, {place.resolve() for place in leave_out}, (), own=own):
+    for path in _walked(folder, {place.resolve() for place in leave_out}, (), made=made):
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if key in found:
             raise UserMistake(f"{found[key]} and {path} have the same name {key}: keep one of the two.")
@@ -64,7 +64,7 @@ def _walked(
     leave_out: Set[Path],
     above: tuple[Path, ...],
     suffixes: tuple[str, ...] = SUFFIXES,
-    own: frozenset[str] = OWN | {MADE},
+    made: bool = False,
 ) -> Iterator[Path]:
     here = folder.resolve()
     if here in above or here in leave_out:  # a link to a folder above would never end
@@ -73,13 +73,22 @@ def _walked(
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise UserMistake(f"Cannot read the folder {folder}: {error.strerror}.") from error
-    if above and any(path.name in own for path in inside):
+    if above and any(_is_own(path) for path in inside if not (made and path.name == MADE)):
         return
     for path in inside:
         if path.is_dir() and not path.name.startswith("."):
-            yield from _walked(path, leave_out, (*above, here), suffixes, own)
+            yield from _walked(path, leave_out, (*above, here), suffixes, made)
         elif is_image(path, suffixes):
             yield path
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file says that alseg wrote the folder in which it lies."""
+    held = OWN.get(path.name)
+    try:
+        return held is not None and (not held or all(words in path.read_bytes() for words in held))
+    except OSError:  # a folder of that name, or one that cannot be read
+        return False
 
 
 def is_image(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> bool:

@@ -81,6 +81,8 @@ def test_size_sets_training_and_query_size(registry):
     cleared = {"train.resize": None, "evaluate.size": None}
     assert flatten({"size": "32x48"}) == {"train.size": "32x48", "query.size": "32x48", **cleared}
     assert flatten({"size": "32x48", "evaluate": {"size": "own"}})["evaluate.size"] == "own"
+    with pytest.raises(UserMistake, match=r"^size takes a size HxW .* not 'longer:64'"):
+        flatten({"size": "longer:64"})
 
 
 def test_what_counts_pixels_is_the_last_layers(registry, plugin):

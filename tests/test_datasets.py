@@ -158,8 +158,9 @@ def test_the_test_split_of_cityscapes_has_no_mask(registry, cli, cityscapes, tmp
     assert dataset.splits == ("train", "val", "test")
     assert dataset.images("test").mask(0) is None
     words = ["run", "--dataset", "cityscapes", "--data", cityscapes, *SMALL, *FEW, "--rounds", 1, "--split", "test"]
-    assert cli(*words, "--out", tmp_path / "run").code == 0
-    assert lines(tmp_path / "run" / "rounds.jsonl")[0]["miou"] is None
+    outcome = cli(*words, "--out", tmp_path / "run")
+    assert outcome.code == 2 and "has no masks in its split 'test': give another --split" in outcome.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("inside", [".", "VOCdevkit", "VOCdevkit/VOC2012"])

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import SMALL
 from PIL import Image
 from test_datasets import write_cityscapes, write_voc12
 from test_folder_dataset import write_image, write_pair
@@ -98,7 +99,7 @@ def test_a_good_copy_is_counted_and_drawn(cli, camvid, tmp_path):
     assert outcome.code == 0, outcome.err
     for words in ("train        6", "64x64", "sky", "(void, 11)", "train: 6 of the 367 images that were published."):
         assert words in outcome.out
-    assert "No pixel of train is pavement, tree" in outcome.out
+    assert "No pixel of the training masks is pavement, tree" in outcome.out
     assert f"picture: {tmp_path / 'six.png'}" in outcome.out
     with Image.open(tmp_path / "six.png") as picture:
         assert picture.size[0] > 1000
@@ -212,10 +213,27 @@ def test_what_is_asked_wrongly(cli, camvid, tmp_path):
     assert "ends in .png" in refused(cli(*check, "--out", tmp_path / "six.pdf"))
     assert "no folder" in refused(cli(*check, "--out", tmp_path / "none" / "six.png"))
     assert "among the data" in refused(cli(*check, "--out", camvid / "train" / "six.png"))
+    given = ("datasets", "check", "camvid", "-o", f"dataset.data={camvid}")
+    assert "among the data" in refused(cli(*given, "--out", camvid / "train" / "six.png"))
     (tmp_path / "mine.png").write_bytes(b"mine")
     assert "mine.png exists: give another --out" in refused(cli(*check, "--out", tmp_path / "mine.png"))
     assert (tmp_path / "mine.png").read_bytes() == b"mine"
     assert len(list((camvid / "train").iterdir())) == 6
+
+
+@pytest.mark.parametrize("change", ["a mask is missing", "void alone"])
+def test_held_out_masks_that_a_run_refuses_are_refused(cli, camvid, tmp_path, change):
+    masks = sorted((camvid / "valannot").iterdir())
+    if change == "void alone":
+        for mask in masks:
+            Image.new("L", Image.open(mask).size, 11).save(mask)
+        said = "Every pixel of the masks of split 'val' is void: nothing can be evaluated on it."
+    else:
+        masks[0].unlink()
+        said = "of split 'val' has no mask while others have: add the mask or remove the image."
+    assert said in refused(cli("datasets", "check", "camvid", "--data", camvid))
+    words = ("run", "--dataset", "camvid", "--data", camvid, *SMALL, "--rounds", 1, "--out", tmp_path / "run")
+    assert said in refused(cli(*words))
 
 
 def test_a_check_without_out_may_be_done_again(cli, camvid, tmp_path):
@@ -244,7 +262,7 @@ def test_a_third_partys_mistakes_are_found(cli, tmp_path, change, message):
 def test_a_third_partys_good_dataset_passes(cli, tmp_path):
     outcome = cli("--plugin", third_party(tmp_path / "plain.py"), "datasets", "check", "plain", "-o", "dataset.side=8")
     assert outcome.code == 0, outcome.err
-    assert "No pixel of train is b $x$ [bold]" in outcome.out
+    assert "No pixel of the training masks is b $x$ [bold]" in outcome.out
 
 
 def checked(split: str, has_mask: list[bool]) -> SplitCheck:

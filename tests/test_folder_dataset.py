@@ -89,9 +89,29 @@ def test_what_is_passed_over(tmp_path):
     write_image(tmp_path / "a.png")
     for name in ("._a.png", ".thumbnails/a.png", "runs/first/learning-curve.png"):
         write_image(tmp_path / name)
-    (tmp_path / "runs" / "first" / "run.toml").touch()
+    (tmp_path / "runs" / "first" / "run.toml").write_text("[record]\n", "utf-8")
     (tmp_path / "notes.txt").touch()
     assert keys(Folder(tmp_path, NAMES)) == {"train": ["a"]}
+
+
+@pytest.mark.parametrize("name", ["run.toml", "predictions.json"])
+def test_another_programs_file_of_a_name_that_alseg_uses_hides_no_image(tmp_path, name):
+    write_image(tmp_path / "cam1" / "a.png")
+    (tmp_path / "cam1" / name).write_text('{"model": "another"}', "utf-8")
+    assert keys(Folder(tmp_path, NAMES)) == {"train": ["cam1/a"]}
+
+
+@pytest.mark.parametrize("layout", ["folders", "lists"])
+def test_a_split_that_is_there_and_empty_is_not_taken_from_the_training_images(tmp_path, layout):
+    for name in "ab":
+        write_pair(tmp_path / "images" / "train", tmp_path / "masks" / "train", f"{name}.png")
+    (tmp_path / "images" / "val").mkdir()
+    if layout == "lists":
+        (tmp_path / "train.txt").write_text("train/a.png\ntrain/b.png\n", "utf-8")
+        (tmp_path / "val.txt").touch()
+    with pytest.raises(UserMistake, match="has no PNG, JPEG, WebP or TIFF image to evaluate on: remove it"):
+        Folder(tmp_path, NAMES, split_by=layout)
+    assert set(keys(Folder(tmp_path, NAMES, split_by=layout, val_fraction=0.5))) == {"train", "val"}
 
 
 def test_pictures_that_alseg_made_among_the_images_are_passed_over(tmp_path):

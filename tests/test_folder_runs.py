@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
-from photos import write_image, write_pair
+from photos import write_image, write_mask, write_pair
 from PIL import Image
 from test_run import lines
 
@@ -116,6 +116,26 @@ def test_images_without_any_mask_get_as_far_as_the_first_question(cli, tmp_path)
     assert all(0 <= q["y"] < 30 + int(q["image"]) and 0 <= q["x"] < 40 for q in questions)
     with_truth = run(cli, data, tmp_path / "other", "--classes", "road,sky", code=2)
     assert "The image 0 has no mask" in with_truth.err
+
+
+def test_masks_of_0_and_255_are_one_class_and_void_which_is_said(cli, tmp_path):
+    for i in range(3):
+        write_pair(tmp_path / "data" / "images", tmp_path / "data" / "masks", f"{i}.png", (32, 40))
+        write_mask(tmp_path / "data" / "masks" / f"{i}.png", (32, 40), (0, 255))
+    outcome = run(cli, tmp_path / "data", tmp_path / "run", "--classes", "ground,car", "--rounds", 1)
+    assert "No pixel of the training masks is car (void is 255)." in outcome.err
+
+
+def test_images_that_became_others_of_the_same_bytes_are_noticed(cli, tmp_path):
+    data = tmp_path / "data"
+    for i in range(3):
+        Image.new("RGB", (40, 32), (i, i, i)).save(write_image(data / "images" / f"{i}.png"))
+        Image.new("L", (40, 32), i % 2).save(write_mask(data / "masks" / f"{i}.png"))
+    run(cli, data, tmp_path / "run", "--classes", "ground,car", "--rounds", 1, "-o", "dataset.val_fraction=0")
+    Image.new("RGB", (32, 40), (1, 1, 1)).save(data / "images" / "1.png")
+    Image.new("L", (32, 40), 1).save(data / "masks" / "1.png")
+    outcome = cli("resume", tmp_path / "run", "--rounds", 2)
+    assert outcome.code == 2 and "The image 1 of split 'train' is not what it was when the run began" in outcome.err
 
 
 def test_classes_may_be_a_list_in_toml_and_belong_to_datasets_that_take_them(cli, camvid, tmp_path):

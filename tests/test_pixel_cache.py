@@ -171,6 +171,22 @@ def test_a_full_disk_falls_back_to_memory(tmp_path, monkeypatch):
     assert drawn.reads == 3 and not is_mapped(found.image(0)) and not list(tmp_path.iterdir())
 
 
+def test_what_went_into_a_file_that_could_not_be_finished_comes_into_memory(tmp_path, monkeypatch):
+    real, added = PixelFile.add, []
+
+    def for_two_images(self, *of_image):
+        added.append(of_image)
+        return real(self, *of_image) if len(added) < 3 else self._drop() or False
+
+    monkeypatch.setattr(PixelFile, "add", for_two_images)
+    drawn = Drawn()
+    found = opened(drawn, tmp_path, memory=10**6)
+    assert len(added) == 3 and drawn.reads == 5 and not list(tmp_path.iterdir())
+    for i in range(3):
+        np.testing.assert_array_equal(found.image(i), drawn.images[i])
+    assert drawn.reads == 5 and found.bytes == sum(4 * image[..., 0].size for image in drawn.images[:2]) + 9 * 4 * 3
+
+
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     drawn = Drawn()
@@ -178,16 +194,18 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
 
 
 def test_old_files_are_swept(tmp_path):
-    day = 86400
-    ages = {"old.pixels": 31, "new.pixels": 1, "dead.tmp": 2, "mine.txt": 99, "old.index": 31, "new.index": 1}
+    day, old, new, dead = 86400, "0" * 32, "1" * 32, f"17-{time.time_ns()}.tmp"
+    ages = {f"{old}.pixels": 31, f"{new}.pixels": 1, dead: 2, f"{old}.index": 31, f"{new}.index": 1}
+    others = {"thesis.tmp", "faiss.index", "photos.pixels", "mine.txt"}
+    ages |= dict.fromkeys(others, 99)  # the setting may name a folder that holds more
     for images in (Stamped(), Stamped()):  # written, then mapped
         for name, age in ages.items():
             (tmp_path / name).write_bytes(b"x")
             os.utime(tmp_path / name, (time.time() - age * day,) * 2)
         opened(images, tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
-        assert {"new.pixels", "new.index", "mine.txt"} < names
-        assert not {"old.pixels", "old.index", "dead.tmp"} & names
+        assert {f"{new}.pixels", f"{new}.index", *others} < names
+        assert not {f"{old}.pixels", f"{old}.index", dead} & names
 
 
 def test_what_is_mapped_counts_as_used(tmp_path):
@@ -209,7 +227,9 @@ def test_few_pixels_and_full_disks_need_no_file(tmp_path, monkeypatch):
 def test_the_setting_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "alseg" / "pixels"
-    assert cache_folder("none") is None
+    assert cache_folder("none") is None and cache_folder("None") is None
+    with pytest.raises(UserMistake, match="The setting cache is empty: give a folder"):
+        cache_folder("")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(pixelcache, "expanded", pixelcache.Path)  # as where a container's user has no home
     assert cache_folder() is None
@@ -221,7 +241,7 @@ def test_images_that_did_not_change_are_read_once_by_all_runs(tmp_path):
     again, steps = Stamped(seed=1), []  # other pixels, so that reading them would show
     second = opened(again, tmp_path, advance=lambda: steps.append(1))
     assert again.reads == 0 and len(steps) == 3
-    for name in ("keys", "sizes", "has_mask", "digests", "has_known"):
+    for name in ("keys", "sizes", "has_mask", "digests", "present"):
         assert getattr(second, name) == getattr(first, name), name
     for i in range(3):
         assert is_mapped(second.image(i))

@@ -27,7 +27,6 @@ alseg datasets check camvid --data CAMVID
 alseg datasets check folder --data PHOTOS --classes road,sky --out photos.png
 """
 SAMPLES = 6
-MOST_NAMED = 3  # images without a mask
 
 
 def add_to(app: typer.Typer) -> None:
@@ -104,9 +103,10 @@ def check(
 
     registry: Registry = context.obj
     piece = registry.find("dataset", name)
-    picture = _picture(out, name, data)
+    options = piece.resolve(_options(data, classes, option))
+    picture = _picture(out, name, options)
     with terminal_progress() as progress, result_alone(as_json):
-        dataset = open_dataset(piece, piece.resolve(_options(data, classes, option)))
+        dataset = open_dataset(piece, options)
         checks = check_dataset(dataset, progress)
         left = dataset.passed_over()
         chosen = sample(checks, SAMPLES)
@@ -131,7 +131,7 @@ def _options(data: str | None, classes: str | None, assignments: list[str]) -> d
     return given
 
 
-def _picture(out: Path | None, name: str, data: str | None) -> Path:
+def _picture(out: Path | None, name: str, options: Mapping[str, Any]) -> Path:
     """Where the picture goes; not among the images, of which it would become one.
 
     What is there is refused; by its default name it is an earlier check's picture, which the new one replaces.
@@ -146,7 +146,8 @@ def _picture(out: Path | None, name: str, data: str | None) -> Path:
         raise UserMistake(f"{out} exists: give another --out.")
     if not path.parent.is_dir():
         raise UserMistake(f"There is no folder {path.parent} for the picture.")
-    if data is not None and path.parent.resolve().is_relative_to(expanded(data).resolve()):
+    folders = [expanded(value).resolve() for value in options.values() if isinstance(value, Path)]
+    if any(path.parent.resolve().is_relative_to(folder) for folder in folders if folder.is_dir()):
         raise UserMistake(f"The picture {path} would lie among the data: give --out another place.")
     return path
 
@@ -157,6 +158,8 @@ def _show(
     from rich import box
     from rich.console import Console
     from rich.table import Table
+
+    from alseg.dataset_check import notes
 
     console = Console()
     splits = Table("split", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -175,28 +178,11 @@ def _show(
         shares.add_row(f"(void, {classes.void})" if row is None else row.replace("[", r"\["), *cells)
     if any(labelled):
         console.print(shares)
-    for line in notes(checks):
+    for line in notes(checks, classes):
         typer.echo(line)
     for kind, names in passed_over.items():
         typer.echo(f"Passed over, {kind}: {len(names)}, such as {names[0]}.")
     typer.echo(f"picture: {picture}")
-
-
-def notes(checks: Sequence[SplitCheck]) -> list[str]:
-    """What is no mistake but worth a look."""
-    lines = []
-    for split in checks:
-        if split.published not in (None, len(split.keys)):
-            lines.append(f"{split.name}: {len(split.keys)} of the {split.published} images that were published.")
-        without = split.without_mask
-        if 0 < len(without) < len(split.keys):
-            more = ", ..." if len(without) > MOST_NAMED else ""
-            lines.append(f"{split.name} has images without a mask: {', '.join(without[:MOST_NAMED])}{more}.")
-    train = next((split for split in checks if split.name == "train"), None)
-    missing = [] if train is None or not any(train.has_mask) else [n for n, count in train.pixels.items() if not count]
-    if missing:
-        lines.append(f"No pixel of train is {', '.join(missing)}.")
-    return lines
 
 
 def _sizes(split: SplitCheck) -> str:

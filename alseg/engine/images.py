@@ -85,7 +85,7 @@ class DecodedImages:
         self.sizes = [(line.height, line.width) for line in facts]
         self.has_mask = [line.mask is not None for line in facts]
         self.digests = [(line.pixels_digest, line.mask_digest) for line in facts]  # of each image's and mask's pixels
-        self.has_known = any(line.known for line in facts)  # a pixel that is not void
+        self.present = frozenset[int]().union(*(line.present for line in facts))  # classes that a pixel has
 
     def _read_all(
         self, memory: int, workers: int, advance: Callable[[], None], cache: Path | None
@@ -109,9 +109,22 @@ class DecodedImages:
                     self._kept[i] = image, mask
                 advance()
             mapped = file and file.mapped()
-            if mapped:
-                self._kept, self.bytes = dict(enumerate(mapped)), 0
+        if mapped:
+            self._kept, self.bytes = dict(enumerate(mapped)), 0
+        else:
+            self._keep_rest(found, memory, workers)
         return found, bool(mapped)
+
+    def _keep_rest(self, facts: Sequence[Facts], memory: int, workers: int) -> None:
+        """Put into memory what fits of the images that went into a file which could not be finished."""
+        rest = []
+        for i, line in enumerate(facts):
+            if i not in self._kept and self.bytes + line.bytes <= memory:
+                self.bytes += line.bytes
+                rest.append(i)
+        for i, (image, mask, now) in zip(rest, in_threads(self._first_read, rest, workers), strict=True):
+            if now == facts[i]:
+                self._kept[i] = image, mask
 
     def _begun(self, file: PixelFile, facts: Sequence[Facts]) -> PixelFile | None:
         """A file with the images that were read before it; None where it cannot be written, or one has changed."""
@@ -159,9 +172,9 @@ class DecodedImages:
             raise mistaken(self._whose, f"The image {self.keys[i]} is larger than the memory: cut it up.") from error
         height, width, _ = image.shape
         if mask is None:
-            return image, None, Facts(height, width, None, False, digest(image), None)
-        known = bool((mask != self._classes.void).any())
-        return image, mask, Facts(height, width, mask.dtype.str, known, digest(image), digest(mask))
+            return image, None, Facts(height, width, None, (), digest(image), None)
+        present = _classes_in(mask, self._classes)
+        return image, mask, Facts(height, width, mask.dtype.str, present, digest(image), digest(mask))
 
     def _read_image(self, i: int) -> np.ndarray:
         image = np.array(self._images.image(i))  # contiguous, and writable as torch wants it
@@ -199,6 +212,12 @@ class DecodedImages:
         # the smallest type that holds the classes and void
         kind = np.uint8 if max(classes - 1, void) < 256 and void >= 0 else np.int32
         return np.ascontiguousarray(mask.astype(kind))
+
+
+def _classes_in(mask: np.ndarray, classes: Classes) -> tuple[int, ...]:
+    """The classes that a checked mask holds."""
+    known = mask if mask.dtype == np.uint8 else mask[mask != classes.void]  # where void is negative or far off
+    return tuple(np.flatnonzero(np.bincount(known.ravel())[: len(classes)]).tolist())
 
 
 def digest(pixels: np.ndarray) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,13 +22,14 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from alseg.errors import UserMistake
 from alseg.paths import expanded
 from alseg.writing import write_whole
 
 LEAST = 2**26  # bytes from which a file is worth while
 UNUSED_DAYS = 30
 MASKS = (None, np.dtype(np.uint8).str, np.dtype(np.int32).str)  # types of masks that are decoded
-SUFFIXES = (".pixels", ".index", ".tmp")
+OWN = re.compile(r"[0-9a-f]{32}\.(pixels|index)|\d+-\d{18,}\.tmp")  # names of files that are written here
 Pixels = tuple[np.ndarray, np.ndarray | None]  # an image uint8 [H, W, 3] and its mask [H, W]
 
 
@@ -37,7 +39,7 @@ class Facts(NamedTuple):
     height: int
     width: int
     mask: str | None  # the type of the mask's values
-    known: bool  # has a pixel that is not void
+    present: Sequence[int]  # classes that a pixel has
     pixels_digest: str
     mask_digest: str | None
 
@@ -53,9 +55,11 @@ class Facts(NamedTuple):
 
 def cache_folder(setting: str = "auto") -> Path | None:
     """Where the files are: the user's cache folder, another one, or nowhere ("none", or a user without a home)."""
-    if setting == "none":
+    if not setting:
+        raise UserMistake("The setting cache is empty: give a folder, auto or none.")
+    if setting.lower() == "none":
         return None
-    if setting == "auto":
+    if setting.lower() == "auto":
         cache = Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache"))
         return cache / "alseg" / "pixels" if cache.is_absolute() else None
     return expanded(setting)
@@ -191,11 +195,11 @@ def is_worth_while(folder: Path | None, size: int) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Take away files unused for a month, and what a killed process left unfinished."""
+    """Take away files unused for a month, and what a killed process left unfinished; nobody else's files."""
     now = time.time()
     for path in folder.iterdir():
         days = 1 if path.suffix == ".tmp" else UNUSED_DAYS
-        if path.suffix in SUFFIXES:
+        if OWN.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime > days * 86400:
                     path.unlink()

@@ -42,6 +42,13 @@ def find_splits(
     if "val" in splits and val_fraction:
         raise UserMistake(f"val_fraction is {val_fraction:g}, but there are images for val already: give one of them.")
     if val_fraction is None:
+        held_out = [images / split if by == "folders" else root / f"{split}.txt" for split in SPLITS[1:]]
+        empty = next((place for place in held_out if by != "fraction" and place.exists()), None)
+        if len(splits) == 1 and empty is not None:
+            raise UserMistake(
+                f"{empty} has no {FORMATS} image to evaluate on: remove it, or say with dataset.val_fraction which "
+                "share of the training images to take for that."
+            )
         val_fraction = VAL_FRACTION if len(splits) == 1 else 0.0
     elif val_fraction and not any(_has_mask(file) for file in splits["train"]):
         raise UserMistake("val_fraction holds images with masks out for evaluation, and no image has a mask.")

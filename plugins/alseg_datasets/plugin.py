@@ -87,7 +87,7 @@ def folder(
         names = ["road", "sky"]
         colours = [[128, 64, 128], "#4682b4"]   # if wanted: shown, and how colour masks are read
         void = 255                              # what is not labelled: a mask's value, or a colour beside `colours`
-        values = [1, 2]                         # if masks do not hold 0, 1, ...
+        values = [0, 255]                       # if masks do not hold 0, 1, ...: 255 is then no void
 
     Masks are grey or palette PNG or TIFF of class values, 16 bits or fewer, or pictures in the classes' colours. Where
     there are colours, a palette image is read by its palette's if all that occur are a class's or void's, else by its
