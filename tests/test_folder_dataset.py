@@ -194,6 +194,19 @@ def test_lists_are_splits(tmp_path):
     assert keys(Folder(tmp_path, NAMES, split_by="lists")) == {"train": ["x/d", "a"], "val": ["b c"]}
 
 
+def test_a_list_means_a_file_of_the_whole_name_before_one_of_that_stem(tmp_path):
+    for name in ("photo.jpg", "photo.jpg.png"):
+        write_image(tmp_path / name)
+    for train, file in {"photo": "photo.jpg", "photo.jpg": "photo.jpg", "photo.jpg.png": "photo.jpg.png"}.items():
+        (tmp_path / "train.txt").write_text(train, "utf-8")
+        assert Folder(tmp_path, NAMES).images("train").file(0).name == file
+    for name in ("a.jpg", "images/a.jpg"):
+        write_image(tmp_path / "images" / name)
+    (tmp_path / "train.txt").write_text("images/a.jpg\n", "utf-8")
+    with pytest.raises(UserMistake, match=r"images/a\.jpg, which is both .*: rename one of the two"):
+        Folder(tmp_path, NAMES)
+
+
 @pytest.mark.parametrize(
     ("train", "val", "message"),
     [

@@ -11,6 +11,7 @@ from sources import CLASSES, Pictures, known, save
 
 import alseg
 from alseg.cli.app import run_cli
+from alseg.engine.images import DecodedImages
 from alseg.errors import UserMistake
 from alseg.interchange.checking import matched
 from alseg.interchange.fields import label
@@ -40,6 +41,19 @@ def test_images_are_found_by_key_path_file_name_and_stem():
         assert images.match(name) == key, name
     with pytest.raises(UserMistake, match="may be 'forest/0001' or 'street/0001'"):
         images.match("0001.png")
+
+
+def test_a_name_means_a_file_of_the_whole_name_before_one_of_that_stem(tmp_path):
+    images = Pictures(("photo", "photo.jpg"))
+    images.file = (tmp_path / "data/photo.jpg", tmp_path / "data/photo.jpg.png").__getitem__
+    for found in (images, DecodedImages(images, CLASSES, 2**20)):
+        labelled = Known(CLASSES, {"train": found})
+        for name in ("photo", "elsewhere/photo.jpg", "data/photo.jpg", "photo.tif"):
+            assert labelled.match(name) == "photo", name
+        for name in ("photo.jpg.png", "elsewhere/0a1b2c3d-photo.jpg.png"):
+            assert labelled.match(name) == "photo.jpg", name
+        with pytest.raises(UserMistake, match=r"'photo\.jpg' is one image's key and the name of another's file"):
+            labelled.match("photo.jpg")
 
 
 def test_an_image_of_another_split_is_not_taken_for_one_called_alike(tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -63,6 +63,8 @@ class DecodedImages:
         whose: str = "",
     ) -> None:
         self._images, self._classes, self._whose = images, classes, whose
+        if hasattr(images, "file"):  # where an image lies, by which labels are matched
+            self.file: Any = images.file
         self.keys = tuple(images.key(i) for i in range(len(images)))
         if len(set(self.keys)) < len(self.keys):
             twice = next(key for key in self.keys if self.keys.count(key) > 1)

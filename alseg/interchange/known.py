@@ -20,7 +20,7 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the nam
 
 
 class Known:
-    """A dataset's images, found by key, else by path, file name or stem.
+    """A dataset's images, found by the names of their files or by key, else by folders and stem.
 
     images: by split; `train` is what unnamed stacks of masks are of. sizes: of the first images. prefers_train:
     whether a name that may be a training image's as well as another one's is the former's.
@@ -41,11 +41,17 @@ class Known:
             for i in range(len(split)):
                 self._place.setdefault(split.key(i), (split, i))
         self._sizes = dict(zip(self._place, sizes, strict=False))
+        self._files = {
+            key: _path(str(split.file(i))) for key, (split, i) in self._place.items() if hasattr(split, "file")
+        }
+        self._called: dict[str, set[str]] = {}  # by the names of files, with their suffixes
+        for key, file in self._files.items():
+            self._called.setdefault("".join(file[-1:]), set()).add(key)
         self._ends: dict[tuple[str, ...], set[str]] = {}
         for key in self._place:
-            parts = _parts(key)
-            for start in range(len(parts)):
-                self._ends.setdefault(parts[start:], set()).add(key)
+            for parts in _stemmed(_path(key), self._files.get(key)):
+                for start in range(len(parts)):
+                    self._ends.setdefault(parts[start:], set()).add(key)
 
     @classmethod
     def of(cls, dataset: Dataset) -> Known:
@@ -59,14 +65,27 @@ class Known:
     def match(self, name: str) -> str | None:
         """The key of an image that is called `name` elsewhere, None where there is none.
 
-        In this order: the key itself; the key that agrees with the name's last folders and stem, the more of
-        them the better. UserMistake where two agree as well.
+        In this order: the file whose path ends so, suffix included; the key itself; the key that agrees with the
+        name's last folders and stem, the more of them the better. UserMistake where two agree as well, or one's file
+        and another's key.
         """
+        path = _path(name)
+        last = "".join(path[-1:])
+        called = self._called.get(last) or self._called.get(_uploaded(last), set())
+        whole = {key for key in called if self._files[key][-len(path) :] == path}
         if name in self._place:
+            if other := sorted(whole - {name}):
+                raise UserMistake(
+                    f"{shown(name)} is one image's key and the name of another's file, whose key is "
+                    f"{shown(other[0])}: rename one of the two files."
+                )
             return name
+        if len(whole := whole & self._preferred or whole) == 1:
+            return next(iter(whole))
         parts = _parts(name)
         for start in range(len(parts)):
             found = self._ends.get(parts[start:]) or self._ends.get((_uploaded(parts[start]), *parts[start + 1 :]))
+            found = found and (found & called or found)
             found = found and (found & self._preferred or found)
             if found and len(found) > 1:
                 first, second = sorted(found)[:2]
@@ -95,12 +114,27 @@ def may_be_one(first: str, second: str) -> bool:
     return long[len(long) - len(short) :] == short
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    """A name's folders and stem, in Unicode's composed form."""
+def _path(name: str) -> tuple[str, ...]:
+    """A name's folders and last part, in Unicode's composed form."""
     name = name.rpartition(_LOCAL)[2]
     path = PureWindowsPath(name) if "\\" in name and "/" not in name else PurePosixPath(name)
-    parts = [unicodedata.normalize("NFC", part) for part in path.parts if part not in (path.anchor, "..")]
-    return (*parts[:-1], without_suffix(parts[-1])) if parts else ()
+    return tuple(unicodedata.normalize("NFC", part) for part in path.parts if part not in (path.anchor, ".."))
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """A name's folders and stem."""
+    path = _path(name)
+    return (*path[:-1], without_suffix(path[-1])) if path else ()
+
+
+def _stemmed(key: tuple[str, ...], file: tuple[str, ...] | None) -> set[tuple[str, ...]]:
+    """A key's folders with its stem and with its file's.
+
+    A key that is its file's stem has no suffix of its own, as photo.jpg of photo.jpg.png.
+    """
+    stems = {without_suffix(part) for part in (file or ())[-1:]}
+    stems |= {without_suffix(part) for part in key[-1:] if part not in stems}
+    return {(*key[:-1], stem) for stem in stems}
 
 
 def _uploaded(part: str) -> str:

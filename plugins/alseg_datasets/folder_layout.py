@@ -112,20 +112,30 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _by_list(root: Path, images: Path, files: list[ImageFile]) -> dict[str, list[ImageFile]]:
-    """Lines of train.txt, val.txt and test.txt are paths relative to the images or to `root`."""
-    known: dict[str, ImageFile] = {}
+    """Lines of train.txt, val.txt and test.txt are paths relative to the images or to `root`.
+
+    Without its suffix an image is found where no file has the whole name.
+    """
+    whole: dict[str, set[ImageFile]] = {}
+    stems: dict[str, set[ImageFile]] = {}
     for file in files:
         for base in (images, root):
             name = PurePosixPath(unicodedata.normalize("NFC", file.image.relative_to(base).as_posix()))
-            known |= {str(name): file, str(name.with_suffix("")): file}
+            whole.setdefault(str(name), set()).add(file)
+            stems.setdefault(str(name.with_suffix("")), set()).add(file)
+    known = stems | whole
     taken: dict[str, str] = {}
     splits: dict[str, list[ImageFile]] = {}
     for split in SPLITS:
         path = root / f"{split}.txt"
         for number, line in _lines(path) if path.is_file() else ():
-            found = known.get(str(PurePosixPath(unicodedata.normalize("NFC", line))))
-            if found is None:
+            named = sorted(known.get(str(PurePosixPath(unicodedata.normalize("NFC", line))), ()))
+            if not named:
                 raise UserMistake(f"Line {number} of {path} names {line}, which is no image{nearest(line, known, 1)}.")
+            if len(named) > 1:
+                both = " and ".join(str(file.image) for file in named)
+                raise UserMistake(f"Line {number} of {path} names {line}, which is both {both}: rename one of the two.")
+            found = named[0]
             if found.key in taken:
                 raise UserMistake(f"The image {found.key} is in {taken[found.key]} and again in {path.name}.")
             taken[found.key] = path.name
