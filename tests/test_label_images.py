@@ -47,7 +47,22 @@ WRONG = {
     "a JPEG": (lambda p: save(p / "a.jpg", [[0, 9]]), "must not be a JPEG"),
     "classes of one colour": (
         lambda p: (save(p / "a.png", [[0]]), (p / "classes.toml").write_text('names=["a","b"]\ncolours=["red","red"]')),
-        "a colour or value of its own",
+        "the same of its colours",
+    ),
+    "a class's value as void": (
+        lambda p: (save(p / "a.png", [[0, 1]]), (p / "classes.toml").write_text('names=["a","b"]\nvoid=0')),
+        "void = 0: with 2 classes it goes from 2",
+    ),
+    "a class's colour as void": (
+        lambda p: (
+            save(p / "a.png", [[0, 1]]),
+            (p / "classes.toml").write_text('names=["a","b"]\ncolours=["red","blue"]\nvoid="blue"'),
+        ),
+        "a class and void, the same of its colours",
+    ),
+    "a misspelt key": (
+        lambda p: (save(p / "a.png", [[0, 1]]), (p / "classes.toml").write_text('names=["a","b"]\nviod=9')),
+        "'viod', which is no key of it; did you mean void",
     ),
     "no TOML": (lambda p: (save(p / "a.png", [[0]]), (p / "classes.toml").write_text("names")), "are not TOML"),
     "nothing labelled": (lambda p: save(p / "a.png", [[255]]), "holds no label"),

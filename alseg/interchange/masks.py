@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import tomli_w
-from PIL import Image, ImageColor, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
+from alseg.class_file import default_void, read_class_file
 from alseg.colours import DISTINCT, Colour, colours_of, distinct
 from alseg.errors import UserMistake
 from alseg.imagefiles import MADE, is_image, nested_files, read_label_image
-from alseg.interchange.fields import items, shown, text, whole
+from alseg.interchange.fields import shown, text
 from alseg.interchange.filenames import file_names
 from alseg.interchange.labelset import LabelSet, Size
 from alseg.interchange.thinning import thinned
@@ -58,9 +58,7 @@ def write_masks(labels: LabelSet) -> dict[str, bytes]:
 
 
 def _void(classes: Classes) -> int:
-    if len(classes) <= classes.void <= 65535:
-        return classes.void
-    return 255 if len(classes) <= 255 else 65535
+    return classes.void if len(classes) <= classes.void <= 65535 else default_void(len(classes))
 
 
 def _apart(classes: Classes) -> tuple[Colour, ...]:
@@ -181,31 +179,9 @@ def _packed(colour: Colour) -> int:
 
 
 def _key_of(path: Path) -> Key:
-    """From a TOML file with `names`, and if wanted `colours`, `values` and `void`."""
-    try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogatepass"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserMistake(f"The classes {path} are not TOML: {error}.") from error
-    try:
-        names = [text(name, "a name") for name in items(table.get("names"), "names")]
-        colours = [_colour(colour) for colour in items(table.get("colours", []), "colours")]
-        values = [whole(value, "a value") for value in items(table.get("values", []), "values")]
-        void = whole(table["void"], "void") if isinstance(table.get("void"), int) else None
-        void_colour = None if void is not None or "void" not in table else _colour(table["void"])
-    except UserMistake as error:
-        raise UserMistake(f"The classes {path}: {error}") from error
-    if not names or len(set(names)) < len(names):
-        raise UserMistake(f"{path} must give each class a name of its own.")
-    if any((codes and len(codes) != len(names)) or len(set(codes)) < len(codes) for codes in (colours, values)):
-        raise UserMistake(f"{path} must give each of its {len(names)} classes a colour or value of its own.")
-    return _key(Classes(tuple(names), -1, tuple(colours)), values, void, void_colour)
-
-
-def _colour(value: Any) -> Colour:
-    try:
-        parts = list(ImageColor.getrgb(value)[:3]) if isinstance(value, str) else list(value)
-        if len(parts) == 3 and all(type(part) is int and 0 <= part <= 255 for part in parts):
-            return parts[0], parts[1], parts[2]
-    except (ValueError, TypeError):
-        pass
-    raise UserMistake(f"{shown(value)} is no colour.")
+    """From a file classes.toml."""
+    said = read_class_file(path, "surrogatepass")  # as alseg writes the names of any classes
+    if not said.names:
+        raise UserMistake(f"{path} must name a class or more.")
+    void = default_void(len(said.names)) if said.void is None else said.void
+    return _key(Classes(said.names, -1, said.colours), said.values, void, said.void_colour)
