@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from alseg.errors import UserMistake
 from alseg.interchange.checking import matched
 from alseg.interchange.fields import label
 from alseg.interchange.known import Known
-from alseg.interchange.labelset import LabelSet
+from alseg.interchange.labelset import LabelSet, apart, relative
 from alseg.interchange.start import read_start
 from alseg.interchange.tables import read_csv
 
@@ -125,6 +126,30 @@ def test_exports_lie_beside_their_run(cli, tmp_path, run):
     assert cli("export", run, "--format", "napari").out.split(": ")[1].strip() == f"{run}-labels-napari"
     assert len(list((run.parent / "run-labels-napari").rglob("*.csv"))) == 6
     one_sentence(cli("export", run, "--format", "napari"), "exists", "another --out")
+
+
+def test_a_file_is_called_by_its_link_not_by_where_that_leads(cli, run, tmp_path):
+    """As git-annex and DVC keep files."""
+    shutil.copytree(run.parent / "camvid", tmp_path / "camvid")
+    shutil.copytree(run, tmp_path / "run")
+    settings = (run / "run.toml").read_text("utf-8").replace(str(run.parent), str(tmp_path))
+    (tmp_path / "run/run.toml").write_text(settings, "utf-8")
+    link, kept = tmp_path / "camvid/train/train00.png", tmp_path / "camvid/.git/annex/MD5E-0abc.png"
+    kept.parent.mkdir(parents=True)
+    link.rename(kept)
+    link.symlink_to(kept)
+    assert cli("export", tmp_path / "run", "--format", "coco").code == 0
+    content = json.loads((tmp_path / "run-labels-coco.json").read_text("utf-8"))
+    assert [image["file_name"] for image in content["images"]] == [f"train/train{i:02}.png" for i in range(6)]
+
+
+def test_no_two_images_are_called_alike(tmp_path):
+    (tmp_path / "data").symlink_to(tmp_path)
+    inside = [tmp_path / "data/x/0.png", tmp_path / "x/0.png"]
+    assert [relative(path, tmp_path / "data") for path in inside] == ["x/0.png"] * 2
+    assert relative(tmp_path / "0.png", tmp_path / "x") == "0.png"
+    assert apart({"a/0": "0.png", "b/0": "0.png", "c": "c.png"}) == {"a/0": "a/0", "b/0": "b/0", "c": "c.png"}
+    assert apart({"0": "1", "1": "2", "2": "2"}) == {"0": "0", "1": "1", "2": "2"}
 
 
 def test_answers_of_an_open_round_go_out_too(cli, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,8 +150,25 @@ def _files(registry: Registry, settings: Mapping[str, Any]) -> tuple[dict[str, s
     except UserMistake:
         return {}, ("The dataset cannot be opened here: images are called by their keys, not by their files.",)
     data = choice.options.get("data")
-    root = None if data is None else Path(str(data)).resolve()
-    inside = {k: root is not None and path.resolve().is_relative_to(root) for k, path in found.items()}
-    return {
-        k: path.resolve().relative_to(root).as_posix() if root and inside[k] else path.name for k, path in found.items()
-    }, ()
+    return apart({k: relative(path, None if data is None else Path(str(data))) for k, path in found.items()}), ()
+
+
+def relative(path: Path, root: Path | None) -> str:
+    """A file's path in the folder `root`, by the links that lie there, not by where they lead; else its name alone."""
+    if root is not None:
+        for inside in (path.absolute(), path.resolve()):
+            for folder in (root.absolute(), root.resolve()):
+                if inside.is_relative_to(folder):
+                    return inside.relative_to(folder).as_posix()
+    return path.name
+
+
+def apart(names: Mapping[str, str]) -> dict[str, str]:
+    """Images' names by their keys; those that would share one are called by their keys."""
+    names = dict(names)
+    while True:
+        times = Counter(names.values())
+        shared = [key for key, name in names.items() if times[name] > 1 and name != key]
+        if not shared:
+            return names
+        names |= {key: key for key in shared}
