@@ -157,10 +157,15 @@ def read_label_image(path: Path) -> LabelImage:
 
 
 class Stored(NamedTuple):
-    """What a file is: its format, and the factor by which Pillow makes its grey samples larger."""
+    """What a file is: its format, and how Pillow calls its samples, such as "RGB;16B"."""
 
     format: str | None
-    factor: int
+    samples: str
+
+    @property
+    def factor(self) -> int:
+        """By which grey samples are made larger: Pillow spreads those of 2 and 4 bits over 0 to 255."""
+        return {"L;2": 85, "L;4": 17}.get(self.samples[:3], 1)
 
 
 T = TypeVar("T")
@@ -178,21 +183,22 @@ def _upright(image: Image.Image, pixels: Callable[[Image.Image, Stored], T]) -> 
     # phones store a second view or a preview behind a JPEG; Pillow calls that MPO
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise AlsegError(f"it holds {image.n_frames} images; keep one image a file")  # type: ignore[attr-defined]
-    stored = Stored(image.format, _factor(image))
+    stored = Stored(image.format, _samples(image))
     if isinstance(image, ImageFile.ImageFile):
         _load(image)
     factor, clear = 255 if image.mode == "1" else stored.factor, image.info.get("transparency")
     if factor > 1 and isinstance(clear, int):  # as the file has it, unlike the samples
         image.info["transparency"] = min(clear * factor, 255)
+    if stored.samples.startswith("RGB;16") and clear is not None:  # Pillow keeps 8 bits and looks for 16
+        raise AlsegError("it has 16 bits a channel and a transparent colour; save it with 8, or with an alpha channel")
     return pixels(ImageOps.exif_transpose(image), stored)
 
 
-def _factor(image: Image.Image) -> int:
-    """Of an image that is not decoded yet: Pillow spreads grey samples of 2 and 4 bits over 0 to 255."""
+def _samples(image: Image.Image) -> str:
+    """Of an image that is not decoded yet."""
     for tile in getattr(image, "tile", ()):
-        mode = tile[3] if isinstance(tile[3], str) else tile[3][0]
-        return {"L;2": 85, "L;4": 17}.get(str(mode)[:3], 1)
-    return 1
+        return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
+    return ""
 
 
 def _load(image: ImageFile.ImageFile) -> None:
@@ -223,9 +229,9 @@ def _reason(file: Path | BinaryIO | None, error: Exception) -> str:
 
 
 def _rgb(image: Image.Image, stored: Stored) -> np.ndarray:
-    # Pillow before 11.3 opens 16-bit grey PNG as 32-bit "I"
-    if image.mode.startswith("I;16") or (image.mode == "I" and stored.format == "PNG"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
+    if _is_grey16(image, stored):
+        values = np.asarray(image)
+        grey = np.where(_opaque16(image, values), values >> 8, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise AlsegError("it has 32 bits a channel; save it with 8 or 16")
@@ -235,9 +241,22 @@ def _rgb(image: Image.Image, stored: Stored) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+def _is_grey16(image: Image.Image, stored: Stored) -> bool:
+    # Pillow before 11.3 opens 16-bit grey PNG as 32-bit "I"
+    return image.mode.startswith("I;16") or (image.mode == "I" and stored.format == "PNG")
+
+
+def _opaque16(image: Image.Image, values: np.ndarray) -> np.ndarray:
+    """Where grey of 16 bits is not that which is said to be transparent, which Pillow's conversions pass over."""
+    clear = image.info.get("transparency")
+    return values != clear if isinstance(clear, int) else np.ones(values.shape, bool)
+
+
 def _mask_pixels(image: Image.Image, stored: Stored) -> np.ndarray:
     if stored.format in ("JPEG", "MPO"):
         raise AlsegError("a mask must not be a JPEG, which changes class values; save masks as PNG")
+    if stored.samples.startswith("LA;16"):  # of which Pillow keeps the upper 8
+        raise AlsegError("it is grey of 16 bits with an alpha channel; save class values without one, or with 8 bits")
     if image.mode in ("LA", "PA", "RGBA"):
         if image.getchannel("A").getextrema() != (255, 255):
             raise AlsegError("a mask must not be transparent; give void pixels a value or colour of their own")
@@ -261,7 +280,9 @@ def _palette(image: Image.Image) -> np.ndarray | None:
 def _label_pixels(image: Image.Image, stored: Stored) -> LabelImage:
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     opaque, palette = np.ones((image.height, image.width), bool), _palette(image)
-    if image.has_transparency_data:
+    if _is_grey16(image, stored):
+        opaque = _opaque16(image, np.asarray(image))
+    elif image.has_transparency_data:
         colours = image.convert("RGBA")
         opaque = np.asarray(colours.getchannel("A")) == 255
         if image.mode in ("LA", "PA"):

@@ -59,7 +59,10 @@ def test_bits_and_channels(tmp_path):
 
 
 def write_png(path: Path, width: int, bits: int, colour: int, rows: list[bytes], more: bytes = b"") -> None:
-    """A PNG of a kind that Pillow reads but does not write; colour: 0 is grey, 2 RGB. more: the transparent grey."""
+    """A PNG of a kind that Pillow reads but does not write.
+
+    colour: 0 is grey, 2 RGB, 4 grey with alpha. more: what is transparent.
+    """
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -102,6 +105,24 @@ def test_of_few_bits_too_the_grey_that_is_said_to_be_is_transparent(tmp_path, bi
         assert np.array_equal(found.opaque, values != clear), clear
         assert np.array_equal(found.pixels[found.opaque], values[found.opaque])
         assert np.array_equal(read_image(path)[..., 0], np.where(values == clear, 255, values * 255 // most))
+
+
+def test_of_16_bits_too_what_is_transparent_is_so_or_refused(tmp_path):
+    path, values = tmp_path / "a.png", np.array([[1, 2, 258], [514, 2, 0xFFFF]], np.uint16)
+    for clear in (1, 2):
+        Image.fromarray(values).save(path, transparency=clear)
+        found = read_label_image(path)
+        assert np.array_equal(found.pixels, values) and np.array_equal(found.opaque, values != clear)
+        assert np.array_equal(read_image(path)[..., 2], np.where(values == clear, 255, values >> 8))
+        assert np.array_equal(read_mask(path), values)
+    write_png(path, 2, 16, 4, [struct.pack(">4H", 1, 0xFFFF, 258, 0xFFFF)])
+    assert read_image(path)[..., 0].tolist() == [[0, 1]]
+    for read in (read_mask, read_mask_and_palette, read_label_image):
+        with pytest.raises(UserMistake, match="16 bits with an alpha channel"):
+            read(path)
+    write_png(path, 1, 16, 2, [struct.pack(">3H", 256, 0, 0)], struct.pack(">3H", 256, 0, 0))
+    with pytest.raises(UserMistake, match="16 bits a channel and a transparent colour"):
+        read_image(path)
 
 
 def test_what_is_transparent_is_laid_on_white(tmp_path):
