@@ -287,6 +287,34 @@ def test_labels_that_others_made(tmp_path):
     assert [(p.image, p.y, p.x, p.name, p.who) for p in found.labels] == [("a", 2, 1, "Bäume", "")]
 
 
+@pytest.mark.parametrize(
+    "text", ['image, y, x, "class"\na b, 1, 2 , "sky, blue"\n', "X;Image;Class;y\n2;a b;sky, blue;1\n"]
+)
+def test_headers_with_spaces_and_capitals(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text, "utf-8")
+    (found,) = read_source(Source(tmp_path / "a.csv")).labels
+    assert (found.image, found.y, found.x, found.name) == ("a b", 1, 2, "sky, blue")
+
+
+def test_what_is_nearly_right_is_told_why_it_is_not(tmp_path):
+    path = tmp_path / "labels.csv"
+    for content, said in (
+        ("image,y,x,class\na,1,2,sky\n".encode("utf-16"), "is not UTF-8: save it as CSV UTF-8"),
+        (b"image,y,x,label\na,1,2,sky\n", "has no column class; it needs image, y, x, class"),
+        (b"Image,image,y,x\n", "has no column class"),
+        (b"", "has no column image"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserMistake, match=said):
+            read_source(Source(path))
+    path = tmp_path / "tasks.json"
+    point = {"x": 50, "y": 50, "width": 1, "keypointlabels": ["sky"], "original_width": 9, "original_height": 9}
+    for task in ({"image": "a.png", "id": 1, "kp": [point]}, {"image": "a.png", "annotation_id": 2}):
+        path.write_text(json.dumps([task]), "utf-8")
+        with pytest.raises(UserMistake, match="JSON-MIN: export the project as JSON"):
+            read_source(Source(path))
+
+
 def test_an_empty_class_has_no_place_in_a_table(tmp_path):
     labels = LabelSet((PixelLabel("i", "a", 0, 0, "", 0, "s", ""),), {"a": (1, 1)}, Classes(("", "b"), 255))
     with pytest.raises(UserMistake, match="empty name"):

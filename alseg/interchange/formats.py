@@ -94,15 +94,20 @@ def _of_file(path: Path) -> str | None:
         content = read_json(path)
         first = content[0] if isinstance(content, list) and content else content
         if isinstance(first, Mapping):
-            return "label-studio" if "data" in first else "coco" if "images" in first else None
+            if "data" in first or label_studio.is_json_min(first):
+                return "label-studio"
+            return "coco" if "images" in first else None
         return None
+    own = path.suffix.lower() == ".csv"  # what its columns lack its reader says
     try:
-        names = tables.header(path, tables.decoded(path))[1]
+        names = tables.header(path, tables.decoded(path)).names
     except AlsegError:
+        if own:
+            raise
         return None
     if set(tables.AXES) <= set(names):
         return "napari"
-    return "csv" if set(tables.NEEDED) <= set(names) else None
+    return "csv" if own or set(tables.NEEDED) <= set(names) else None
 
 
 def read_source(source: Source, name: str | None = None) -> LabelSet:

@@ -72,6 +72,8 @@ def read_label_studio(path: Path) -> LabelSet:
     for number, entry in enumerate(content if isinstance(content, list) else [content], 1):
         try:
             task = table(entry, "it")
+            if "data" not in task and is_json_min(task):
+                raise UserMistake("it is in Label Studio's format JSON-MIN: export the project as JSON.")
             data = table(task.get("data"), "data")
             image = text(data.get("alseg_image", data.get("image")), "the image")
             unsure = text(data.get("alseg_unsure", UNSURE), "alseg_unsure")
@@ -91,6 +93,12 @@ def read_label_studio(path: Path) -> LabelSet:
             raise UserMistake(f"Task {number} of {path}: {error}") from error
     notes = (f"{others} results are no keypoints and were left out.",) if others else ()
     return LabelSet(tuple(labels), sizes, notes=notes)
+
+
+def is_json_min(task: Mapping[str, Any]) -> bool:
+    """Whether an object is a task of Label Studio's JSON-MIN, which has the results by tag, without their kinds."""
+    results = [value[0] for value in task.values() if isinstance(value, list) and value]
+    return "annotation_id" in task or any(isinstance(one, Mapping) and "original_width" in one for one in results)
 
 
 def _who(annotation: Mapping[str, Any]) -> str:

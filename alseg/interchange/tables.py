@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from alseg.errors import UserMistake
 from alseg.interchange.fields import COLUMNS, DETAILS, MOST, label, real, shown, text, whole
@@ -113,15 +114,33 @@ def _image(name: str) -> str:
     return text(name, "image")
 
 
-def header(path: Path, content: str) -> tuple[str, list[str]]:
-    """The first row, and what separates its fields: a comma, semicolon or tab."""
-    rows = {}
-    for separator in ",;\t":
+class Header(NamedTuple):
+    """A table's columns, and what separates its fields: a comma, semicolon or tab.
+
+    spaced: whether there are spaces around the names, and so around the other fields, which are none of theirs.
+    """
+
+    separator: str
+    names: list[str]
+    spaced: bool
+
+
+def header(path: Path, content: str) -> Header:
+    """What the first row says; the names that are known are so in any case."""
+
+    def first(separator: str, spaced: bool = False) -> list[str]:
+        reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, skipinitialspace=spaced)
         try:
-            rows[separator] = next(csv.reader(io.StringIO(content, newline=""), delimiter=separator), [])
+            return next(reader, [])
         except csv.Error as error:
             raise UserMistake(f"{path} is no CSV: {error}.") from error
-    return max(rows.items(), key=lambda found: len(found[1]))
+
+    separator, names = max(((separator, first(separator)) for separator in ",;\t"), key=lambda found: len(found[1]))
+    spaced = any(name != name.strip() for name in names)
+    if spaced:
+        names = [name.strip() for name in first(separator, spaced)]
+    known = {*COLUMNS, *NAPARI} - set(names)
+    return Header(separator, [name.lower() if name.lower() in known else name for name in names], spaced)
 
 
 def decoded(path: Path) -> str:
@@ -137,14 +156,14 @@ def decoded(path: Path) -> str:
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
     """The line each row ends at, and its fields by column."""
     content = decoded(path)
-    separator, names = header(path, content)
+    separator, names, spaced = header(path, content)
     missing = [name for name in needed if name not in names]
     if missing:
         raise UserMistake(f"{path} has no column {missing[0]}; it needs {', '.join(needed)}.")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserMistake(f"{path} has two columns {shown(twice[0])}.")
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, skipinitialspace=spaced)
     try:
         next(reader)
         for row in reader:
@@ -152,6 +171,6 @@ def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
                 if not row:
                     continue
                 raise UserMistake(f"Line {reader.line_num} of {path} has {len(row)} fields, not {len(names)}.")
-            yield reader.line_num, dict(zip(names, row, strict=True))
+            yield reader.line_num, dict(zip(names, map(str.strip, row) if spaced else row, strict=True))
     except csv.Error as error:
         raise UserMistake(f"Line {reader.line_num} of {path} is no CSV: {error}.") from error
