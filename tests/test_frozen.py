@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,32 @@ def test_files_are_shared_damage_is_computed_anew_and_no_folder_is_no_error(numb
     occupied.write_text("")
     assert torch.equal(FeatureStore(0, occupied).get("id-abc", CPU, lambda: numbers, lasting=True), numbers)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_only_files_of_its_own_are_swept(numbers, tmp_path, monkeypatch):
+    """The folder may be a user's, with other files in it."""
+    identity = made().backbone.identity("cpu", "float32")
+    old, new, killed = (f"{identity}-{key}" for key in image_keys(torch.rand(3, 3, 6, 5)))
+    for key in (old, new):
+        FeatureStore(0, tmp_path).get(key, CPU, lambda: numbers, lasting=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            FeatureStore(0, tmp_path).get(killed, CPU, lambda: numbers, lasting=True)
+    own = {path: path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*/*")}
+    assert len(own) == 3
+    others = [
+        tmp_path / name for name in ("my/project/draft.tmp", "my/project/all.features", f"{identity}/ab/draft.tmp")
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", "utf-8")
+    for path in [*others, *(path for path, name in own.items() if new.partition("-")[2] not in name)]:
+        os.utime(path, (0, 0))
+    (tmp_path / "swept").unlink()
+    FeatureStore(0, tmp_path)
+    (kept,) = (path for path in own if path.exists())
+    assert new.partition("-")[2] in kept.name and all(path.exists() for path in others)
 
 
 def test_the_folder_lies_beside_the_decoded_images(monkeypatch, tmp_path):

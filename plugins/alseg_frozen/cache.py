@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import struct
 import time
@@ -26,6 +27,8 @@ from alseg.engine.pixelcache import UNUSED_DAYS, cache_folder
 DAY = 86400
 SUFFIX = ".features"
 HEADER = struct.Struct("<4I")  # D, h, w and the CRC-32 of the numbers
+# what is written here: the folder may be a user's, who keeps other files there
+OWN = re.compile(r"[0-9a-f]{32}/([0-9a-f]{2})/\1[0-9a-f]{30}-[0-9]+x[0-9]+\.(features|(?P<pid>[0-9]+)\.tmp)")
 FREE_SHARE = 10  # nothing is written where less than one in so many bytes of the disk is free
 MOST_SEEN = 2**20  # keys that are remembered as seen once
 
@@ -173,8 +176,9 @@ def _sweep(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
     for path in folder.glob("*/*/*"):
-        days = 1 if path.suffix == ".tmp" else UNUSED_DAYS
-        if path.suffix in (".tmp", SUFFIX):
+        own = OWN.fullmatch(path.relative_to(folder).as_posix())
+        if own:
+            days = UNUSED_DAYS if own["pid"] is None else 1
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime > days * DAY:
                     path.unlink()
