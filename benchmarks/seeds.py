@@ -68,10 +68,11 @@ def collected(
             if not running:
                 return rows
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                if failed := failed or future.exception():
-                    running.pop(future)
+                error, seed = future.exception(), running.pop(future)
+                if error is not None:
+                    failed = failed or error
                     continue
-                rows.append({"seed": running.pop(future), **common, **future.result()})
+                rows.append({"seed": seed, **common, **future.result()})
                 rows.sort(key=lambda row: row["seed"])
                 write_whole(arguments.results, (json.dumps(rows, indent=1) + "\n").encode())
                 print(rows[-1], flush=True)
