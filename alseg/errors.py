@@ -43,6 +43,10 @@ class Interrupted(AlsegError):
     exit_code = 130
 
 
+class Unreachable(AlsegError):
+    """Another process of a team has ended, which said why itself."""
+
+
 class Waiting(AlsegError):
     """The run waits for answers that are not in yet."""
 

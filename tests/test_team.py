@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, write_camvid
 
+from alseg.cli import app
 from alseg.engine.batches import batch_plan
 from alseg.engine.team import ALONE, Team, join
+from alseg.errors import Interrupted, Unreachable, UserMistake
 from alseg.store import RunFolder
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -136,6 +139,59 @@ def test_batches_have_two_images_for_each_process(count, least):
     assert plan and all(least <= len(places) <= 6 for places in plan)
     seen = [place for places in plan for place in places]
     assert set(seen) <= set(range(count)) and len(set(seen)) > count - least
+
+
+@pytest.mark.parametrize(
+    ("error", "heard"),
+    [
+        (UserMistake("The images are odd."), "alseg: Process of rank 1: The images are odd.\n"),
+        (ValueError("odd"), "alseg: Process of rank 1: Something went wrong inside alseg (ValueError: odd); the det"),
+        (Unreachable("Another process of this run has ended."), ""),
+        (Interrupted("Interrupted."), ""),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_what_ends_a_muted_process_is_heard(error, heard, monkeypatch, capfd):
+    def fails(*given, **options):
+        print("a line of its progress", file=sys.stderr)
+        raise error
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(app, "load_plugins", fails)
+    with pytest.raises(SystemExit):
+        app.main(["run"])
+    said = capfd.readouterr()
+    assert said.out == "" and said.err.startswith(heard) and said.err.count("\n") == bool(heard)
+
+
+FAILS = """
+import os
+from alseg import hookimpl
+
+@hookimpl
+def register_acquirers(register):
+    register("bad", lambda: utility)
+
+def utility(batch):
+    if os.environ.get("RANK") == "1" and len(batch.keys) > 1:  # not when it is rehearsed
+        raise ValueError("this image is odd")
+    best, second = batch.prediction.top2()
+    return second - best
+"""
+
+
+@pytest.mark.slow
+def test_an_error_on_a_process_that_does_not_lead_is_said(tmp_path):
+    (tmp_path / "bad.py").write_text(FAILS, encoding="utf-8")
+    data = write_camvid(tmp_path / "data", train=9, val=5)
+    command = [*TORCHRUN, "-m", "alseg", "--plugin", str(tmp_path / "bad.py"), *words(data, tmp_path / "run")]
+    command += ["--acquirer", "bad", "-o", "query.batch_size=4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.count("alseg: Process of rank 1: The acquirer 'bad' of ") == 1, done.stderr
+    assert "this image is odd" in done.stderr
 
 
 @pytest.mark.slow

@@ -30,7 +30,17 @@ from alseg.cli import (
 )
 from alseg.cli.alone import result_alone
 from alseg.cli.plugin_commands import add_plugin_commands
-from alseg.errors import MISTAKES, AlsegError, UserMistake, disk_sentence, notes_of, stopped
+from alseg.cli.torchrun import rank
+from alseg.errors import (
+    MISTAKES,
+    AlsegError,
+    Interrupted,
+    Unreachable,
+    UserMistake,
+    disk_sentence,
+    notes_of,
+    stopped,
+)
 from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 
@@ -101,10 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows no umlauts is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ.get("RANK", "0")) == 0:
+    if rank() == 0:
         sys.exit(run_cli(words))
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        code = run_cli(words)  # another process of the team speaks for all
+        code = run_cli(words)  # another process of the team speaks for all, but for what ends this one
     sys.exit(code)
 
 
@@ -127,7 +137,7 @@ def run_cli(words: list[str]) -> int:
             _say(INTERRUPTED)
         return result if isinstance(result, int) else 0
     except AlsegError as error:
-        _say(str(error), *notes_of(error))
+        _end(error, str(error))
         return error.exit_code
     except KeyboardInterrupt:
         _say(INTERRUPTED)
@@ -141,7 +151,7 @@ def run_cli(words: list[str]) -> int:
     except OSError as error:
         if error.strerror is None:
             return _unexpected(error)
-        _say(disk_sentence(error), *notes_of(error))
+        _end(error, disk_sentence(error))
         return 2 if error.errno in MISTAKES else 1
     except Exception as error:
         return _unexpected(error)
@@ -186,17 +196,21 @@ def _unexpected(error: Exception) -> int:
     if isinstance(code, int):
         explain = getattr(error, "format_message", None)
         if explain is not None:
-            _say(f"{explain().rstrip('.')}; --help tells more.")
+            _end(error, f"{explain().rstrip('.')}; --help tells more.")
         return code
     handle, name = tempfile.mkstemp(prefix="alseg-", suffix=".log")
     with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exception(error, file=log)
     first = (str(error).strip() or "no message").splitlines()[0]
-    _say(
-        f"Something went wrong inside alseg ({type(error).__name__}: {first}); the details are in {name}.",
-        *notes_of(error),
-    )
+    _end(error, f"Something went wrong inside alseg ({type(error).__name__}: {first}); the details are in {name}.")
     return 1
+
+
+def _end(error: Exception, sentence: str) -> None:
+    """What ended the command, and how to go on; a muted process's own error is heard all the same."""
+    _say(sentence, *notes_of(error))
+    if rank() and not isinstance(error, (Unreachable, Interrupted)):
+        print(f"alseg: Process of rank {rank()}: {sentence}", file=sys.__stderr__, flush=True)
 
 
 def _say(*sentences: str) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from alseg.calling import in_words
-from alseg.errors import AlsegError, UserMistake
+from alseg.errors import Unreachable, UserMistake
 
 T = TypeVar("T")
 BACKENDS = ("gloo/", "NCCL", "ProcessGroup")  # what torch's plain RuntimeErrors of a team are known by
@@ -135,13 +135,13 @@ def is_of_team(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What all members do inside; AlsegError where it fails since one cannot be reached any more."""
+    """What all members do inside; Unreachable where it fails since one cannot be reached any more."""
     try:
         yield
     except RuntimeError as error:
         if not is_of_team(error):
             raise
-        raise AlsegError(
+        raise Unreachable(
             "Another process of this run has ended or cannot be reached: see what it said, start all again by "
             f"torchrun, and `alseg resume` goes on from the last phase. Here that is {in_words(error)}."
         ) from error
