@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from alseg.engine.batches import BatchSource
+from alseg.engine.team import ALONE, Team
 from alseg.settings import Augmentation
 from alseg.values import Classes, PixelLabel, PixelLabels
 
@@ -64,6 +65,7 @@ def source_of(
     round: int = 0,
     workers: int = 0,
     room: int | None = None,
+    team: Team = ALONE,
 ) -> BatchSource:
     return BatchSource(
         images,
@@ -76,4 +78,5 @@ def source_of(
         round=round,
         workers=workers,
         room=room,
+        team=team,
     )

@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from bands import Bands, source_of
 from conftest import SMALL, write_camvid
 
 from alseg.cli import app
 from alseg.engine.batches import batch_plan
 from alseg.engine.team import ALONE, Team, join
 from alseg.errors import Interrupted, Unreachable, UserMistake
+from alseg.settings import Augmentation
 from alseg.store import RunFolder
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -59,6 +62,25 @@ with torch.no_grad():
 team.equal(toy)
 assert (toy.layer.bias == 7).all()
 del loss_of, error  # the group outlives none of its graphs
+"""
+
+# Ten images in batches of five, of which two processes have three and two.
+COUNTS = """
+import torch
+from bands import CPU, Bands, source_of
+from test_training import Toy
+from alseg.engine.team import join
+from alseg.engine.train import train
+from alseg.settings import TrainSettings
+
+team, images, seen = join(), Bands(10), []
+source = source_of(images, images.labels(2), batch_size=5, team=team)
+train(
+    Toy(), source, TrainSettings(epochs=2, workers=0), seed=0, round=0, device=CPU, precision=torch.float32, team=team,
+    advance=lambda images, loss: seen.append(images),
+)
+assert source.images_per_epoch == 10
+assert sum(seen) == 20, seen
 """
 
 # Which of two processes dies in the middle of a training, and what the other says.
@@ -133,12 +155,39 @@ def test_shares_take_everything_once():
 
 
 @pytest.mark.parametrize("count", range(1, 20))
-@pytest.mark.parametrize("least", [2, 4])
-def test_batches_have_two_images_for_each_process(count, least):
-    plan = batch_plan(count, 6, least)
-    assert plan and all(least <= len(places) <= 6 for places in plan)
-    seen = [place for places in plan for place in places]
-    assert set(seen) <= set(range(count)) and len(set(seen)) > count - least
+@pytest.mark.parametrize("least", [2, 4, 6])
+def test_a_team_takes_the_steps_of_one_process_with_two_images_each(count, least):
+    plan, alone = batch_plan(count, 6, least), batch_plan(count, 6)
+    assert len(plan) == len(alone) and all(least <= len(places) <= 6 for places in plan)
+    for places, own in zip(plan, alone, strict=True):
+        assert set(own) <= set(places) <= set(range(count))
+        assert count < least or len(set(places)) == len(places), "no image is twice in a batch that needs none"
+
+
+def test_camvid_takes_as_many_steps_on_four_processes():
+    assert len(batch_plan(367, 8, 8)) == len(batch_plan(367, 8)) == 46
+
+
+def test_members_share_an_epoch_in_which_an_image_shown_again_looks_otherwise():
+    images = Bands(6)
+    members = [source_of(images, images.labels(3), Augmentation(), team=Team(rank, 2)) for rank in range(2)]
+    assert all(source.sizes == [4, 4] and source.images_per_epoch == 8 for source in members)
+    shares = [list(source.epoch(0)) for source in members]
+    assert [[len(batch.images) for batch in share] for share in shares] == [[2, 2], [2, 2]]
+    shown = torch.cat([batch.images for share in shares for batch in share])
+    alone = torch.cat([batch.images for batch in source_of(images, images.labels(3), Augmentation()).epoch(0)])
+    alike = (shown[:, None] == alone).flatten(2).all(2)  # [shown, of one process]
+    assert alike.sum(0).tolist() == [1] * 6 and alike.sum() == len(shown) - 2
+
+
+@pytest.mark.slow
+def test_the_progress_of_a_team_ends_with_the_last_image(tmp_path):
+    """Shares of an odd batch differ."""
+    script = tmp_path / "counts.py"
+    script.write_text(COUNTS, encoding="utf-8")
+    paths = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([*TORCHRUN, str(script)], env=os.environ | paths, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +52,9 @@ class BatchSource:
 
     `labels` None is full supervision by the images' masks. Images without a trainable label are left out.
     A remainder of one image is dropped, since batch norms need two; a pool of one image is shown twice in
-    its batch. Each of a team gets its share of a batch, two images at least. `room`: how many bytes of images
-    may stay on the device; None: as `room_on` says. On a GPU batches are made on a stream of their own, beside the
-    work on those before.
+    its batch. Each of a team gets its share of a batch, two images at least, for which a remainder is filled up with
+    images that the epoch shows twice. `room`: how many bytes of images may stay on the device; None: as `room_on` says.
+    On a GPU batches are made on a stream of their own, beside the work on those before.
     """
 
     def __init__(
@@ -102,9 +102,14 @@ class BatchSource:
         return len(self._plan)
 
     @property
+    def sizes(self) -> list[int]:
+        """Images of each batch, over all of the team."""
+        return list(map(len, self._plan))
+
+    @property
     def images_per_epoch(self) -> int:
-        """Images in an epoch."""
-        return sum(map(len, self._plan))
+        """Images that an epoch shows."""
+        return sum(self.sizes)
 
     @property
     def mean_points(self) -> float:
@@ -126,11 +131,11 @@ class BatchSource:
         here = not self.dense and all(i in self._resident or i in self._still for i in numbers)
         decoded = in_threads(self._read, numbers, 0 if here else self._workers, ahead=8)
         used: deque[torch.cuda.Event] = deque()
+        shown: Counter[int] = Counter()
         while groups:
             made = groups[: self._at_once(len(groups[0]))]
             del groups[: len(made)]
-            # the second showing of an image in its batch is drawn on its own
-            named = [[self._images.key(i) + "+" * group[:j].count(i) for j, i in enumerate(group)] for group in made]
+            named = [[self._showing(i, shown) for i in group] for group in made]
             mine = [self._team.share(group) for group in made]
             shared = [key for part in named for key in self._team.share(part)]
             draws = augment.draws_of(self._seed, self._round, epoch, shared)
@@ -140,6 +145,11 @@ class BatchSource:
             for part in _parted(batch, list(map(len, mine))):
                 yield self._handed_out(part)
                 self._keep_pace(used)
+
+    def _showing(self, i: int, shown: Counter[int]) -> str:
+        """What an image's looks are drawn by: a second showing in an epoch is drawn on its own. shown: how often."""
+        shown[i] += 1
+        return self._images.key(i) + "+" * (shown[i] - 1)
 
     def _at_once(self, size: int) -> int:
         """How many batches of so many images are made together: on a GPU several, since each call costs time there."""
@@ -266,8 +276,12 @@ def _taught(images: Images, labels: PixelLabels, classes: Classes) -> dict[int, 
 
 
 def batch_plan(count: int, batch_size: int, least: int = 2) -> list[list[int]]:
-    """Places in the shuffled order, by batch; no batch has fewer than `least`."""
+    """Places in the shuffled order, by batch; those of an epoch's end that are fewer than `least` are filled up.
+
+    The number of batches does not depend on `least`: a remainder of one image is dropped, as it is where 2 are enough.
+    """
     if 0 < count < least:
         return [[place % count for place in range(least)]]
     plan = [list(range(j, min(j + batch_size, count))) for j in range(0, count, batch_size)]
-    return [places for places in plan if len(places) >= least]
+    # by the first places, which are other images in each epoch's order
+    return [places + list(range(least - len(places))) for places in plan if len(places) >= 2]

@@ -86,7 +86,7 @@ def train(
     with seeded(device, seed, round, "training" if team.leads else f"training {team.rank}"), mode(model, True):
         for epoch in range(settings.epochs if source.steps else 0):
             total = torch.zeros((), device=device)
-            for batch in source.epoch(epoch):
+            for batch, images in zip(source.epoch(epoch), source.sizes, strict=True):
                 for group, base in zip(descent.param_groups, bases, strict=True):
                     group["lr"] = base * factors[steps]
                 total += (error := gradients(batch))
@@ -96,7 +96,7 @@ def train(
                 for term in terms:
                     if hasattr(term, "after_step"):
                         called(told(term).name, partial(term.after_step, model, steps / len(factors)), "after_step")
-                advance(len(batch.images) * team.size, None)
+                advance(images, None)
             # the only synchronisation with the host in an epoch
             loss = float(team.total(total)) / (source.steps * team.size)
             losses.end_epoch(epoch, loss)
