@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from bands import Bands, source_of
-from conftest import SMALL, write_camvid
+from conftest import SMALL, one_sentence, write_camvid
 
 from alseg.cli import app
 from alseg.engine.batches import batch_plan
@@ -213,6 +213,22 @@ def test_what_ends_a_muted_process_is_heard(error, heard, monkeypatch, capfd):
         app.main(["run"])
     said = capfd.readouterr()
     assert said.out == "" and said.err.startswith(heard) and said.err.count("\n") == bool(heard)
+
+
+@pytest.mark.parametrize("name", ["compare", "report", "plugins"])
+def test_a_command_of_one_process_is_refused_under_torchrun(name, cli, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    one_sentence(cli(name), f"start `alseg {name}` without it")
+    monkeypatch.setenv("RANK", "1")
+    other = cli(name)
+    assert (other.code, other.out, other.err) == (0, "", ""), "one speaks, and is not ended before it has"
+
+
+def test_torchrun_of_one_process_is_refused_nothing(cli, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert cli("plugins").code == 0
 
 
 FAILS = """

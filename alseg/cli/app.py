@@ -30,7 +30,7 @@ from alseg.cli import (
 )
 from alseg.cli.alone import result_alone
 from alseg.cli.plugin_commands import add_plugin_commands
-from alseg.cli.torchrun import rank
+from alseg.cli.torchrun import check_command, rank
 from alseg.errors import (
     MISTAKES,
     AlsegError,
@@ -70,6 +70,7 @@ def build_app(registry: Registry) -> typer.Typer:
 
     @app.callback()
     def root(
+        context: typer.Context,
         version: bool = typer.Option(
             False, "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
         ),
@@ -79,8 +80,8 @@ def build_app(registry: Registry) -> typer.Typer:
         no_third_party: bool = typer.Option(False, "--no-third-party", help="Leave other people's plugins out."),
         trace_hooks: bool = typer.Option(False, "--trace-hooks", help="Show each call of a plugin's hook on stderr."),
     ) -> None:
-        # but for --version, these are here for the help: they were taken before this was built
-        pass
+        # but for --version, the options are here for the help: they were taken before this was built
+        check_command(context.invoked_subcommand)
 
     run_command.add_to(app)
     resume_command.add_to(app)
