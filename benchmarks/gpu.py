@@ -4,8 +4,9 @@
 
 Each piece leaves its figures in DIR as JSON; a later call goes on with what is left. A piece begins only where the time
 left is enough for it; whole runs begin with a minute or two left, are interrupted at the end of the time and resumed by
-the next call. DIR/gpu.md shows all figures there are. --pack FILE.tar.gz keeps DIR without the models
-after each piece, --unpack takes it up again. Words after -- go to `alseg run`.
+the next call. DIR/gpu.md shows all figures there are; a call with another encoder, batch or the like is refused, since
+they would stand on one page. --pack FILE.tar.gz keeps DIR without the models after each piece, --unpack takes it up
+again. Words after -- go to `alseg run`.
 
 Exit codes: 0 all is measured, 3 something is left, 1 nothing is left but what failed.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 import traceback
@@ -27,6 +29,7 @@ import torch
 from torch import nn
 
 from alseg.engine.device import choose_device, describe_device, keep_freed_memory
+from alseg.writing import write_whole
 from benchmarks import gpu_pieces, gpu_runs
 from benchmarks.gpu_page import page
 from benchmarks.material import Material, camvid, is_lossy, labels_of, model, sparse_masks
@@ -36,6 +39,7 @@ from examples.paper.camvid import pack, unpack
 Work = Callable[[argparse.Namespace, Material, nn.Module], dict[str, Any]]
 Runs = Callable[[argparse.Namespace, float], dict[str, Any] | None]
 
+BEGUN = "arguments.json"  # with which the pieces of a state folder were measured
 RESERVE = 12  # seconds at a call's end, to stop what runs and to pack
 
 
@@ -81,11 +85,16 @@ def main() -> int:
     end = time.monotonic() + 60 * arguments.minutes - RESERVE
     if arguments.unpack is not None:
         unpack(arguments.unpack, arguments.state)
+    decided, begun = deciding(arguments), arguments.state / BEGUN
+    for name, value in json.loads(begun.read_text(encoding="utf-8")).items() if begun.exists() else ():
+        if decided.get(name) != value:
+            parser.error(f"{begun.parent} was begun with {name} {value or 'left out'}: give that, or another --state")
     failed: dict[str, str] = {}
     for piece in left(arguments):
         if end - time.monotonic() < piece.seconds * arguments.pace:
             continue
         print(f"benchmarks.gpu: {piece.name}", flush=True)
+        write_whole(begun, (json.dumps(decided, indent=1) + "\n").encode())
         try:
             (follow if piece.work else go_on)(piece, arguments, end)
         except gpu_runs.PieceFailed as error:
@@ -131,6 +140,13 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--piece", help=argparse.SUPPRESS)
     parser.add_argument("more", nargs="*", metavar="-- WORDS")
     return parser
+
+
+def deciding(arguments: argparse.Namespace) -> dict[str, str]:
+    """What all figures of a state folder are made with, by how it is given; the page says the rest beside each."""
+    names = ("encoder", "images", "batch", "pixels", "split")
+    found = {f"--{name}": str(getattr(arguments, name)) for name in names}
+    return found | {"--weights": Path(arguments.weights).name, "words after --": shlex.join(arguments.more)}
 
 
 def chosen(arguments: argparse.Namespace) -> list[Piece]:

@@ -41,7 +41,7 @@ def recipe(arguments: argparse.Namespace, end: float, decode: str = "auto") -> d
     return {
         "device": devices(records),
         "rounds": len(records),
-        "split": arguments.split,
+        "split": records[0]["split"],
         "decode": f"train.decode={decode}",
         "decodes": [record["decode"] for record in records],
         "seconds": seconds,

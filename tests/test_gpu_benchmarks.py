@@ -18,7 +18,7 @@ from test_steps import Replayed
 from benchmarks import gpu, gpu_pieces
 from benchmarks.equivalence import MEASURES
 from benchmarks.gpu_page import SECTIONS, SEEDS, duration, page
-from benchmarks.gpu_runs import equivalence
+from benchmarks.gpu_runs import equivalence, recipe
 from benchmarks.hardware import Traffic, covered
 from benchmarks.material import Material, Repeated, generated, labels_of, model, sparse_masks
 
@@ -141,3 +141,41 @@ def test_seeds_that_are_not_complete_are_shown_and_gone_on_with(tmp_path, monkey
     for seeds, complete in ((2, False), (1, True)):
         given = argparse.Namespace(**dict.fromkeys(names, "x"), state=tmp_path, equivalence_seeds=seeds)
         assert (equivalence(given, 0.0) is not None) == complete
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), None),
+        (("--weights", "elsewhere/w.bin"), None),
+        (("--encoder", "resnet18"), "was begun with --encoder mobilenetv2_100: give that, or another --state"),
+        (("--batch", "8"), "was begun with --batch 4"),
+        (("--split", "test"), "was begun with --split val"),
+        (("--weights", "none"), "was begun with --weights w.bin"),
+        (("--", "--seed", "1"), "was begun with words after -- left out"),
+    ],
+)
+def test_pieces_of_one_state_are_made_with_the_same_arguments(more, said, tmp_path, monkeypatch, capsys):
+    begun = []
+    monkeypatch.setattr(gpu, "follow", lambda piece, arguments, end: begun.append(piece.name))
+    words = ["gpu", "--data", "x", "--weights", "w.bin", "--state", str(tmp_path), "--only", "checks"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert gpu.main() == 3
+    monkeypatch.setattr(sys, "argv", [*words, *more])
+    if said is None:
+        assert gpu.main() == 3 and begun == ["checks"] * 2
+        return
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    assert said in capsys.readouterr().err and begun == ["checks"]
+
+
+def test_a_recipe_s_split_is_that_of_its_run(tmp_path, monkeypatch):
+    record = {f"{phase}_seconds": 1.0 for phase in ("train", "acquire", "evaluate")}
+    record |= {"split": "val", "device": "cpu", "decode": "dense", "pixels_per_image": 10, "miou": 0.5}
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "rounds.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    monkeypatch.setattr("benchmarks.gpu_runs.camvid.go_on", lambda run, words, end: 0)
+    given = {"data": "x", "weights": "none", "encoder": ENCODER, "split": "test", "device": "cpu", "more": []}
+    figures = recipe(argparse.Namespace(**given, state=tmp_path), 0.0)
+    assert figures is not None and figures["split"] == "val"
