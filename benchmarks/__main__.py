@@ -22,7 +22,9 @@ from rich.table import Table
 from torch import nn
 
 from alseg.engine.device import choose_device, choose_precision, describe_device, keep_freed_memory
-from benchmarks.material import Material, camvid, generated, labels_of, model, sparse_masks
+from alseg.errors import AlsegError, UserMistake
+from benchmarks.material import Material, camvid, generated, known_mask, labels_of, model, sparse_masks
+from benchmarks.reference import VOID
 from benchmarks.rows import TRAINING_STEPS, Row, rows
 
 IMAGES, VAL = 367, 101  # of CamVid
@@ -30,8 +32,16 @@ EPOCHS = 50
 
 
 def main() -> None:
-    """Measure, print the table, and write the list that --json asks for."""
-    arguments = understood()
+    """Measure, print the table, and write the list that --json asks for; one sentence for what cannot be."""
+    parser = options()
+    try:
+        measure(parser.parse_args())
+    except AlsegError as error:
+        parser.error(str(error))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """All that the command line asks for."""
     keep_freed_memory()  # both sides gain
     with tempfile.TemporaryDirectory() as folder:
         material = prepared(arguments, Path(folder))
@@ -46,50 +56,81 @@ def main() -> None:
     found += rounds
     show(found, material)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def understood() -> argparse.Namespace:
+def options() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, help="a CamVid folder; without it images are generated")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
-    parser.add_argument("--size", default="360x480", help="of generated images, HxW")
-    parser.add_argument("--images", type=int, default=16, help="how many are acquired and evaluated")
-    parser.add_argument("--batch", type=int, default=4, help="of training")
-    parser.add_argument("--pixels", type=int, default=10, help="labelled in each image")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=writable, help="write the rows to this file")
+    parser.add_argument("--size", type=size, default="360x480", help="of generated images, HxW")
+    parser.add_argument("--images", type=at_least(2), default=16, help="how many are acquired and evaluated")
+    parser.add_argument("--batch", type=at_least(2), default=4, help="of training")
+    parser.add_argument("--pixels", type=at_least(1), default=10, help="labelled in each image")
+    parser.add_argument("--repeats", type=at_least(1), default=7)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--precision", default="auto", help="alseg's: auto, float32 or bfloat16")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="alseg's")
     parser.add_argument("--encoder", default="mobilenetv2_100")
     parser.add_argument("--peak", metavar="ROW:SIDE", help="print only the MB that one call of a row's side takes")
-    return parser.parse_args()
+    return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a number from `least` on."""
+
+    def number(text: str) -> int:
+        if (found := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{found} is less than {least}")
+        return found
+
+    return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """The type of a height and width, written HxW."""
+    height, width = map(at_least(1), text.split("x"))
+    return height, width
+
+
+def writable(text: str) -> Path:
+    """The type of a file that is written when all is measured."""
+    try:
+        open(text, "a", encoding="utf-8").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {text}: {error.strerror}") from error
+    return Path(text)
 
 
 def prepared(arguments: argparse.Namespace, folder: Path) -> Material:
-    """What the command line asks to be timed."""
-    if arguments.data is not None:
-        images = camvid(arguments.data, arguments.images)
-    else:
-        height, width = map(int, arguments.size.split("x"))
-        images = generated(folder, arguments.images, (height, width))
-    labels = labels_of(images, arguments.pixels)
+    """What the command line asks to be timed; UserMistake where there is not enough of it."""
+    device, count, pixels = choose_device(arguments.device), arguments.images, arguments.pixels
+    images = generated(folder, count, arguments.size) if arguments.data is None else camvid(arguments.data, count)
+    if len(images) < arguments.batch:
+        raise UserMistake(f"A batch of {arguments.batch} takes as many images, and there are {len(images)}.")
+    for i in range(len(images)):
+        if (known := int((known_mask(images, i) != VOID).sum())) < pixels:
+            raise UserMistake(f"The image {images.key(i)} has {known} pixels of a class, and --pixels is {pixels}.")
+    labels = labels_of(images, pixels)
     masks = sparse_masks(images, labels)
-    return Material(
-        images, labels, masks, arguments.batch, arguments.pixels, arguments.precision, choose_device(arguments.device)
-    )
+    return Material(images, labels, masks, arguments.batch, pixels, arguments.precision, device)
 
 
-def peak(name: str, side: str) -> float:
-    """MB that a call takes at most, in a process of its own with this one's arguments."""
+def peak(name: str, side: str) -> float | None:
+    """MB that a call takes at most, in a process of its own with this one's arguments; None where that fails."""
     command = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--peak", f"{name}:{side}"]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True)
+    return float(done.stdout) if done.returncode == 0 else None
 
 
 def peak_of(choice: str, material: Material, network: nn.Module) -> float:
     """By how many MB this process's resident memory rises during one call, looked at every millisecond."""
     name, _, side = choice.partition(":")
-    row = next(row for row in rows(material, network) if row.name == name)
+    row = next((row for row in rows(material, network) if row.name == name), None)
+    if row is None or side not in ("reference", "alseg"):
+        raise UserMistake(
+            f"--peak takes a row of the table and reference or alseg, such as decoding:alseg, not {choice}."
+        )
     call = threading.Thread(target=getattr(row, side))
     seen = [resident()]
     call.start()

@@ -24,6 +24,7 @@ from alseg_datasets.camvid import CamVid
 from alseg_pixelpick import deeplab
 from alseg_pixelpick.deeplab import DeepLabV3Plus
 from benchmarks import reference
+from benchmarks.__main__ import main, peak, show
 from benchmarks.accuracy import WAYS
 from benchmarks.counts import counts
 from benchmarks.equivalence import MARGIN, both_ways, interval, seeds_needed, verdict
@@ -191,6 +192,47 @@ def test_the_benchmarks_print_a_table_and_write_a_list(tmp_path):
     for row in rows:
         assert row["ratio"] == pytest.approx(row["reference_seconds"] / row["alseg_seconds"])
         assert row["name"] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--repeats 0", "argument --repeats: 0 is less than 1"),
+        ("--images 0", "argument --images: 0 is less than 2"),
+        ("--batch 1", "argument --batch: 1 is less than 2"),
+        ("--pixels 0", "argument --pixels: 0 is less than 1"),
+        ("--pixels two", "argument --pixels: invalid"),
+        ("--size 32", "argument --size: invalid size value: '32'"),
+        ("--size 32x0", "argument --size: 0 is less than 1"),
+        ("--batch 400", "A batch of 400 takes as many images, and there are 2."),
+        ("--pixels 7000", "The image 000 has 6144 pixels of a class, and --pixels is 7000."),
+        ("--device bogus", "device takes auto, cpu or cuda, not 'bogus'."),
+        ("--precision x", "argument --precision: invalid choice: 'x'"),
+        ("--data /nonexistent", "Cannot read the folder /nonexistent/train"),
+        ("--encoder nope", "timm has no encoder 'nope'"),
+        ("--peak nope:alseg", "--peak takes a row of the table and reference or alseg"),
+        ("--json /nonexistent/x.json", "argument --json: cannot write /nonexistent/x.json: No such file or directory"),
+    ],
+)
+def test_what_the_benchmarks_cannot_do_is_one_sentence(words, said, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.__main__.measured", None)  # nothing is measured before
+    small = ["--images", "2", "--batch", "2", "--size", "64x96", "--encoder", SMALL]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *small, *words.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert stopped.value.code == 2 and last.startswith(f"python -m benchmarks: error: {said}")
+
+
+def test_memory_that_cannot_be_measured_is_an_empty_cell(images, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--batch", "1"])
+    memory = {"reference_peak_mb": peak("decoding", "reference"), "alseg_peak_mb": 3.0}
+    assert memory["reference_peak_mb"] is None
+    row = {"name": "decoding", "unit": "image", "reference_seconds": 2.0, "alseg_seconds": 1.0, "ratio": 2.0}
+    show([row | memory], Material(images, labels_of(images, 1), np.zeros(0), batch_size=2, pixels=1))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("decoding"))
+    assert line.split() == ["decoding,", "image", "2", "1", "2.00", "1"]
 
 
 def test_a_power_calculation_is_what_simulation_finds():
