@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 from alseg.calling import mistaken
 from alseg.config import Resolved, RunConfig
 from alseg.engine.images import DecodedImages, batch_most
+from alseg.engine.memory import memory_for_images, physical_memory
 from alseg.engine.pixelcache import cache_folder
 from alseg.errors import UserMistake
 from alseg.opened import whose
@@ -66,7 +66,7 @@ def open_images(resolved: Resolved, progress: Progress) -> RunImages:
     split = config.split or default_split(dataset.splits)
     if paper and "test" not in dataset.splits:
         raise UserMistake(f"{name} has no split test, which --protocol paper evaluates on.")
-    memory = physical_memory() // 4
+    memory = memory_for_images()
     opened: dict[str, DecodedImages] = {}
     for wanted in dict.fromkeys(["train", *([split] if split else []), *(["test"] if paper else [])]):
         images = dataset.images(wanted)
@@ -202,8 +202,3 @@ def check_data(config: RunConfig, pool: DecodedImages, needs_masks: bool, classe
             f"An image of {largest[0]}x{largest[1]} with {classes} classes takes over {needed / 1e9:.0f} GB; this "
             f"machine has {memory / 1e9:.0f} GB: cut the images into parts."
         )
-
-
-def physical_memory() -> int:
-    """This machine's memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
