@@ -18,8 +18,9 @@ from alseg.values import Classes
 M = TypeVar("M")
 PLACES = {"data": "dataset", "weights": "model"}  # options that say where something lies, and whose they are
 ALONE = ("seed", "terms")  # settings that are no table
-FIXED = ("dataset", "model", "train", "augment", "evaluate", *ALONE)  # a round's result hangs on them and its labels
-IDLE = COMPUTING | {"evaluate.batch_size"} | {f"{kind}.{name}" for name, kind in PLACES.items()}
+# a round's result hangs on them and its labels; on the size of queries where evaluation follows it
+FIXED = ("dataset", "model", "train", "augment", "query", "evaluate", *ALONE)
+IDLE = COMPUTING | {"query.batch_size", "evaluate.batch_size"} | {f"{kind}.{name}" for name, kind in PLACES.items()}
 
 
 def moved(folder: RunFolder, settings: Mapping[str, Any], **places: Path | str | None) -> dict[str, Any]:
@@ -86,7 +87,8 @@ def digests(config: RunConfig) -> dict[str, str]:
     flat = flatten(config.nested())
     owners = {name: name for name in FIXED} | {choice.name.replace("-", "_"): "terms" for choice in config.terms}
     mine: dict[str, list[tuple[str, str]]] = {name: [] for name in FIXED}
-    for name in sorted(flat.keys() - IDLE):
+    idle = IDLE if config.evaluate.size is None else IDLE | {"query.size"}
+    for name in sorted(flat.keys() - idle):
         if owner := owners.get(name.partition(".")[0]):
             mine[owner].append((name, str(flat[name])))
     return {table: hashlib.sha256(repr(values).encode()).hexdigest()[:8] for table, values in mine.items()}
@@ -98,6 +100,8 @@ def check_settings(folder: RunFolder, config: RunConfig) -> None:
     before: Mapping[str, str] = rounds[-1].get("settings", {}) if rounds else {}
     changed = [name for name, digest in digests(config).items() if before.get(name, digest) != digest]
     if changed:
+        if "evaluate" in changed:  # which says whether the size of queries counts
+            changed = [name for name in changed if name != "query"]
         places = " and ".join(name if name in ALONE else f"[{name}]" for name in changed)
         raise UserMistake(
             f"{folder.path / SETTINGS} has other settings in {places} than the run's rounds so far were "

@@ -88,6 +88,26 @@ def test_full_supervision_once_for_what_only_points_know(grid):
     assert all(cell.rounds == 1 and not cell.first for cell in full)
 
 
+def test_a_first_round_is_shared_by_what_is_evaluated_alike(grid):
+    axes = ["query.size=32x32,64x64"]
+    assert len({cell.first for cell in grid(acquirers="margin", axes=axes)}) == 2, "evaluation follows the queries"
+    sized = grid(acquirers="margin", axes=axes, flags={"evaluate.size": "48x48", "query.batch_size": "2"})
+    assert len({cell.first for cell in sized}) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ("none", {"all-pixels,query.size=32x32,seed=0": "32x32", "all-pixels,query.size=64x64,seed=0": "64x64"}),
+        ("48x48", {"all-pixels,seed=0": "64x64"}),
+    ],
+)
+def test_full_supervision_is_evaluated_as_the_others_are(grid, own, found):
+    made = grid(axes=["query.size=32x32,64x64"], full_supervision=True, flags={"evaluate.size": own})
+    full = [cell for cell in made if cell.settings["labels"] == "all"]
+    assert {cell.name: cell.settings["query"]["size"] for cell in full} == found
+
+
 def test_options_go_to_the_pieces_that_have_them(grid):
     made = grid(acquirers="margin", selectors=SELECTORS, flags={"selector.top": "0.2"})
     tops = {cell.settings["selector"]["name"]: cell.settings["selector"].get("top") for cell in made}

@@ -192,6 +192,24 @@ def test_full_supervision_of_another_kind_is_no_upper_line(tmp_path, unlike):
     assert shares == {"m0": pytest.approx(2 / 3), "m1": None, "g": pytest.approx(2 / 3)}
 
 
+def test_full_supervision_is_told_apart_by_the_size_of_its_evaluation(tmp_path):
+    def sized(query, evaluate="none", **more):
+        return {"query": {"size": query}, "evaluate": {"size": evaluate}, **more}
+
+    fulls = [sized("32x32"), sized("64x64"), sized("8x8", "32x32")]
+    runs = [
+        write_run(tmp_path / f"f{i}", [0.6], seed=i, settings=sizes | {"labels": "all"})
+        for i, sizes in enumerate(fulls)
+    ]
+    runs += [write_run(tmp_path / f"m{i}", [0.4], settings=sizes) for i, sizes in enumerate(fulls)]
+    found = grouped(runs)
+    full = {one.name: list(one.runs) for one in found.strategies if one.is_full}
+    assert full == {"all pixels, evaluate.size=32x32": [0, 2], "all pixels, evaluate.size=64x64": [1]}
+    upper = {next(iter(one.runs.values())).name: found.full_of(one).name for one in found.strategies if not one.is_full}
+    small, large = full
+    assert upper == {"m0": small, "m1": large, "m2": small}
+
+
 def test_full_supervision_asks_nothing_whatever_its_pieces(tmp_path):
     runs = [
         write_run(tmp_path / a, [0.6], acquirer=a, seed=seed, settings={"labels": "all"})

@@ -89,6 +89,8 @@ CHANGES = {
     "model": (r"channels = \d+", "channels = 9"),
     "augment": (r"flip = [\d.]+", "flip = 0.25"),
     "seed": (r"seed = 0", "seed = 1"),
+    "evaluate": (r'(\[evaluate\]\nsize) = "none"', r'\1 = "48x48"'),
+    "query": (r'(\[query\]\nsize) = "64x64"', r'\1 = "48x48"'),
 }
 
 
@@ -109,20 +111,28 @@ def test_settings_changed_by_hand_are_refused_by_their_table(cli, camvid, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("changed", "owner"),
+    ("changed", "owners"),
     [
         ({"seed": 1}, "seed"),
-        ({"evaluate.size": "32x32"}, "evaluate"),
+        ({"evaluate.size": "32x32"}, "query evaluate"),
+        ({"query.size": "32x32"}, "query"),
         ({"terms": "none"}, "terms"),
         ({"learning_loss.weight": 3}, "terms"),
-        ({"rounds": 3, "budget": 400, "selector.top": 0.5, "trackers": "tensorboard", "evaluate.batch_size": 2}, None),
+        ({"rounds": 3, "budget": 400, "selector.top": 0.5, "trackers": "tensorboard", "evaluate.batch_size": 2}, ""),
+        ({"query.batch_size": 2}, ""),
     ],
     ids=str,
 )
-def test_what_rounds_were_made_with_is_told_by_its_name(registry, changed, owner):
+def test_what_rounds_were_made_with_is_told_by_its_name(registry, changed, owners):
     given = {"dataset": "shapes", "model.weights": "none", "terms": "learning-loss"}
     before, now = (digests(resolve(registry, given, flags).config) for flags in ({}, changed))
-    assert [name for name in FIXED if before[name] != now[name]] == [owner] * (owner is not None)
+    assert [name for name in FIXED if before[name] != now[name]] == owners.split()
+
+
+def test_the_size_of_queries_is_free_where_evaluation_has_its_own(registry):
+    given = {"dataset": "shapes", "model.weights": "none", "evaluate.size": "48x48"}
+    before, now = (digests(resolve(registry, given, flags).config) for flags in ({}, {"query.size": "32x32"}))
+    assert before == now
 
 
 def test_what_changes_no_result_may_be_changed(cli, camvid, tmp_path):

@@ -66,8 +66,9 @@ class Strategy:
 
     def trains_like(self, full: Strategy) -> bool:
         """Whether full supervision is trained like it: alike in all settings that both have."""
+        mine = {**self.settings, **_evaluated(self.settings)}
         keys = [key for key, _ in self.shared if key in full.settings and not _is_asking(key)]
-        return all(self.settings[key] == full.settings[key] for key in keys)
+        return all(mine[key] == full.settings[key] for key in keys)
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,19 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
         flat["training images"] = images(view)[0][:12]
     if flat.get("labels") == "all":  # nothing is asked
         flat = {key: value for key, value in flat.items() if key.partition(".")[0] not in ASKERS}
+        flat |= _evaluated(flat)
         flat = {key: value for key, value in flat.items() if not _is_asking(key)} | {"labels": "all"}
     return flat
 
 
 def _is_asking(key: str) -> bool:
     return key in ASKING or key.partition(".")[0] in ("trust", "oracle", "labels", "void")
+
+
+def _evaluated(flat: Settings) -> dict[str, str]:
+    """The size of evaluation, which is that of queries unless it has one of its own, by its name; empty without any."""
+    own, query = (flat.get(f"{of}.size", "none") for of in ("evaluate", "query"))
+    return {"evaluate.size": query} if own == "none" != query else {}
 
 
 def _text(value: Any) -> str:

@@ -19,10 +19,11 @@ from alseg.plugins import Registry
 from alseg.trackers import trackers_of
 
 BASELINE = "baseline"  # the recipe of what every strategy is compared with
-# what a run does only after its first round
+# what a run does only after its first round, but for the size of queries where evaluation follows it
 LATER = ("acquirer", "selector", "pixels_per_round", "budget", "rounds", "query")
 # what full supervision does without
 WITHOUT_POINTS = (*LATER, "first_pixels", "pool_pixels_per_round", "cap", "start_from", "oracle", "void", "trust")
+QUERY_SIZE = "query.size"  # which evaluation follows, unless it has a size of its own
 IN_STUDIES: Mapping[str, Any] = {"report": False, "keep_models": "last"}  # unless somebody says otherwise
 LONGEST_NAME = 120  # bytes
 
@@ -70,10 +71,9 @@ def cells(registry: Registry, grid: Grid, toml: Mapping[str, Any], flags: Mappin
     _check_options(registry, base, [place.settings for place in places])
     opened, built = [], set[str]()
     for place in places:  # each opens the data once, whatever the number of seeds
-        suited, varied = _suited(registry, base, place.settings), flatten(place.settings)
-        resolved = resolve(registry, suited, {**varied, "seed": max(grid.seeds)})
+        place, resolved, given = _opened(registry, base, place, max(grid.seeds))
         _check_pieces(registry, resolved, built)
-        opened.append((place, resolved.config, {**suited, **varied}))
+        opened.append((place, resolved.config, given))
     found: dict[str, Cell] = {}
     for seed, (place, config, given) in itertools.product(grid.seeds, opened):
         cell = _cell(place, replace(config, seed=seed), {**given, "seed": seed})
@@ -81,6 +81,19 @@ def cells(registry: Registry, grid: Grid, toml: Mapping[str, Any], flags: Mappin
         if known.settings != cell.settings:
             raise UserMistake(f"Two runs of the grid would be called {cell.name}: give its strategies names.")
     return list(found.values())
+
+
+def _opened(
+    registry: Registry, base: Mapping[str, Any], place: _Place, seed: int
+) -> tuple[_Place, Resolved, dict[str, Any]]:
+    """A place in the grid, what its settings lead to, and these; without a size of queries that nothing hangs on."""
+    suited, varied = _suited(registry, base, place.settings), flatten(place.settings)
+    resolved = resolve(registry, suited, {**varied, "seed": seed})
+    config = resolved.config
+    if QUERY_SIZE in place.other and config.labels == "all" and config.evaluate.size is not None:
+        rest = {name: value for name, value in place.other.items() if name != QUERY_SIZE}
+        return _opened(registry, base, replace(place, other=rest), seed)
+    return place, resolved, {**suited, **varied}
 
 
 def _refuse_what_compares_nothing(settings: Mapping[str, Any], base: Mapping[str, Any]) -> None:
@@ -127,8 +140,8 @@ def _places(grid: Grid, chance: Mapping[str, Any]) -> Iterator[_Place]:
             own = {name: value for name, value in strategy.items() if name != "name"}
             yield _Place(own, other, str(strategy.get("name", "")))
         if grid.full_supervision:
-            without = {name: value for name, value in other.items() if name.partition(".")[0] not in WITHOUT_POINTS}
-            yield _Place({**chance, "labels": "all"}, without, ALL_PIXELS)
+            kept = {k: v for k, v in other.items() if k == QUERY_SIZE or k.partition(".")[0] not in WITHOUT_POINTS}
+            yield _Place({**chance, "labels": "all"}, kept, ALL_PIXELS)
 
 
 def _chances(strategies: Sequence[Mapping[str, Any]], chance: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -156,7 +169,9 @@ def _cell(place: _Place, config: RunConfig, given: Mapping[str, Any]) -> Cell:
     name = _folder_name(",".join([*words, *(f"{k}={_word(v)}" for k, v in place.other.items()), f"seed={seed}"]))
     if config.labels == "all":
         return Cell(name, "", settings, "", 1, given)
-    return Cell(name, place.name, settings, f"seed={seed},{key(settings, LATER)}", config.total_rounds(), given)
+    follows = config.evaluate.size is None and config.query.size is not None
+    before = {**settings, QUERY_SIZE: settings["query"]["size"]} if follows else settings
+    return Cell(name, place.name, settings, f"seed={seed},{key(before, LATER)}", config.total_rounds(), given)
 
 
 def _check_pieces(registry: Registry, resolved: Resolved, built: set[str]) -> None:
