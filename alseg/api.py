@@ -28,6 +28,7 @@ from alseg.plugin_files import recorded_files
 from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.report.page import is_current, write_report
+from alseg.schedule import Schedule
 from alseg.several import LISTS
 from alseg.store import SETTINGS, RunFolder, name_of, new_name, refuse_occupied
 from alseg.telling import tell_late
@@ -194,7 +195,7 @@ def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
     settings = folder.settings()
     settings.pop("record", None)
     try:
-        return rounds >= stored_config(registry, settings, ()).total_rounds()
+        return rounds >= Schedule(stored_config(registry, settings, ()), folder.asked()).total_rounds()
     except UserMistake:
         return False  # what is wrong is said when the run is taken up
 
@@ -214,11 +215,14 @@ def _check_extension(
     if settings.get("labels") == "all":
         raise UserMistake(f"The run {path} is full supervision: it trains once.")
     config = resolve_stored(registry, folder, settings).config
-    total = config.total_rounds()
+    schedule = Schedule(config, folder.asked())
+    total, spent = schedule.total_rounds(), sum(schedule.asked)
     if rounds is not None and total < rounds:
         raise UserMistake(f"The budget of {config.budget} pixels an image ends after {total} rounds: raise it too.")
     if total < finished:
         raise UserMistake(f"The run {path} has finished {finished} rounds already: give more.")
+    if budget is not None and budget < spent:
+        raise UserMistake(f"The run {path} has asked {spent} pixels an image already: give more.")
     if total == finished and config.rounds is not None and budget is not None:
         raise UserMistake(
             f"The run {path} ends after its {config.rounds} rounds whatever the budget: give --rounds too."

@@ -45,9 +45,8 @@ class Asking:
         self._skip_void, self._device, self._precision = skip_void, device, precision
         self._progress, self._team = progress, team
 
-    def questions(self, round: int, labels: PixelLabels, model: Model | None) -> list[Question]:
-        """The questions of a round: at random without a model, else by acquirer and selector."""
-        n = self._config.pixels_in(round, len(self._images))
+    def questions(self, round: int, labels: PixelLabels, model: Model | None, n: int) -> list[Question]:
+        """The questions of a round, at most n an image: at random without a model, else by acquirer and selector."""
         with deterministic(self._config.deterministic):
             asked = in_smaller_batches(
                 lambda batch_size: self._asked(round, labels, model, n, batch_size),
@@ -88,9 +87,9 @@ class Asking:
                 most=self._config.pool_pixels_per_round,
             )
 
-    def picks(self, round: int, labels: PixelLabels) -> list[Question]:
-        """Questions without a pixel, for somebody to pick."""
-        n, pool = self._config.pixels_in(round, len(self._images)), self._pool(round, labels)
+    def picks(self, round: int, labels: PixelLabels, n: int) -> list[Question]:
+        """Questions without a pixel, for somebody to pick, at most n an image."""
+        pool = self._pool(round, labels)
         counts = [min(n, int(pool.candidates(i).sum())) for i in range(len(self._images))]
         self._say_short(round, sum(count < n for count in counts), n)
         places = zip(self._images.keys, counts, strict=True)
@@ -117,15 +116,14 @@ class Asking:
         audit = audit_questions(images.keys, images.sizes, taken, count, known, seed=seed, round=round)
         return sorted([*questions, *audit], key=lambda question: order[question.image])
 
-    def rehearse(self, model: Model, acquirer: str, selector: str) -> None:
-        """Let acquirer and selector choose in the first image, so that what cannot work fails before training.
+    def rehearse(self, model: Model, acquirer: str, selector: str, n: int) -> None:
+        """Let acquirer and selector choose n pixels in the first image: what cannot work fails before training.
 
         acquirer, selector: what they are called where they changed what they are handed.
         """
         pool = self._pool(1, PixelLabels(), [0])
         size, device, precision = self._config.query.size, self._device, self._precision
         pieces = compared(self._acquirer, acquirer), compared(self._selector, selector)
-        n = max(1, self._config.pixels_in(1, len(self._images)))
         in_smaller_batches(
             lambda _: ask_model(pool, n, model, *pieces, self._classes, size=size, device=device, precision=precision),
             1,

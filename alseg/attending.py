@@ -25,6 +25,7 @@ from alseg.oracles import Named, attends, check_oracle, let_answer, let_attend
 from alseg.plugins import Registry
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Images
+from alseg.schedule import Schedule
 from alseg.store import SETTINGS, RunFolder, name_of
 from alseg.trust import plan_of
 from alseg.values import Classes, PixelLabels, Question
@@ -163,7 +164,7 @@ def annotate(
         go_on = f"{command(registry.files, 'resume', folder.path)} goes on."
         registry = registry.recalling(settings.get("record"))
         config = _config_of(registry, folder, settings)
-        if number >= config.total_rounds():
+        if number >= Schedule(config, folder.asked()).total_rounds():
             raise UserMistake(f"The run {folder.path} is complete: it asks nothing any more.")
         if not questions or folder.has_model(number):
             raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
@@ -270,7 +271,7 @@ def open_round(
             asks_class=asks_class,
             plan=plan,
             looking=Looking(registry, folder, number, images, config.seed),
-            rounds=config.total_rounds(),
+            rounds=Schedule(config, folder.asked()).total_rounds(),
             attendance=attendance,
             advance=lambda count: step(count, ""),
             say=progress.say,

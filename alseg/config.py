@@ -73,28 +73,6 @@ class RunConfig:
     evaluate: PassSettings = field(default_factory=PassSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
 
-    def pixels_in(self, round: int, images: int = 1) -> int:
-        """How many pixels an image are asked in a round, at most, in a pool of so many images."""
-        if round == 0 and self.start_from is not None:
-            return 0
-        if self.pool_pixels_per_round is not None:
-            share = -(-self.pool_pixels_per_round // images)
-            return min(self.pool_pixels_per_round, self.cap or 4 * share)
-        if round == 0:
-            return self.first_pixels
-        spent = self.pixels_in(0) + (round - 1) * self.pixels_per_round
-        return max(0, min(self.pixels_per_round, self.budget - spent))
-
-    def total_rounds(self) -> int:
-        """Rounds until the budget is spent, at most `rounds`; 10 where the budget is the pool's."""
-        if self.labels == "all":
-            return 1
-        if self.pool_pixels_per_round is not None:
-            return self.rounds or 10
-        left = self.budget - self.pixels_in(0)
-        rounds = 1 + -(-left // self.pixels_per_round)
-        return rounds if self.rounds is None else min(rounds, self.rounds)
-
     def nested(self) -> dict[str, Any]:
         """As TOML holds it, None as "none"; `flatten` of it gives the same configuration again."""
         counted = POOL if self.pool_pixels_per_round is None else PER_IMAGE
@@ -190,7 +168,8 @@ def resolve(registry: Registry, toml: Mapping[str, Any], flags: Mapping[str, Any
     choices["recipe"] = Choice(name, registry.find("recipe", name).resolve(of_recipe))
     lists, rest = _lists(registry, merged)
     config = _typed(RunConfig, rest, choices | lists)
-    if config.pixels_in(0) > config.budget and config.pool_pixels_per_round is None:
+    counted = config.start_from is None and config.pool_pixels_per_round is None
+    if counted and config.first_pixels > config.budget:
         raise UserMistake(
             f"first_pixels is {config.first_pixels}, more than the budget of {config.budget} pixels an image."
         )

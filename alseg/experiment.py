@@ -23,23 +23,20 @@ from alseg.engine.device import (
     choose_device,
     choose_precision,
     describe_device,
-    deterministic,
     keep_freed_memory,
-    out_of_memory,
 )
 from alseg.engine.team import ALONE, Team
 from alseg.engine.train import TrainResult
-from alseg.errors import AlsegError
 from alseg.models import Models
 from alseg.moved import check_classes, check_weights, digests, same_weights
 from alseg.oracles import attends
 from alseg.plugins import Registry
 from alseg.progress import Progress
 from alseg.protocols import Model
-from alseg.report import pictures
-from alseg.report.page import write_report
 from alseg.report.statistics import asked_statistics, paper_statistics, score_statistics
 from alseg.report.table import short
+from alseg.reporting import Reporting
+from alseg.schedule import Schedule
 from alseg.scoring import Scoring
 from alseg.store import RunFolder
 from alseg.telling import Life
@@ -74,7 +71,8 @@ class Experiment:
         self.classes = resolved.dataset.classes
         team.check_batches(self.config.train.batch_size)
         team.check_terms(self.config.terms)
-        self._next_report = 0.0  # by the clock
+        self.schedule = Schedule(self.config)
+        self._reporting = Reporting(registry, self.config, progress.say)
         self._device = choose_device(self.config.device)
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -125,7 +123,12 @@ class Experiment:
         """Build the first round's model and rehearse its asking: what cannot work stops a run before its folder."""
         self._first = self._models.fresh(0)
         if not self._picks:
-            self._asking.rehearse(self._first, self._pieces["acquirer"].described(), self.selector.name)
+            n = max(1, self.pixels_in(1))
+            self._asking.rehearse(self._first, self._pieces["acquirer"].described(), self.selector.name, n)
+
+    def pixels_in(self, round: int) -> int:
+        """How many pixels an image a round asks, at most."""
+        return self.schedule.pixels_in(round, len(self._pool))
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """A line an image, which tells it from any other."""
@@ -155,25 +158,26 @@ class Experiment:
     def started(self, folder: RunFolder) -> AbstractContextManager[None]:
         """The run's folder is there: while it lasts, the plugins hear of the run, and of what ends it early."""
         self.folder, self.life = folder, Life(self._registry, folder, self.say)
-        self._progress.scored(folder.rounds(), self.config.total_rounds())
+        self.schedule = Schedule(self.config, folder.asked())
+        self._progress.scored(folder.rounds(), self.schedule.total_rounds())
         return self.life.lasting()
 
     def finished(self) -> list[dict[str, Any]]:
         """Tell the plugins that the run is complete; all its records."""
         records = self.folder.rounds()
-        self._report(figures=True)
+        self._reporting.write(self.folder, figures=True)
         self.life.finished(records)
         return records
 
     def acquire(self, round: int, labels: PixelLabels) -> list[Question]:
         """The questions of a round: at random in round 0, by acquirer and selector later, or to be picked."""
-        started = time.perf_counter()
+        started, n = time.perf_counter(), self.pixels_in(round)
         if round and self._picks:
-            questions = self._asking.picks(round, labels)
+            questions = self._asking.picks(round, labels, n)
         else:
             model = self.trained(round - 1)[0] if round else None
-            self._team.tell("ask", round, list(labels), model is not None)
-            questions = self._questions(round, labels, model)
+            self._team.tell("ask", round, list(labels), model is not None, n)
+            questions = self._questions(round, labels, model, n)
         self.acquire_seconds = time.perf_counter() - started
         return self._asking.audited(round, labels, questions)
 
@@ -217,30 +221,8 @@ class Experiment:
 
     def picture(self, round: int, labels: PixelLabels, model: Model) -> None:
         """Keep what the round's model thinks of a few training images, for the report."""
-        if not self.config.report:
-            return
-        numbers = pictures.chosen_images(len(self._pool))
-        try:
-            pictures.write_images(self.folder, self._pool, self.classes)
-            with deterministic(self.config.deterministic):
-                seen = self._asking.views(round + 1, labels, model, numbers)
-                pictures.write_round(self.folder, round, seen, self.classes)
-        except (AlsegError, MemoryError, RuntimeError) as error:  # pictures are no reason to end a run
-            if not isinstance(error, AlsegError) and not out_of_memory(error):
-                raise
-            self.say(f"Round {round} has no sample pictures: {error}")
-
-    def _report(self, figures: bool = False) -> None:
-        """Write the report; where rounds are short not after each, so that it takes a tenth of the time at most."""
-        started = time.perf_counter()
-        if not self.config.report or (started < self._next_report and not figures):
-            return
-        try:
-            write_report([self.folder.path], self.folder.path, figures, registry=self._registry)
-        except Exception as error:  # the run's results are worth more than a page on them
-            self.say(f"There is no new report: {type(error).__name__}: {error}")
-        now = time.perf_counter()
-        self._next_report = now + 9 * (now - started)
+        seen = partial(self._asking.views, round + 1, labels, model)
+        self._reporting.picture(self.folder, round, self._pool, self.classes, seen)
 
     def evaluate(self, round: int, model: Model, labels: PixelLabels) -> Evaluation:
         """The model's confusion matrix on the evaluation split, and its accuracy where `labels` audit it."""
@@ -267,7 +249,7 @@ class Experiment:
                 self._scoring.matrix(model)
             else:
                 labels = PixelLabels(tuple(PixelLabel(*label) for label in order[2]))
-                self._questions(order[1], labels, model if order[3] else None)
+                self._questions(order[1], labels, model if order[3] else None, order[4])
 
     def dismiss(self) -> None:
         """Let those that follow end."""
@@ -288,10 +270,10 @@ class Experiment:
             team=self._team,
         )
 
-    def _questions(self, round: int, labels: PixelLabels, model: Model | None) -> list[Question]:
+    def _questions(self, round: int, labels: PixelLabels, model: Model | None, n: int) -> list[Question]:
         if model is not None:
             self._team.equal(model)
-        return self._asking.questions(round, labels, model)
+        return self._asking.questions(round, labels, model, n)
 
     def record(
         self,
@@ -322,8 +304,8 @@ class Experiment:
             "settings": digests(self.config),
         }
         self.folder.write_round(record)
-        self._report()
-        self._progress.scored(self.folder.rounds(), self.config.total_rounds())
+        self._reporting.write(self.folder)
+        self._progress.scored(self.folder.rounds(), self.schedule.total_rounds())
         self.life.recorded(record)
         value = "no evaluation" if record["miou"] is None else f"mIoU {record['miou']:.3f} on {self.split}"
         audit = scored.audit and f", accuracy {scored.audit['accuracy']:.3f} at {scored.audit['pixels']} audited pixels"

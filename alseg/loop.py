@@ -24,13 +24,14 @@ def run_rounds(experiment: Experiment, folder: RunFolder) -> list[dict[str, Any]
 
 def ask_and_train(experiment: Experiment, folder: RunFolder) -> None:
     """The rounds of a run that asks, until the last or until nothing is left to ask."""
-    for round in range(len(folder.rounds()), experiment.config.total_rounds()):
+    for round in range(len(folder.rounds()), experiment.schedule.total_rounds()):
         labels = folder.labels().before(round) if round else start_labels(folder)
         starts = round == 0 and len(labels) > 0  # from labels that are there: nothing is asked at random
         questions = folder.questions(round)
         if questions is None:
             questions = [] if starts else experiment.acquire(round, labels)
-            questions = folder.write_questions(round, questions, experiment.acquire_seconds)
+            seconds, most = experiment.acquire_seconds, experiment.pixels_in(round)
+            questions = folder.write_questions(round, questions, seconds, most)
         if not questions and not starts:
             experiment.say(f"Round {round}: no candidate is left to ask; the run ends here.")
             break

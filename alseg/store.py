@@ -13,8 +13,10 @@ import socket
 import time
 import tomllib
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -131,14 +133,31 @@ class RunFolder:
         path = self.path / "rounds" / f"{round:02}" / "questions.jsonl"
         return _understood(path, read_lines(path), lambda line: Question(**line)) if path.exists() else None
 
+    def asked(self) -> tuple[int, ...]:
+        """How many pixels an image, at most, each round was to ask whose questions are there."""
+        found: list[int] = []
+        while (path := self.path / "rounds" / f"{len(found):02}" / "questions.jsonl").exists():
+            noted = read_lines(path.with_name(ASKING))
+            if noted and "most_per_image" in noted[0]:
+                found.append(int(noted[0]["most_per_image"]))
+            else:
+                found.append(_most_per_image(path, path.stat().st_mtime_ns))
+        return tuple(found)
+
     def acquire_seconds(self, round: int) -> float:
         """How long it took to choose a round's questions; 0 where nothing was chosen."""
         records = read_lines(self.path / "rounds" / f"{round:02}" / ASKING)
         return float(records[0]["acquire_seconds"]) if records else 0.0
 
-    def write_questions(self, round: int, questions: Iterable[Question], seconds: float = 0.0) -> list[Question]:
-        """Number a round's questions, which it took `seconds` to choose, and write them whole."""
-        write_lines(self.round_folder(round) / ASKING, [{"acquire_seconds": seconds}])
+    def write_questions(
+        self, round: int, questions: Iterable[Question], seconds: float = 0.0, most: int | None = None
+    ) -> list[Question]:
+        """Number a round's questions, which it took `seconds` to choose, and write them whole.
+
+        most: how many an image were to be asked; None: what an image is asked.
+        """
+        noted = {} if most is None else {"most_per_image": most}
+        write_lines(self.round_folder(round) / ASKING, [{"acquire_seconds": seconds, **noted}])
         numbered = [q._replace(item=f"r{round:02}-{number:07}") for number, q in enumerate(questions)]
         write_lines(self.round_folder(round) / "questions.jsonl", (q._asdict() for q in numbered))
         return numbered
@@ -230,6 +249,13 @@ class RunFolder:
         except Exception as error:
             raise Lasting(f"The model {path} cannot be read: {str(error).splitlines()[0]}.") from error
         return facts
+
+
+@lru_cache(maxsize=4096)
+def _most_per_image(path: Path, changed: int) -> int:
+    """The most that an image is asked by a file of questions, without those that only measure."""
+    asked = Counter(line.get("image") for line in read_lines(path) if not line.get("audit"))
+    return max(asked.values(), default=0)
 
 
 def new_name() -> str:

@@ -12,6 +12,8 @@ from alseg.compare.jobs import plan
 from alseg.compare.request import Request, understood
 from alseg.compare.study import LONGEST_NAME, Cell, cells
 from alseg.errors import UserMistake
+from alseg.store import RunFolder
+from alseg.values import Question
 
 ACQUIRERS, SELECTORS = "margin,entropy", "topk,topk-then-uniform"
 
@@ -215,6 +217,22 @@ def test_first_rounds_come_before_the_runs_that_share_them(grid, tmp_path):
         if job.after is not None:
             first = next(other for other in jobs[:place] if other.name == job.after)
             assert first.folder == job.first and first.settings["rounds"] == 1
+
+
+def test_a_run_that_asks_otherwise_in_a_round_is_refused(grid, tmp_path):
+    def wanted(budget: int) -> Cell:
+        return grid(flags={"budget": str(budget)})[1]
+
+    cell = wanted(25)
+    assert cell.pixels == (10, 10, 5)
+    run = RunFolder.create(tmp_path / "runs" / cell.name, cell.settings)
+    for round, pixels in enumerate(cell.pixels):
+        run.write_questions(round, [Question("", "a", 1, 1)], most=pixels)
+    for budget, said in ((40, "asked 5 pixels an image in round 2, not 10 as with budget = 40"), (29, "not 9 as with")):
+        with pytest.raises(UserMistake, match=said):
+            plan([wanted(budget)], tmp_path)
+    for budget in (20, 25):
+        assert [job.name for job in plan([wanted(budget)], tmp_path)] == [cell.name]
 
 
 def test_commands_give_the_settings_of_the_grid(registry, settings, cli, tmp_path):

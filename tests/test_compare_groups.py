@@ -14,6 +14,8 @@ from alseg.compare.groups import ALL_PIXELS, group, read_runs
 from alseg.compare.statistics import SAME, SHARED
 from alseg.compare.tables import published_rows
 from alseg.errors import UserMistake
+from alseg.store import RunFolder
+from alseg.values import Question
 
 
 def grouped(runs, **options):
@@ -64,6 +66,20 @@ def test_unlike_runs_are_not_averaged(tmp_path, case):
     assert len(set(names(found))) == 2
     assert all(name.startswith("margin, topk-then-uniform, ") for name in names(found))
     assert found.differing
+
+
+@pytest.mark.parametrize("rounds", [3, 4], ids=["at its end", "in its midst"])
+def test_a_budget_that_ended_within_a_round_is_never_passed_over(tmp_path, rounds):
+    """At the end of a run it is a budget of its own; a run that went on from there has asked otherwise since."""
+    runs = [write_run(tmp_path / f"m{seed}", [0.4] * rounds, seed=seed) for seed in range(2)]
+    RunFolder(runs[1]).write_questions(2, [Question("", "train0", 1, 1)], most=5)
+    found = grouped(runs)
+    if rounds == 3:
+        assert [list(one.runs) for one in found.strategies] == [[0, 1]]
+        assert "asked 5 or 10 pixels an image in round 2" in found.warnings[0]
+    else:
+        plain, short = names(found)
+        assert short == f"{plain}, short rounds=5 pixels in round 2" and not found.warnings
 
 
 def test_a_name_holds_what_differs_and_no_option_of_another_piece(tmp_path):

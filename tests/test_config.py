@@ -17,6 +17,7 @@ from alseg.config import flatten, parse_assignments, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.options import Between, Size, convert, options_of
 from alseg.plugins import load_plugins
+from alseg.schedule import Schedule
 from alseg.settings_file import read_toml, read_toml_table
 from alseg.store import RunFolder
 
@@ -68,7 +69,7 @@ def test_the_camvid_recipe_is_the_papers(registry, camvid):
     assert (train.epochs, train.batch_size, train.schedule) == (50, 4, "multistep")
     assert (train.milestones, train.decay) == ((0.4, 0.8), 0.1)
     assert (settings.first_pixels, settings.pixels_per_round, settings.budget) == (10, 10, 100)
-    assert settings.total_rounds() == 10
+    assert Schedule(settings).total_rounds() == 10
     change = settings.augment
     assert (change.scale, change.flip) == ((0.5, 2.0), 0.5)
     assert (change.jitter, change.brightness, change.contrast, change.saturation, change.hue) == (0.8,) * 4 + (0.2,)
@@ -117,8 +118,26 @@ def test_another_recipe_can_be_asked_for(registry):
 def test_the_budget_of_each_round(registry, pixels, rounds, expected):
     first, later, budget = pixels
     settings = config(registry, {"first_pixels": first, "pixels_per_round": later, "budget": budget, "rounds": rounds})
-    assert [settings.pixels_in(number) for number in range(settings.total_rounds())] == expected
-    assert rounds or settings.pixels_in(len(expected)) == 0
+    schedule = Schedule(settings)
+    assert [schedule.pixels_in(number) for number in range(schedule.total_rounds())] == expected
+    assert rounds or schedule.pixels_in(len(expected)) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget", "rounds", "expected"),
+    [
+        ((10, 10, 5), 40, None, [10, 10, 5, 10, 5]),
+        ((10, 10, 5), 29, None, [10, 10, 5, 4]),
+        ((10, 10, 5), 40, 4, [10, 10, 5, 10]),
+        ((10, 10), 40, None, [10] * 4),
+        ((10, 10, 5), 25, None, [10, 10, 5]),
+        ((10, 10, 5), 20, None, [10, 10, 5]),
+    ],
+)
+def test_a_budget_goes_on_from_what_was_asked(registry, asked, budget, rounds, expected):
+    settings = {"first_pixels": 10, "pixels_per_round": 10, "budget": budget, "rounds": rounds}
+    schedule = Schedule(config(registry, settings), asked)
+    assert [schedule.pixels_in(number) for number in range(schedule.total_rounds())] == expected
 
 
 def test_settings_may_begin_with_a_byte_order_mark(tmp_path):

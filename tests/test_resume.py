@@ -21,11 +21,30 @@ def test_a_finished_run_goes_on_as_if_it_had_been_told_at_once(cli, camvid, tmp_
     assert "rounds = 3" in (tmp_path / "short/run.toml").read_text()
 
 
+def asked(run: Path) -> list[int]:
+    """Pixels of each of the six images in each round."""
+    return [len(lines(path / "questions.jsonl")) // 6 for path in sorted((run / "rounds").iterdir())]
+
+
+def test_a_raised_budget_goes_on_from_what_was_asked_and_is_spent(cli, camvid, tmp_path):
+    run, stopped = tmp_path / "run", tmp_path / "stopped"
+    camvid_run(cli, camvid, run, "--budget", 9)
+    shutil.copytree(run, stopped)
+    assert cli("resume", run, "--budget", 14).code == 0
+    assert asked(run) == [5, 3, 1, 3, 2]
+    assert cli("resume", stopped, "--budget", 14, "--rounds", 4).code == 0
+    assert cli("resume", stopped, "--rounds", 5).code == 0
+    assert fingerprint(stopped) == fingerprint(run), "whatever interrupts it"
+    assert cli("resume", run, "--budget", 15).code == 0
+    assert asked(run) == [5, 3, 1, 3, 2, 1]
+    assert len(lines(run / "rounds.jsonl")) == 6
+
+
 EXTENSIONS = {
     "beyond the budget": (("--rounds", 9), "ends after 3 rounds"),
     "fewer than there are": (("--rounds", 1), "has finished 2 rounds"),
     "none": (("--rounds", 0), "rounds takes"),
-    "a budget that is spent": (("--budget", 5), "has finished 2 rounds"),
+    "a budget that is spent": (("--budget", 5), "has asked 8 pixels an image already"),
     "a budget beyond the rounds": (("--budget", 500), "give --rounds too"),
 }
 

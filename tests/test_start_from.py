@@ -17,6 +17,7 @@ from alseg.config import RunConfig, flatten, resolve
 from alseg.interchange.labelset import read_run
 from alseg.interchange.tables import read_csv
 from alseg.plugins import load_plugins
+from alseg.schedule import Schedule
 
 ROWS = [
     f"train{i:02},{y},{x},{name}" for i in range(6) for y, x, name in ((9, 9, "sky"), (20, 50, "road"), (63, 0, ""))
@@ -182,9 +183,10 @@ def config(**settings: object) -> RunConfig:
 def test_the_budget_counts_what_is_asked(tmp_path):
     before = config(budget=7, pixels_per_round=3, first_pixels=2)
     after = config(budget=7, pixels_per_round=3, start_from=str(tmp_path))
-    assert [before.pixels_in(round) for round in range(before.total_rounds())] == [2, 3, 2]
-    assert [after.pixels_in(round) for round in range(after.total_rounds())] == [0, 3, 3, 1]
-    assert config(budget=1, pixels_per_round=1, start_from=str(tmp_path)).total_rounds() == 2
+    single = config(budget=1, pixels_per_round=1, start_from=str(tmp_path))
+    for settings, expected in ((before, [2, 3, 2]), (after, [0, 3, 3, 1]), (single, [0, 1])):
+        schedule = Schedule(settings)
+        assert [schedule.pixels_in(round) for round in range(schedule.total_rounds())] == expected
     stored = json.loads(json.dumps(after.nested()))
     assert resolve(load_plugins(), flatten(stored), {}).config == config(**flatten(stored))
     assert "start_from" not in before.nested()

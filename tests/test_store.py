@@ -94,6 +94,17 @@ def test_labels_questions_and_rounds_come_back(tmp_path):
     assert [row["round"] for row in folder.rounds()] == [0, 1]
 
 
+def test_what_a_round_was_to_ask_is_kept_or_else_counted(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {})
+    three = [Question("", image, 1, x) for image, x in (("a", 1), ("a", 2), ("b", 1))]
+    audit = Question("", "a", 1, 3, audit=True)
+    folder.write_questions(0, three, most=7)
+    folder.write_questions(1, [*three, audit])
+    folder.write_questions(2, [], most=5)
+    folder.round_folder(3)
+    assert folder.asked() == (7, 2, 5)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_whole(path, b"old")

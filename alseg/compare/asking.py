@@ -33,10 +33,11 @@ def ask_once(folder: Path, registry: Registry, progress: Progress) -> None:
         labels = run.labels().before(1)
         questions = run.questions(1)
         if questions is None:
-            questions = run.write_questions(1, experiment.acquire(1, labels), experiment.acquire_seconds)
+            asked = experiment.acquire(1, labels)
+            questions = run.write_questions(1, asked, experiment.acquire_seconds, experiment.pixels_in(1))
         work = answered(experiment, run, 1, questions)
         chosen = [question for question in work.placed() if not question.audit]  # audits only measure
         known = labels.plus(work.answered()).audits(False)
-        asked = asked_statistics(1, chosen, known, len(experiment.images.pool))
-        write_whole(folder / ASKED, (json.dumps({"round": 1, **asked}) + "\n").encode())
+        found = asked_statistics(1, chosen, known, len(experiment.images.pool))
+        write_whole(folder / ASKED, (json.dumps({"round": 1, **found}) + "\n").encode())
         experiment.life.stopped("asked", "Round 1 was asked, and --ask-only trains no further.")

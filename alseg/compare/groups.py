@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alseg.compare.measures import images, is_picked
+from alseg.compare.unlike import short_rounds, unlike_machines, unlike_schedules
 from alseg.config import PIECES, flatten
 from alseg.errors import UserMistake
 from alseg.report.reading import RunView, refuse_unlike
@@ -34,7 +35,6 @@ IDLE = {
 } | COMPUTING
 ASKING = {"first_pixels", "pixels_per_round", "pool_pixels_per_round", "cap", "start_from", "oracle", "query.size"}
 ALL_PIXELS = "all pixels"
-VERSIONS = ("alseg", "torch", "torchvision", "timm", "numpy", "python")
 
 Settings = Mapping[str, str]
 
@@ -115,7 +115,7 @@ def group(views: Sequence[RunView], random: Mapping[str, str], names: Mapping[st
     for strategy in named:
         warnings += _said_of_names(strategy, names or {})
     order = sorted(named, key=lambda one: (one.is_full, not one.is_random, one.name))
-    return Grouped(order, _differing(order), [*warnings, *_unlike_machines(order)])
+    return Grouped(order, _differing(order), [*warnings, *unlike_schedules(order), *unlike_machines(order)])
 
 
 def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
@@ -148,6 +148,8 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
         flat = {key: value for key, value in flat.items() if key.partition(".")[0] not in ASKERS}
         flat |= _evaluated(flat)
         flat = {key: value for key, value in flat.items() if not _is_asking(key)} | {"labels": "all"}
+    elif short := short_rounds(view):
+        flat["short rounds"] = short
     return flat
 
 
@@ -271,29 +273,6 @@ def _said_of_names(strategy: Strategy, names: Mapping[str, str]) -> list[str]:
     if len(given) < 2:
         return []
     return [f"Runs named {' and '.join(given)} are alike in every setting: they are one strategy."]
-
-
-def _unlike_machines(strategies: Sequence[Strategy]) -> list[str]:
-    """What was not the same when the runs were computed; it may change results, and is no reason to split."""
-    found: dict[str, dict[str, set[Path]]] = defaultdict(lambda: defaultdict(set))
-    mixed: dict[str, list[str]] = defaultdict(list)
-    for strategy in strategies:
-        own: dict[str, set[str]] = defaultdict(set)
-        for run in strategy.runs.values():
-            told = [(key, str(run.record[key])) for key in ("device", *VERSIONS) if key in run.record]
-            told += [("device", str(record["device"])) for record in run.records if record["device"]]
-            for key, value in told:
-                found[key][value].add(run.folder.path)
-                own[key].add(value)
-        for key, values in own.items():
-            mixed[key] += [strategy.name] if len(values) > 1 else []
-    said = []
-    for key, by_value in found.items():
-        if len(by_value) > 1:
-            counts = "; ".join(f"{value}: {len(runs)} runs" for value, runs in sorted(by_value.items()))
-            within = f", also within {'; '.join(mixed[key])}" if mixed[key] else ""
-            said.append(f"The runs were not all computed with the same {key} ({counts}){within}.")
-    return said
 
 
 def read_runs(paths: Iterable[Path]) -> list[RunView]:

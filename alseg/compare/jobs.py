@@ -75,7 +75,8 @@ def plan(
 ) -> list[Job]:
     """The jobs that complete the cells under `out`; what is complete is left out. Shared first rounds come first.
 
-    Raises UserMistake where a folder holds a run with other settings, or one that other code of a plugin file made.
+    Raises UserMistake where a folder holds a run with other settings, one whose rounds asked another number of pixels,
+    or one that other code of a plugin file made.
     """
     common: Any = {"plugins": tuple(str(file) for file in plugins), "third_party": third_party}
     shared: dict[str, Job] = {}
@@ -84,6 +85,7 @@ def plan(
         folder = out / "runs" / cell.name
         if (folder / SETTINGS).exists():
             check_same(folder, cell.settings)
+            _check_schedule(folder, cell)
             _check_same_files(folder, plugins)
         if is_done(folder, cell, ask_only) and (ask_only or not _is_owed_its_end(folder, cell)):
             continue
@@ -108,7 +110,7 @@ def first_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_done(folder: Path, cell: Cell, ask_only: bool = False) -> bool:
-    """Whether a cell's run is complete; ask_only: whether it has asked after its first round."""
+    """Whether a cell's run, whose rounds ask what is wanted, is complete; ask_only: has asked after its first round."""
     if ask_only and cell.first:
         return (folder / ASKED).exists() or has_rounds(folder, 2)
     if has_rounds(folder, cell.rounds):
@@ -147,6 +149,16 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
         if name not in free and before.get(name) != now.get(name):
             stated = f"{name} = {before.get(name, 'none')}, not {now.get(name, 'none')}"
             raise UserMistake(f"{folder} was made with {stated}: give another --out, or move it away.")
+
+
+def _check_schedule(folder: Path, cell: Cell) -> None:
+    """UserMistake where a round of a folder's run asked another number of pixels than wanted, by another budget."""
+    for round, (asked, wanted) in enumerate(zip(RunFolder(folder).asked(), cell.pixels, strict=False)):
+        if asked != wanted:
+            raise UserMistake(
+                f"{folder} asked {asked} pixels an image in round {round}, not {wanted} as with budget = "
+                f"{cell.settings['budget']}: give another budget or --out, or move it away."
+            )
 
 
 def _check_same_files(folder: Path, plugins: Sequence[Path]) -> None:

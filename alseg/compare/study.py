@@ -16,6 +16,7 @@ from alseg.config import NAMED, Resolved, RunConfig, flatten, recipe, resolve
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg.plugins import Registry
+from alseg.schedule import Schedule
 from alseg.trackers import trackers_of
 
 BASELINE = "baseline"  # the recipe of what every strategy is compared with
@@ -48,7 +49,8 @@ class Cell:
 
     name: of its folder. strategy: the name that somebody gave, or "". settings: every setting, as run.toml
     holds it. first: a name of the first round that it shares with others, or "" where it shares none.
-    rounds: how many it has. given: the settings that lead to it, flat.
+    rounds: how many it has. given: the settings that lead to it, flat. pixels: what its rounds ask of each image; empty
+    where that is no setting.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Cell:
     first: str
     rounds: int
     given: Mapping[str, Any]
+    pixels: Sequence[int] = ()
 
 
 def cells(registry: Registry, grid: Grid, toml: Mapping[str, Any], flags: Mapping[str, Any]) -> list[Cell]:
@@ -171,7 +174,9 @@ def _cell(place: _Place, config: RunConfig, given: Mapping[str, Any]) -> Cell:
         return Cell(name, "", settings, "", 1, given)
     follows = config.evaluate.size is None and config.query.size is not None
     before = {**settings, QUERY_SIZE: settings["query"]["size"]} if follows else settings
-    return Cell(name, place.name, settings, f"seed={seed},{key(before, LATER)}", config.total_rounds(), given)
+    rounds = Schedule(config).total_rounds()
+    pixels = Schedule(config).per_image(rounds) if config.pool_pixels_per_round is None else ()
+    return Cell(name, place.name, settings, f"seed={seed},{key(before, LATER)}", rounds, given, pixels)
 
 
 def _check_pieces(registry: Registry, resolved: Resolved, built: set[str]) -> None:
