@@ -22,7 +22,7 @@ from alseg.experiment import Experiment
 from alseg.hints import command, plugin_hint
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
-from alseg.moved import check_settings, moved
+from alseg.moved import check_settings, moved, precision_of
 from alseg.paths import expanded
 from alseg.plugin_files import recorded_files
 from alseg.plugins import Registry, load_plugins
@@ -230,14 +230,14 @@ def _check_extension(
 
 
 def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, Any]) -> Resolved:
-    """The configuration of a stored run, which holds every setting."""
+    """The configuration of a stored run, which holds every setting, with the precision that the run goes on in."""
     path, stored = folder.path / SETTINGS, {**settings}
     record = stored.pop("record", {})
     try:
         if not isinstance(record, dict) or "dataset" not in stored:
             raise UserMistake("it lacks the setting dataset.")
         lists = dict.fromkeys(LISTS, "none")  # run.toml leaves an empty one out, and the recipe's must not come back
-        resolved = resolve(registry, lists | flatten(stored), {})
+        resolved = resolve(registry, lists | flatten(stored), {"precision": precision_of(settings)})
     except UserMistake as error:
         raise UserMistake(f"{path} cannot be taken up: {error}{plugin_hint(record, folder.path)}") from error
     missing = flatten(resolved.config.nested()).keys() - flatten(stored).keys()

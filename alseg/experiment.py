@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from alseg.answering import Attendance, OpenRound
@@ -150,7 +151,7 @@ class Experiment:
             "split": self.split or "none",
             "evaluation_images": len(self._held_out) if self._held_out is not None else 0,
             "device": describe_device(self._device),
-            "precision": str(self._precision).removeprefix("torch."),
+            "precision": _named(self._precision),
             "void": "skip" if self._skip_void else "ask",
             "weights": dict(getattr(self._first, "origin", None) or {}),
         }
@@ -159,6 +160,10 @@ class Experiment:
         """The run's folder is there: while it lasts, the plugins hear of the run, and of what ends it early."""
         self.folder, self.life = folder, Life(self._registry, folder, self.say)
         self.schedule = Schedule(self.config, folder.asked())
+        own = choose_precision(folder.settings()["precision"], self._device)
+        if own != self._precision:
+            began = _named(self._precision)
+            self.say(f"The run goes on in {began}, in which it began; it would begin in {_named(own)} here.")
         self._progress.scored(folder.rounds(), self.schedule.total_rounds())
         return self.life.lasting()
 
@@ -310,3 +315,7 @@ class Experiment:
         value = "no evaluation" if record["miou"] is None else f"mIoU {record['miou']:.3f} on {self.split}"
         audit = scored.audit and f", accuracy {scored.audit['accuracy']:.3f} at {scored.audit['pixels']} audited pixels"
         self.say(f"Round {round}: {short(record['pixels_per_image'])} pixels an image, {value}{audit or ''}.")
+
+
+def _named(precision: torch.dtype) -> str:
+    return str(precision).removeprefix("torch.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alseg.moved import precision_of
 from alseg.plugins import Registry
 from alseg.protocols import Images
 from alseg.store import RunFolder
@@ -70,7 +71,7 @@ class Looking:
         from alseg.segment import Segmenter
 
         settings, registry = self._folder.settings(), self._registry
-        device, precision = settings["device"], settings["precision"]
+        device, precision = settings["device"], precision_of(settings)
         segmenter = Segmenter(
             self._folder.path, round=self._round - 1, device=device, precision=precision, registry=registry
         )

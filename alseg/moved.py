@@ -40,6 +40,16 @@ def moved(folder: RunFolder, settings: Mapping[str, Any], **places: Path | str |
     return found
 
 
+def precision_of(settings: Mapping[str, Any]) -> str:
+    """The precision that a stored run goes on in: the one it began with, where its settings leave that to the hardware.
+
+    Any hardware computes in either, if slowly: a run has one precision wherever it goes on.
+    """
+    stated, record = str(settings.get("precision", "auto")), settings.get("record")
+    begun = record.get("precision") if isinstance(record, Mapping) else None
+    return str(begun) if stated == "auto" and begun in ("float32", "bfloat16") else stated
+
+
 def is_word(place: Path | str) -> bool:
     """Whether weights are had without a file."""
     return str(place) in ("none", "default")

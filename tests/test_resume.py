@@ -7,8 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_run import camvid_run, fingerprint, lines
+
+from alseg.api import resolve_stored
+from alseg.compare.jobs import fork
+from alseg.looking import Looking
+from alseg.store import RunFolder
 
 
 @pytest.mark.parametrize("more", [("--rounds", 3), ("--rounds", 3, "--budget", 50)])
@@ -68,6 +74,29 @@ def test_a_run_over_the_pool_takes_rounds_and_no_budget(cli, camvid, tmp_path):
     assert "it takes --rounds" in cli("resume", tmp_path / "run", "--budget", 50).err
     assert cli("resume", tmp_path / "run", "--rounds", 2).code == 0
     assert [row["labelled_pixels"] for row in lines(tmp_path / "run/rounds.jsonl")] == [6, 12]
+
+
+def test_a_run_and_a_fork_of_its_first_round_keep_its_precision(cli, camvid, registry, tmp_path, monkeypatch):
+    def hardware(bfloat16: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16, raising=False)
+
+    hardware(False)
+    camvid_run(cli, camvid, tmp_path / "whole", "--rounds", 2)
+    camvid_run(cli, camvid, tmp_path / "run", "--rounds", 1)
+    settings = RunFolder(tmp_path / "run").settings()
+    fork(tmp_path / "run", tmp_path / "fork", {k: v for k, v in settings.items() if k != "record"})
+    hardware(True)
+    for name in ("run", "fork"):
+        outcome = cli("resume", tmp_path / name, "--rounds", 2)
+        assert "The run goes on in float32, in which it began; it would begin in bfloat16 here." in outcome.err
+        assert fingerprint(tmp_path / name) == fingerprint(tmp_path / "whole")
+    run = RunFolder(tmp_path / "run")
+    stated = resolve_stored(registry, run, settings | {"precision": "bfloat16"})
+    assert stated.config.precision == "bfloat16", "somebody's own word goes first"
+    looking = Looking(registry, run, 1, stated.dataset.images("train"), 0)
+    assert looking.predicted("train00") is not None
+    assert looking._segmenter.precision == "float32", "the page and pickers see what the model chose by"
 
 
 def repaint(path: Path) -> None:
