@@ -29,7 +29,7 @@ class TrainSettings:
     decay: Annotated[float, Between(0, 1)] = 0.1  # multistep: factor at each milestone
     power: Annotated[float, Between(0, 10)] = 0.9  # of poly
     warm_up: Annotated[float, Between(0, 1e6)] = 0.0  # epochs in which the rate rises from 0
-    decode: Literal["auto", "points", "dense"] = "auto"  # where the decoder is computed; auto: at few points
+    decode: Literal["points", "dense"] = "points"  # where the decoder is computed; points: by a model with decode_at
     cuda_graph: bool = True  # on a GPU: record a step once and replay it
     fused_norms: bool = True  # on a GPU: a batch norm and its activation in few kernels
     workers: Annotated[int, Between(0, 256)] = 2  # threads that decode images

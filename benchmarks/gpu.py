@@ -64,7 +64,7 @@ PIECES = (
     Piece("cityscapes-acquisition", 60, gpu_pieces.cityscapes_acquisition),
     Piece("together", 180, gpu_pieces.at_once),
     Piece("recipe", 60, runs=gpu_runs.recipe),
-    Piece("recipe-points", 60, runs=partial(gpu_runs.recipe, decode="points")),
+    Piece("recipe-dense", 60, runs=partial(gpu_runs.recipe, decode="dense")),
     Piece("equivalence", 120, runs=gpu_runs.equivalence),
     Piece("camvid", 60, runs=gpu_runs.paper),
 )

@@ -188,7 +188,7 @@ SECTIONS: dict[str, Callable[[Figures, Mapping[str, Figures]], str]] = {
     "table": table,
     "profile": profile,
     "recipe": recipe,
-    "recipe-points": recipe,
+    "recipe-dense": recipe,
     "cityscapes-acquisition": cityscapes,
     "together": together,
     "equivalence": equivalence,

@@ -18,7 +18,7 @@ from alseg.engine.device import inferring
 from alseg.engine.images import DecodedImages
 from alseg.engine.predict import predict
 from alseg.engine.steps import CUDAGraph, Recorded, Recorder
-from alseg.engine.train import FEW_POINTS, point_loss
+from alseg.engine.train import point_loss
 from alseg.options import Size
 from alseg.settings import TrainSettings
 from benchmarks import together
@@ -121,7 +121,7 @@ def roofline(arguments: argparse.Namespace, material: Material, network: nn.Modu
     forward = trained(network).to(device)
     row = acquisition(material, network)
     # torch counts the gradient of a grouped convolution as if it had one group: a step is three forward passes
-    step_flops = 3 * counted(lambda: point_loss(forward, batch, material.pixels <= FEW_POINTS))
+    step_flops = 3 * counted(lambda: point_loss(forward, batch, at_points=True))
     work: dict[str, tuple[float, Callable[[], object], Callable[[], object], int]] = {
         # its FLOPs, what its bytes are counted in, what is timed, and how many units a call of that does
         "training step": (step_flops, lambda: plain(batch), lambda: [step(batch) for _ in range(STEPS)], STEPS),

@@ -23,9 +23,9 @@ class PieceFailed(Exception):
     """A piece ended with an error."""
 
 
-def recipe(arguments: argparse.Namespace, end: float, decode: str = "auto") -> dict[str, Any] | None:
+def recipe(arguments: argparse.Namespace, end: float, decode: str = "points") -> dict[str, Any] | None:
     """The whole CamVid recipe, scored on --split by the honest protocol: seconds of its phases over all rounds."""
-    name = "recipe" if decode == "auto" else f"recipe-{decode}"
+    name = "recipe" if decode == "points" else f"recipe-{decode}"
     words = ["run", "--dataset", "camvid", "--data", str(arguments.data), "--weights", arguments.weights]
     words += ["--encoder", arguments.encoder, "--split", arguments.split, "--device", arguments.device]
     words += ["-o", f"train.decode={decode}", *arguments.more]

@@ -21,7 +21,7 @@ from alseg.engine.evaluate import confusion_matrix
 from alseg.engine.gradients import gradients_of
 from alseg.engine.images import DecodedImages
 from alseg.engine.steps import CUDAGraph, Recorded
-from alseg.engine.train import FEW_POINTS, optimizer, point_loss
+from alseg.engine.train import optimizer, point_loss
 from alseg.options import Size
 from alseg.plugins import load_plugins
 from alseg.settings import Augmentation, PassSettings, TrainSettings
@@ -101,10 +101,9 @@ def trainer(
     ours: Any = model.to(device).to(memory_format=torch.channels_last).train()
     descent = optimizer(ours, settings)
     descend = stepper(descent, device)
-    at_points = settings.decode == "points" or (settings.decode == "auto" and material.pixels <= FEW_POINTS)
 
     def loss_of(*parts: Any) -> Tensor:
-        return point_loss(ours, Batch(*parts), at_points)
+        return point_loss(ours, Batch(*parts), settings.decode == "points")
 
     recorded = settings.cuda_graph and device.type == "cuda"
     fused = settings.fused_norms

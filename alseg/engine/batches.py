@@ -112,11 +112,6 @@ class BatchSource:
         return sum(self.sizes)
 
     @property
-    def mean_points(self) -> float:
-        """Labelled points of an image, over all of the pool, so that strategies at one budget are trained alike."""
-        return sum(len(values) for _, values in self._labels.values()) / max(1, len(self._images))
-
-    @property
     def most_points(self) -> int:
         """Labelled points of the image that has most."""
         return max((len(values) for _, values in self._labels.values()), default=0)

@@ -27,8 +27,6 @@ from alseg.protocols import Model, Term, members_of
 from alseg.settings import TrainSettings
 from alseg.values import Taught
 
-FEW_POINTS = 10  # labels an image up to which points and dense map were shown to train alike: docs/performance.md
-
 Advance = Callable[[int, float | None], None]  # images done, and at an epoch's end its mean loss
 
 
@@ -114,13 +112,9 @@ def train(
 
 
 def decodes_at_points(model: Model, source: BatchSource, settings: TrainSettings) -> bool:
-    """Whether the decoder is computed around the labelled points only, which a model with `decode_at` can.
-
-    auto: where an image has `FEW_POINTS` labels or fewer in the mean.
-    """
-    if source.dense or not all(hasattr(member, "decode_at") for member in members_of(model)):
-        return False
-    return settings.decode == "points" or (settings.decode == "auto" and source.mean_points <= FEW_POINTS)
+    """Whether the decoder is computed around the labelled points only, which a model with `decode_at` can."""
+    able = not source.dense and all(hasattr(member, "decode_at") for member in members_of(model))
+    return able and settings.decode == "points"
 
 
 def can_record(settings: TrainSettings, device: torch.device, team: Team, terms: Sequence[Any]) -> bool:

@@ -31,7 +31,7 @@ Two more things are as published: a model starts again from the pretrained encod
 first round are uniform over the candidates. Three differ unless asked for: labels are moved exactly with their image
 (`-o augment.labels=nearest` resizes them by nearest neighbour, which at scale 0.5 loses three in four), the figure
 reported is the last epoch's on val (`--protocol paper` adds `paper_miou` and `paper_epoch`, the best epoch on test),
-and the engine computes in bfloat16 where that is faster and decodes a few labels at their points alone (`--precision
+and the engine computes in bfloat16 where that is faster and decodes at the labelled points alone (`--precision
 float32`, `-o train.decode=dense`; [what that costs](performance.md)).
 
 """
