@@ -81,9 +81,8 @@ def run(
     trackers = trackers_of(registry, resolved.config.trackers)  # one that cannot join stops a run before its folder
     experiment.prepare()
     record = {"run": name, "alseg": alseg.__version__, **versions(), **experiment.facts()}
-    pool = experiment.images.pool
-    if any(pool.has_mask) and (absent := absent_classes(experiment.classes, pool.present)):
-        progress.say(absent)
+    if len(present := experiment.images.pool.present) == 1:  # such as of masks of 0 and 255, which is void
+        progress.say(absent_classes(experiment.classes, present))
     for rival in registry.left_aside(named_by(resolved.config, layers[0] | layers[1])):
         of, written = rival.plugin.distribution, registry.written(rival)
         progress.say(f"The {rival.kind} {rival.name!r} is alseg's own; that of {of} is had as {written}.")

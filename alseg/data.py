@@ -101,7 +101,6 @@ def absent_classes(classes: Classes, present: Collection[int]) -> str:
     absent = [name for i, name in enumerate(classes.names) if i not in present]
     more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
     named = ", ".join(absent[:MOST_NAMED])
-    # of masks of 0 and 255 with two classes one is void throughout
     return f"No pixel of the training masks is {named}{more} (void is {classes.void})." if absent else ""
 
 
