@@ -84,11 +84,13 @@ def _walked(
 
 def _is_own(path: Path) -> bool:
     """Whether a file says that alseg wrote the folder in which it lies."""
-    held = OWN.get(path.name)
+    if path.name not in OWN:
+        return False
     try:
-        return held is not None and (not held or all(words in path.read_bytes() for words in held))
+        content = path.read_bytes()
     except OSError:  # a folder of that name, or one that cannot be read
         return False
+    return all(words in content for words in OWN[path.name])
 
 
 def is_image(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> bool:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from annotator import Listening, Working, answer_all
 from conftest import SMALL, write_camvid
+from photos import write_pair
 from pieces import write_saved, write_segformer
 from PIL import Image
-from test_folder_dataset import write_pair
 
 import alseg
 from alseg.answering import Attendance

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 from conftest import SMALL
+from photos import write_image, write_pair
 from PIL import Image
 from test_datasets import write_cityscapes, write_voc12
-from test_folder_dataset import write_image, write_pair
 
 from alseg.dataset_check import SplitCheck, sample
 
