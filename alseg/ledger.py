@@ -21,7 +21,10 @@ RECENT = 200  # answers whose seconds are averaged
 
 @dataclass(frozen=True)
 class Tally:
-    """How far a round is; agreed of guessed: answers that the model had guessed. seconds: an answer's median."""
+    """How far a round is; agreed of guessed: answers that the model had guessed.
+
+    seconds: an answer's median, with a pick's where the pixels are picked.
+    """
 
     done: int
     total: int
@@ -240,8 +243,8 @@ class Ledger:
         known = list(self.answers.values())
         firsts = [(a.name, self.questions[a.item].guess) for a in known if a.item in self.questions]
         guessed = [name == guess for name, guess in firsts if None not in (name, guess)]
-        spent = [a.seconds for a in known if a.seconds is not None]
-        spent = (spent if self._asks_class else list(self.pick_seconds.values()))[-RECENT:]
+        answering = [a.seconds for a in known if a.seconds is not None] if self._asks_class else []
+        spent = [statistics.median(t[-RECENT:]) for t in (answering, list(self.pick_seconds.values())) if t]
         return Tally(
             done=len(self.asks) - len(self.open),
             total=len(self.asks),
@@ -249,7 +252,7 @@ class Ledger:
             unsure=sum(a.name is None for a in known),
             agreed=sum(guessed),
             guessed=len(guessed),
-            seconds=statistics.median(spent) if spent else None,
+            seconds=sum(spent) if spent else None,
         )
 
     def last_of(self, who: str) -> tuple[str, str] | None:

@@ -190,6 +190,14 @@ def test_a_pixel_is_asked_once(folder):
     assert len((folder.path / "journal.jsonl").read_text().splitlines()) == 2
 
 
+def test_an_answer_takes_as_long_as_its_pick_and_its_class(folder):
+    round = open_round(folder, picks=True)
+    for item, (pick, answer) in {"r01-a0": (4.0, 1.0), "r01-a1": (6.0, 2.0)}.items():
+        round.pick(item, 1, int(answer), "me", pick)
+        round.answer(item, "sky", "me", answer)
+    assert round.tally().seconds == 5.0 + 1.5
+
+
 def test_progress_moves_forth_and_back(folder):
     seen: list[int] = []
     round = open_round(folder, advance=seen.append)

@@ -280,6 +280,15 @@ def test_full_supervision_alone_has_a_column_for_its_mean_iou(tmp_path):
     assert len({line.count("|") for line in table}) == 1
 
 
+def test_full_supervision_stands_under_no_budget(tmp_path):
+    full = write_run(tmp_path / "full", [0.6], settings={"labels": "all"})
+    compare([write_run(tmp_path / "margin", [0.2, 0.3]), full], tmp_path / "out")
+    table = [line for line in (tmp_path / "out/summary.md").read_text().splitlines() if line.startswith("|")][:4]
+    header, _, asked, whole = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)
+    assert header[-1] == "all pixels" and header[-2].endswith("px")
+    assert asked[-1] == "" and whole[-1].startswith("60.0") and whole[-2] == ""
+
+
 @pytest.mark.parametrize("budget", ["0", "-5", "nan"])
 def test_a_published_figure_is_at_some_pixels(budget):
     with pytest.raises(UserMistake, match=f"the budget '{budget}' must be above 0"):

@@ -35,14 +35,14 @@ def test_every_act_counts_and_answers_taken_back_stand_no_more():
             event("retracted", "a", what="skipped"),
             answered("b", "road", 1.0),
             answered("a", None, 4.0),
-            event("picked", "c", y=1, x=2),
+            event("picked", "c", y=1, x=2, seconds=1.5),
             answered("c", "sky", None),
         ],
         ROUNDS,
     )
     done = effort(acts)
     assert (done.answers, done.unsure, done.picks, done.skips, done.undos, done.acts) == (3, 1, 1, 1, 2, 8)
-    assert done.seconds == 7.0, "the time of what was taken back was spent too"
+    assert done.seconds == 8.5, "the time of a pick and of what was taken back was spent too"
     assert done.untimed == 1
     assert done.spread == spread([1.0, 4.0])
     assert seconds_by_class(acts, ("sky", "road")) == {"road": [1.0], "can't tell": [4.0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from PIL import Image
 
 from alseg.cli.app import run_cli
 from alseg.colours import levels
-from alseg.report.figures import over_labels, some
+from alseg.report.figures import draw_run, over_labels, shortened, some
 from alseg.report.page import themed, write_report
 from alseg.report.reading import RunView
 
@@ -117,7 +118,42 @@ def test_reports_of_runs_that_have_little_to_show(cli, camvid, tmp_path, run):
     fresh = shutil.copytree(run, tmp_path / "fresh")
     (fresh / "rounds.jsonl").unlink()
     assert cli("report", fresh).code == 0
-    assert "No round is finished yet" in (fresh / "report.html").read_text()
+    text = (fresh / "report.html").read_text()
+    assert "No round is finished yet" in text and "<h2>Rounds" not in text
+
+
+def test_classes_without_a_label_are_in_the_figure_of_labels(run, tmp_path):
+    """They are what one looks for: there in the evaluated masks, and never asked."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    names = RunView.read(run).classes
+    lines = [line for line in (run / "labels.jsonl").read_text().splitlines() if f'"{names[0]}"' in line]
+    (copy / "labels.jsonl").write_text("\n".join(lines) + "\n")
+    view = RunView.read(copy)
+    figure = next(drawn.figure for drawn in draw_run(view) if drawn.name == "asked-classes")
+    seen = view.confusion(1).sum(1)
+    shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert shown == [name for name, count in zip(names, seen, strict=True) if count or name == names[0]]
+    assert len(shown) > 1
+
+
+def test_audits_do_not_hide_where_pixels_were_chosen(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    path = copy / "rounds/01/questions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    audits = [line | {"item": f"audit {line['item']}", "y": 0, "x": 0, "audit": True} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines + audits))
+
+    def drawn(folder: Path) -> np.ndarray:
+        (one,) = (drawn for drawn in draw_run(RunView.read(folder)) if drawn.name == "places")
+        assert "after the first round" in one.caption
+        return one.figure.axes[0].get_images()[0].get_array()
+
+    assert np.array_equal(drawn(run), drawn(copy))
+
+
+def test_long_names_leave_room_for_what_is_drawn():
+    names = ["road", "a name that is far longer than any axis has room for"]
+    assert shortened(names) == ["road", "a name that is far long…"]
 
 
 BROKEN = {

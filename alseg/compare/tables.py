@@ -147,17 +147,17 @@ def miou_rows(comparison: Comparison) -> Rows:
     """Strategies down, budgets across: mean and standard deviation in %, with a sign for the verdict."""
     signs = {"better": " ▲", "worse": " ▼"}
     words = {(one.strategy.name, one.pixels): one.word for one in comparison.from_random or comparison.from_baseline}
-    columns = [f"{pixels:.4g} px" for pixels in comparison.budgets]
-    rows = [["strategy", "seeds", *(columns or ["all pixels"] if comparison.full else columns)]]
+    whole = ["all pixels"] if comparison.full else []
+    rows = [["strategy", "seeds", *(f"{pixels:.4g} px" for pixels in comparison.budgets), *whole]]
     for one in comparison.asking:
         cells = [comparison.cell(one, pixels) for pixels in comparison.budgets]
         said = [signs.get(words.get((one.name, pixels), ""), "") for pixels in comparison.budgets]
         shown = [with_std(c.miou) + sign if c else "-" for c, sign in zip(cells, said, strict=True)]
-        rows.append([one.name, str(len(one.runs)), *shown])
+        rows.append([one.name, str(len(one.runs)), *shown, *("" for _ in whole)])
     for one in comparison.full:
         cell = comparison.cells[one.name]
         shown = [with_std(cell[0].miou) if cell else "-"]
-        rows.append([one.name, str(len(one.runs)), *[""] * (len(comparison.budgets) - 1), *shown])
+        rows.append([one.name, str(len(one.runs)), *[""] * len(comparison.budgets), *shown])
     return rows
 
 

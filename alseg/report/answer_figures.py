@@ -9,13 +9,13 @@ import numpy as np
 
 from alseg.report.agreement import Agreed, agreement_by_round
 from alseg.report.effort import seconds_by_class, spread
-from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, Drawn, canvas, curves, some
+from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, Drawn, canvas, curves, shortened, some
 from alseg.report.reading import RunView
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TIME = "Mean IoU against the time spent on answers."
+TIME = "Mean IoU against the time spent on answers and picks."
 ACTS = "Mean IoU against key presses and clicks, those that were taken back too."
 
 
@@ -27,7 +27,8 @@ def draw_answers(run: RunView) -> Iterator[Drawn]:
         yield Drawn("acts", ACTS, over_acts([run]))
     times = seconds_by_class(run.acts, run.classes)
     if times:
-        caption = "Seconds an answer took: median (dot), the middle half (bar), 95 % are within the line."
+        caption = "Seconds an answer took: median (dot), the middle half (bar), 95 % are within the line"
+        caption += f"; the first {MOST_CLASSES + 1} of {len(times)} classes." if len(times) > MOST_CLASSES + 1 else "."
         yield Drawn("seconds", caption, seconds_of_classes(times))
     rounds = agreement_by_round(run.answered)
     if rounds:
@@ -49,7 +50,7 @@ def draw_efforts(runs: Sequence[RunView]) -> Iterator[Drawn]:
 
 def over_labelling(runs: Sequence[RunView]) -> Figure:
     """The mean IoU of runs against the time spent on answers."""
-    return curves(runs, "time spent on answers (minutes)", RunView.labelling_minutes)
+    return curves(runs, "time spent on answers and picks (minutes)", RunView.labelling_minutes)
 
 
 def over_acts(runs: Sequence[RunView]) -> Figure:
@@ -67,7 +68,7 @@ def seconds_of_classes(times: dict[str, list[float]]) -> Figure:
         axes.plot([one.upper, one.most], [row, row], color=COLOURS[0], lw=1.5)
         axes.barh(row, one.upper - one.lower, left=one.lower, height=0.5, color=COLOURS[0], alpha=0.45)
         axes.plot(one.median, row, "o", color=COLOURS[0], ms=6)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_yticks(range(len(names)), shortened(names), parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("seconds an answer")
     axes.set_xlim(left=0)

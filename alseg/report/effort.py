@@ -44,7 +44,7 @@ class Effort(NamedTuple):
     """What some acts amount to.
 
     answers: those that stand, "can't tell" (`unsure`) included. undos: acts taken back. seconds: of all timed
-    answers, also those taken back later; None where none was timed. untimed: answers without a time.
+    answers and picks, also those taken back later; None where none was timed. untimed: answers without a time.
     """
 
     answers: int
@@ -101,7 +101,7 @@ def effort(acts: Sequence[Act]) -> Effort:
     """What acts amount to."""
     answers = [act for act in acts if act.kind in ANSWERS]
     stand = [act for act in answers if act.stands]
-    timed = [act.seconds for act in answers if act.seconds is not None]
+    timed = [act.seconds for act in acts if act.seconds is not None]
     return Effort(
         answers=len(stand),
         unsure=sum(act.name is None for act in stand),
@@ -109,7 +109,7 @@ def effort(acts: Sequence[Act]) -> Effort:
         skips=sum(act.kind == "skipped" for act in acts),
         undos=sum(act.kind == "retracted" for act in acts),
         acts=len(acts),
-        untimed=len(answers) - len(timed),
+        untimed=sum(act.seconds is None for act in answers),
         seconds=sum(timed) if timed else None,
         spread=spread([act.seconds for act in stand if act.seconds is not None]),
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from alseg.report.reading import RunView
+from alseg.values import Question
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ NAMES = {"learning-curve", "time", "class-iou", "confusion", "diversity", "asked
 }  # of a run's
 MOST_CLASSES = 40  # in a figure with a row a class
 MOST_TICKS = 10
+MOST_LETTERS = 24  # of a class's name beside an axis, so that there is room for what is drawn
 MOST_NUMBERED = 25  # of them, with numbers in the cells
 
 
@@ -39,14 +41,20 @@ class Drawn(NamedTuple):
 def draw_run(run: RunView) -> Iterator[Drawn]:
     """Every figure of one run that it has something for."""
     if run.scored:
-        yield Drawn("learning-curve", "Mean IoU against labelled pixels; grey: each class.", learning_curve(run))
+        caption = f"Mean IoU against labelled pixels; grey: each class{_first_of(len(run.classes))}."
+        yield Drawn("learning-curve", caption, learning_curve(run))
         yield Drawn("time", "Mean IoU against computing time, training and choosing.", over_time([run]))
-        yield Drawn("class-iou", f"IoU of each class over the rounds, in %{_first_of(run)}.", class_iou(run))
+        caption = f"IoU of each class over the rounds, in %{_first_of(len(run.classes))}."
+        yield Drawn("class-iou", caption, class_iou(run))
         yield from _confusion_of_last(run)
     if run.records and any(run.asked):
         yield Drawn("diversity", "Distinct classes among an image's pixels, mean over images.", diversity(run))
-        yield Drawn("asked-classes", "Which classes the labelled pixels are of.", class_histogram(run))
-        yield Drawn("places", "Where in the image the pixels lie that were asked.", places(run))
+        names, shares = _labelled_or_there(run)
+        caption = f"Which classes the labelled pixels are of{_first_of(len(names))}."
+        yield Drawn("asked-classes", caption, class_histogram(run, names[:MOST_CLASSES], shares))
+        chosen = [q for asked in run.asked[1:] for q in asked if not q.audit]
+        after, chosen = (" after the first round", chosen) if chosen else ("", list(itertools.chain(*run.asked)))
+        yield Drawn("places", f"Where in the image the pixels lie that were asked{after}.", places(run, chosen))
 
 
 def draw_comparison(runs: Sequence[RunView]) -> Iterator[Drawn]:
@@ -56,9 +64,14 @@ def draw_comparison(runs: Sequence[RunView]) -> Iterator[Drawn]:
         yield Drawn("times", "Mean IoU against computing time, training and choosing.", over_time(runs))
 
 
-def _first_of(run: RunView) -> str:
-    """What a figure with a row a class leaves out."""
-    return f"; the first {MOST_CLASSES} of {len(run.classes)} classes" if len(run.classes) > MOST_CLASSES else ""
+def _first_of(classes: int) -> str:
+    """What a figure of so many classes leaves out."""
+    return f"; the first {MOST_CLASSES} of {classes} classes" if classes > MOST_CLASSES else ""
+
+
+def shortened(names: Iterable[str]) -> list[str]:
+    """Names for an axis, each whole or its beginning."""
+    return [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
 
 
 def as_svg(figure: Figure) -> str:
@@ -94,9 +107,11 @@ def learning_curve(run: RunView) -> Figure:
     means = [100 * record["miou"] for record in scored]
     axes.plot(pixels, means, color=COLOURS[0], lw=2.5, marker="o", zorder=3)
     for x, y in some(list(zip(pixels, means, strict=True))):
-        axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="center", color=INK, weight="bold")
+        side = "right" if x == pixels[-1] and len(pixels) > 1 else "center"  # the classes' names are on the other one
+        axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha=side, color=INK, weight="bold")
     if len(ends) <= MOST_NUMBERED:
-        for y, (_, name) in zip(_spread([value for value, _ in sorted(ends)], 3.6), sorted(ends), strict=True):
+        heights = _spread([value for value, _ in sorted(ends)], 3.6)
+        for y, name in zip(heights, shortened(name for _, name in sorted(ends)), strict=True):
             axes.annotate(
                 name, (pixels[-1], y), (8, 0), textcoords="offset points", va="center", size=8, color=MUTED
             ).set_parse_math(False)
@@ -158,7 +173,7 @@ def class_iou(run: RunView) -> Figure:
     values = [[np.nan if r["iou"][n] is None else 100 * r["iou"][n] for r in run.scored] for n in names]
     figure, axes = canvas(height=1.2 + 0.3 * len(names))
     _heat_map(axes, np.array(values), "{:.0f}", 100)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_yticks(range(len(names)), shortened(names), parse_math=False)
     ticks = some(list(range(len(run.scored))))
     axes.set_xticks(ticks, [f"{run.scored[tick]['pixels_per_image']:.4g}" for tick in ticks])
     axes.set_xlabel("labelled pixels per image")
@@ -175,8 +190,9 @@ def _confusion_of_last(run: RunView) -> Iterator[Drawn]:
     size = max(3.2, 1.4 + 0.42 * len(matrix))
     figure, axes = canvas(width=size + 1.2, height=size)
     _heat_map(axes, shares, "{:.0f}", 100)
-    axes.set_yticks(range(len(matrix)), run.classes, parse_math=False)
-    axes.set_xticks(range(len(matrix)), run.classes, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    names = shortened(run.classes)
+    axes.set_yticks(range(len(matrix)), names, parse_math=False)
+    axes.set_xticks(range(len(matrix)), names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set(xlabel="predicted", ylabel="truth")
     _bar(figure, axes, "of the true class (%)")
     yield Drawn("confusion", f"Of each true class, the % predicted as each, round {run.scored[-1]['round']}.", figure)
@@ -196,20 +212,26 @@ def diversity(run: RunView) -> Figure:
     return figure
 
 
-def class_histogram(run: RunView) -> Figure:
+def _labelled_or_there(run: RunView) -> tuple[list[str], dict[str, float]]:
+    """The classes that have a label or are in the evaluated masks, and their shares of these, in %, where known."""
+    counts, shares = run.label_counts(), {}
+    matrix = run.confusion(run.scored[-1]["round"]) if run.scored else None
+    if matrix is not None:
+        shares = dict(zip(run.classes, 100 * matrix.sum(1) / max(1, matrix.sum()), strict=True))
+    return [name for name in run.classes if counts[name] or shares.get(name)] or list(run.classes)[:1], shares
+
+
+def class_histogram(run: RunView, names: Sequence[str], shares: Mapping[str, float]) -> Figure:
     """The share of each class among the labels, beside its share in the evaluated masks."""
     counts = run.label_counts()
-    names = [name for name in run.classes if counts[name]][:MOST_CLASSES] or list(run.classes)[:1]
     total = max(1, sum(counts.values()))
     figure, axes = canvas(height=1.4 + 0.3 * len(names))
     rows = np.arange(len(names))
     axes.barh(rows, [100 * counts[name] / total for name in names], color=COLOURS[0], height=0.62, label="labels")
-    matrix = run.confusion(run.scored[-1]["round"]) if run.scored else None
-    if matrix is not None:
-        shares = dict(zip(run.classes, 100 * matrix.sum(1) / max(1, matrix.sum()), strict=True))
+    if shares:
         split = run.scored[-1]["split"]
         axes.plot([shares[name] for name in names], rows, "D", color=COLOURS[1], label=f"pixels of {split}", ls="")
-    axes.set_yticks(rows, names, parse_math=False)
+    axes.set_yticks(rows, shortened(names), parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("share (%)")
     axes.grid(axis="x", color=GRID)
@@ -218,9 +240,8 @@ def class_histogram(run: RunView) -> Figure:
     return figure
 
 
-def places(run: RunView) -> Figure:
-    """How many of the asked pixels lie in each part of the image; all images laid on one another."""
-    chosen = [q for asked in run.asked[1:] for q in asked] or list(itertools.chain(*run.asked))
+def places(run: RunView, chosen: Sequence[Question]) -> Figure:
+    """How many of the chosen pixels lie in each part of the image; all images laid on one another."""
     where = [
         (q.y / run.sizes[q.image][0], q.x / run.sizes[q.image][1])
         for q in chosen

@@ -115,7 +115,7 @@ class RunView:
         return agreement(self._events)
 
     def labelling_minutes(self) -> list[float] | None:
-        """Time spent on answers up to the end of each round; None where nobody measured any."""
+        """Time spent on answers and picks up to the end of each round; None where nobody measured any."""
         timed = [(act.round, act.seconds / 60) for act in self.acts if act.seconds is not None]
         return up_to_each_round(timed, len(self.records)) if timed else None
 

@@ -114,7 +114,8 @@ def _cost(view: RunView) -> dict[str, Any]:
         s = done.spread
         words.append(
             f"An answer took {s.median:.1f} seconds (median; half of them {s.lower:.1f} to {s.upper:.1f}, 95 % within "
-            f"{s.most:.1f}). All together, those that were taken back too, took {_minutes(done.seconds)} minutes."
+            f"{s.most:.1f}). All together, {'with picks and' if done.picks else 'with'} what was taken back, it took "
+            f"{_minutes(done.seconds)} minutes."
         )
     if done.untimed:
         words.append(f"{done.untimed} answers carry no time and are in no figure of seconds.")
