@@ -16,6 +16,7 @@ from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
 from alseg.config import Resolved, RunConfig, flatten, named_by, resolve, stored_config, with_origins
 from alseg.data import absent_classes
+from alseg.engine.device import own_modes
 from alseg.engine.team import Team, join
 from alseg.errors import Interrupted, Lasting, UserMistake, Waiting
 from alseg.experiment import Experiment
@@ -48,6 +49,7 @@ class RunResult:
     report: Path | None
 
 
+@own_modes()
 def run(
     settings: Mapping[str, Any] | None = None,
     *,
@@ -62,7 +64,8 @@ def run(
     settings: dotted settings, such as {"dataset": "camvid", "dataset.data": "camvid", "train.epochs": 12};
     they go over `toml`, that over the recipe; both may have tables too, as a TOML file has them. out: the run's
     folder, by default one under runs/. attendance: how a person who answers is waited for.
-    Raises UserMistake for what the caller can put right, Waiting where answers are not in yet.
+    Raises UserMistake for what the caller can put right, Waiting where answers are not in yet; KeyboardInterrupt says
+    how to go on. Threads take turns, as torch's random numbers are a process's own: processes run side by side.
     """
     registry, progress, team = registry or load_plugins(), progress or Quiet(), join()
     path = None if out is None else expanded(out)
@@ -105,6 +108,7 @@ def run(
         return _carried_on(registry, experiment, folder, registry.joined_by(trackers))
 
 
+@own_modes()
 def resume(
     folder: Path | str,
     *,
@@ -263,7 +267,7 @@ def _going_on(registry: Registry, folder: RunFolder) -> Iterator[None]:
     """What ends a run that has begun carries a note on how it goes on, unless it would end it again."""
     try:
         yield
-    except (Interrupted, Waiting, Lasting):
+    except (Waiting, Lasting):
         raise
     except Exception as error:
         error.add_note(_from_the_last_phase(registry, folder))

@@ -37,8 +37,8 @@ class Lasting(AlsegError):
     """What ended a run and would end it again: its own files are damaged, or its settings ask too much."""
 
 
-class Interrupted(AlsegError):
-    """Somebody pressed Ctrl-C; what was finished is on the disk."""
+class Interrupted(KeyboardInterrupt):
+    """Somebody pressed Ctrl-C; what was finished is on the disk. Its sentence says how to go on."""
 
     exit_code = 130
 

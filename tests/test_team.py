@@ -196,7 +196,7 @@ def test_the_progress_of_a_team_ends_with_the_last_image(tmp_path):
         (UserMistake("The images are odd."), "alseg: Process of rank 1: The images are odd.\n"),
         (ValueError("odd"), "alseg: Process of rank 1: Something went wrong inside alseg (ValueError: odd); the det"),
         (Unreachable("Another process of this run has ended."), ""),
-        (Interrupted("Interrupted."), ""),
+        (Interrupted("Interrupted; it goes on."), ""),
         (KeyboardInterrupt(), ""),
     ],
 )

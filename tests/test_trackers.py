@@ -128,7 +128,7 @@ def test_rounds_that_a_kill_kept_from_a_tracker_are_sent_later(tracked, tmp_path
     from alseg_tensorboard.tracker import TensorBoard
 
     uri, client = mlflow_here
-    run = untold(tracked, tmp_path / "run")
+    run = untold(tracked, Path("run"))  # seen from tmp_path, as folders are on a command line
     for _ in range(2):  # nothing twice
         told(MLflow(uri, "late"), run)
         told(TensorBoard(None), run)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import typer.core
 
 import alseg
 from alseg.cli import (
@@ -34,7 +35,6 @@ from alseg.cli.torchrun import check_command, rank
 from alseg.errors import (
     MISTAKES,
     AlsegError,
-    Interrupted,
     Unreachable,
     UserMistake,
     disk_sentence,
@@ -56,10 +56,23 @@ alseg plugins
 INTERRUPTED = "Interrupted."
 
 
+class _Commands(typer.core.TyperGroup):
+    """Typer's own, but that an interrupted command's last words are said."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            _say(str(stop) or INTERRUPTED)
+            raise typer.Exit(130) from stop
+
+
 def build_app(registry: Registry) -> typer.Typer:
     """The application with the built-in commands and those of plugins."""
     app = typer.Typer(
         name="alseg",
+        cls=_Commands,
         help="Active learning for semantic segmentation, one pixel at a time.",
         epilog=EPILOG,
         no_args_is_help=True,
@@ -134,8 +147,6 @@ def run_cli(words: list[str]) -> int:
                 _refuse_broken(registry, files)
             app = build_app(registry)
         result = app(rest, standalone_mode=False)
-        if result == 130:  # what Typer makes of a KeyboardInterrupt
-            _say(INTERRUPTED)
         return result if isinstance(result, int) else 0
     except AlsegError as error:
         _end(error, str(error))
@@ -210,7 +221,7 @@ def _unexpected(error: Exception) -> int:
 def _end(error: Exception, sentence: str) -> None:
     """What ended the command, and how to go on; a muted process's own error is heard all the same."""
     _say(sentence, *notes_of(error))
-    if rank() and not isinstance(error, (Unreachable, Interrupted)):
+    if rank() and not isinstance(error, Unreachable):
         print(f"alseg: Process of rank {rank()}: {sentence}", file=sys.__stderr__, flush=True)
 
 

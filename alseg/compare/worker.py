@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alseg.errors import AlsegError, Interrupted, disk_sentence
+from alseg.errors import AlsegError, disk_sentence
 
 if TYPE_CHECKING:
     from alseg.compare.jobs import Job
@@ -56,8 +56,6 @@ def error_of(job: Job) -> str | None:
 
     try:
         carry_out(job, PlainProgress())
-    except Interrupted as stop:
-        raise KeyboardInterrupt from stop
     except AlsegError as error:
         if error.__cause__ is not None:  # of a piece's own code: the log shows where
             traceback.print_exception(error.__cause__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from alseg.errors import Lasting, UserMistake
 from alseg.protocols import Model
 
 T = TypeVar("T")
+_generators = threading.RLock()
 # what torch says in a plain RuntimeError: its allocator on CPUs (Linux, Windows), C++, the driver, cuBLAS and cuDNN
 NO_MEMORY = (
     *("can't allocate memory", "not enough memory", "std::bad_alloc"),
@@ -75,15 +77,31 @@ def describe_device(device: torch.device) -> str:
 
 
 def lower_precision(device: torch.device, precision: torch.dtype) -> Any:
-    """Autocast to bfloat16, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+    """Autocast to bfloat16, or nothing.
+
+    Weights that were cast are not kept: within an autocast of somebody else's they would be after a step, too.
+    """
+    on = precision == torch.bfloat16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=on, cache_enabled=False)
+
+
+@contextlib.contextmanager
+def own_modes() -> Iterator[None]:
+    """Inside, gradients are had and nothing is cast, whatever torch was told before by those who call alseg."""
+    with torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextlib.contextmanager
 def seeded(device: torch.device, seed: int, round: int, purpose: str, key: str = "") -> Iterator[None]:
-    """Torch's generators start from a keyed seed inside, and are as before after it."""
+    """Torch's generators start from a keyed seed inside, and are as before after it.
+
+    They are the whole process's: another thread that wants them waits.
+    """
     devices = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with _generators, torch.random.fork_rng(devices):
         draw_from(noise.stream(seed, round, purpose, key))
         yield
 

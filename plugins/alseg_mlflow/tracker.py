@@ -182,7 +182,9 @@ class MLflow:
 def linked_runs(folder: Path) -> list[str]:
     """The MLflow runs of a run, of whichever server and experiment, the last first; none where it began as a copy."""
     known = _link(folder)
-    runs, origin = list(known.get("runs", ())), Path(known.get("folder", folder))
+    if not known:
+        return []
+    runs, origin = list(known["runs"]), Path(known["folder"])
     if origin != folder.resolve():
         its = _link(origin)  # where it is another's or gone, the run was moved
         if its.get("folder") == known["folder"] and not set(its["runs"]).isdisjoint(runs):
