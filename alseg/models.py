@@ -11,6 +11,7 @@ from alseg.config import RunConfig
 from alseg.engine.calls import groups_of, tell
 from alseg.engine.device import seeded
 from alseg.engine.terms import PLACE, attach
+from alseg.engine.weights import weights_of
 from alseg.errors import AlsegError, UserMistake
 from alseg.plugins import Registry
 from alseg.protocols import Model
@@ -37,6 +38,7 @@ class Models:
             raise AlsegError(f"{piece.described()} is no nn.Module with encode, decode and parameter_groups.")
         tell(model, piece.described(), self._classes)
         if pretrained:  # it is to be trained; a stored one may wait for its weights
+            weights_of(model)
             groups_of(model)
         if self._terms:
             attach(model, self._built_terms(model, round))
@@ -68,4 +70,5 @@ class Models:
         if not isinstance(term, nn.Module) or not callable(getattr(term, "loss", None)):
             raise AlsegError(f"{piece.described()} is no nn.Module with a loss.")
         tell(term, piece.described())
+        weights_of(term)
         return term

@@ -227,11 +227,9 @@ class RunFolder:
 
     def write_model(self, round: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """rounds/NN/model.safetensors, whole, with facts about its training as metadata."""
-        from safetensors.torch import save
+        from alseg.engine.weights import stored
 
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        metadata = {"training": json.dumps(dict(facts))}
-        write_whole(self.round_folder(round) / "model.safetensors", save(tensors, metadata))
+        write_whole(self.round_folder(round) / "model.safetensors", stored(model, facts))
 
     def read_model(self, round: int, model: nn.Module, spare: Callable[[str], bool]) -> dict[str, Any]:
         """Load a round's weights into a model of the same shape; the facts about its training.

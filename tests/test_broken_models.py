@@ -160,10 +160,18 @@ def of_own_seed(classes):
     return made
 
 
-class Tied(TinyModel):
+class Lazy(TinyModel):
     def __init__(self, classes):
         super().__init__(classes)
-        self.again = self.norm
+        self.classifier = nn.LazyConv2d(classes, 1)
+
+
+class Notes(TinyModel):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        """Nothing of it is used."""
 
 
 class Hidden(TinyModel):
@@ -207,6 +215,8 @@ MODELS = [
         "see Model in alseg's documentation",
     ),
     ("builds", lambda classes: lambda images: images, "no nn.Module", "derive it from nn.Module"),
+    ("builds", Lazy, "'classifier.weight' of a lazy layer, which has no shape yet", "its number of inputs"),
+    ("builds", Notes, "dict as '_extra_state' in its state_dict", "do without get_extra_state"),
     ("shapes", Half, "decode gave torch.float16; expected torch.float32", "end with .float()"),
     ("shapes", Elsewhere, "decode gave a tensor on meta for images on cpu", "device=features.device"),
     ("shapes", Likely, "decode gave probabilities", "leave the softmax out"),
@@ -242,7 +252,6 @@ MODELS = [
     ("gradient", Detached, "no gradient comes out of decode", "leave out torch.no_grad"),
     ("trainable", all_frozen, "nothing of it is trainable", "requires_grad"),
     ("same-seed", of_own_seed, "built twice from the same seed, classifier.weight differ", "no generator of your own"),
-    ("state-dict", Tied, "safetensors does not store its weights", "share memory"),
     ("state-dict", Hidden, "loaded into another its logits differ", "persistent=False"),
     ("samples", SameMembers, "two members, give the same logits", "build members anew"),
 ]
@@ -267,6 +276,12 @@ class Each(Term):
 class DividesByLabels(Term):
     def loss(self, model, taught):
         return self.guess * 0 + taught.losses.detach().sum() / (taught.classes >= 0).sum()
+
+
+class LazyTerm(Term):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LazyConv2d(1, 1)
 
 
 class Aside(Term):
@@ -304,6 +319,7 @@ class Outside(Term):
 TERMS = [
     ("builds", lambda: Term().loss, "no nn.Module", "derive it from nn.Module"),
     ("builds", lambda: nn.Linear(2, 2), "it has no loss", "add loss(model, taught)"),
+    ("builds", LazyTerm, "'layer.weight' of a lazy layer, which has no shape yet", "its number of inputs"),
     ("loss", Each, "loss gave torch.float32 [2, 3]; expected a float scalar", ".mean() or .sum()"),
     ("loss", DividesByLabels, "loss of a batch without labels is nan", "count.clamp(min=1)"),
     ("gradient", Aside, "no gradient reaches guess", "use it in loss, or leave it out"),

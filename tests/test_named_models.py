@@ -70,6 +70,9 @@ BEFORE_THE_RUN = {
     groups(
         "{**given, 'decoder': [self.norm]}"
     ): "gave BatchNorm2d in the group 'decoder'; each must be an nn.Parameter",
+    method("get_extra_state", "{'seen': 3}", ""): (
+        "has dict as '_extra_state' in its state_dict, which safetensors does not store: keep it in a parameter or"
+    ),
     method("for_inference", "None", "precision"): "gave NoneType in for_inference; it must give a model",
     method("for_inference", "1 / 0", "precision"): "failed in for_inference: ZeroDivisionError",
 }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import nn
 
 from alseg.calling import described
 from alseg.engine.device import seeded
+from alseg.engine.weights import stored
 from alseg.protocols import Model, members_of
 from alseg.testing.contract import Broken, Inapplicable, require
 from alseg.testing.models import AT_POINTS, CONTRACT, CPU, OfModel
@@ -101,17 +101,9 @@ def _state_dict(of: OfModel) -> None:
     with seeded(CPU, 0, 0, "training"):
         model.decode(model.encode(images))  # which moves running statistics
     model.eval()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    try:
-        content = save(tensors, {"training": json.dumps({})})
-    except RuntimeError as error:
-        raise Broken(
-            f"safetensors does not store its weights: {str(error).splitlines()[0]}",
-            "let no two entries of state_dict share memory: use one module in one place",
-        ) from error
     fresh: nn.Module = of.new(seed=2)
     try:
-        fresh.load_state_dict(load(content))
+        fresh.load_state_dict(load(stored(model, {})))
     except RuntimeError as error:
         raise Broken(
             f"a fresh one does not take its weights: {str(error).splitlines()[-1].strip()}",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alseg import noise
 from alseg.calling import described
 from alseg.engine.device import mode, seeded
+from alseg.engine.weights import weights_of
 from alseg.errors import PROTOCOLS
 from alseg.grid import sample
 from alseg.options import Between
@@ -106,13 +107,14 @@ def tensors_in(features: Any, where: str = "features") -> Iterator[tuple[str, Te
 
 @CONTRACT.check("builds", basic=True)
 def _builds(of: OfModel) -> None:
-    """The factory gives an nn.Module with encode, decode and parameter_groups."""
+    """The factory gives an nn.Module with encode, decode and parameter_groups, all of which can be stored."""
     made = of.new()
     require(
         isinstance(made, nn.Module), f"the factory gave {described(made)}, no nn.Module", "derive it from nn.Module"
     )
     lacks = [method for method in METHODS if not callable(getattr(made, method, None))]
     require(isinstance(made, Model), f"it has no {', '.join(lacks)}", f"see Model in {PROTOCOLS}")
+    weights_of(made)
 
 
 @CONTRACT.check("shapes", basic=True)

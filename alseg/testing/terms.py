@@ -15,6 +15,7 @@ from alseg.engine.batches import PADDING, Batch
 from alseg.engine.device import mode, seeded
 from alseg.engine.terms import attach, term_called
 from alseg.engine.train import loss_with_terms
+from alseg.engine.weights import weights_of
 from alseg.errors import AlsegError
 from alseg.plugins import Registry
 from alseg.testing.calls import explains_wrong_calls
@@ -84,13 +85,14 @@ def batch(points: int = 3, labelled: bool = True) -> Batch:
 
 @CONTRACT.check("builds", basic=True)
 def _builds(of: OfTerm) -> None:
-    """The factory gives an nn.Module with a method loss."""
+    """The factory gives an nn.Module with a method loss, all of which can be stored."""
     with seeded(CPU, 0, 0, "initial weights"):
         made = built(of.subject, model=TinyModel(CLASSES), classes=CLASSES)
     require(
         isinstance(made, nn.Module), f"the factory gave {described(made)}, no nn.Module", "derive it from nn.Module"
     )
     require(callable(getattr(made, "loss", None)), "it has no loss", "add loss(model, taught), which gives a scalar")
+    weights_of(made)
 
 
 @CONTRACT.check("loss", basic=True)
