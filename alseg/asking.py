@@ -14,6 +14,7 @@ from alseg.engine.checks import compared
 from alseg.engine.device import deterministic, in_smaller_batches
 from alseg.engine.images import DecodedImages
 from alseg.engine.team import ALONE, Team
+from alseg.errors import AlsegError
 from alseg.progress import Progress
 from alseg.protocols import Acquirer, Model, Selector
 from alseg.trust import audit_questions
@@ -23,7 +24,7 @@ from alseg.values import Classes, PixelLabels, Question
 class Asking:
     """Acquirer and selector at work on the pool.
 
-    skip_void: void pixels are no candidates.
+    skip_void: void pixels are no candidates. chooser: what the selector is called.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Asking:
         device: torch.device,
         precision: torch.dtype,
         progress: Progress,
+        chooser: str,
         team: Team = ALONE,
     ) -> None:
         self._images, self._classes, self._config = images, classes, config
         self._acquirer, self._selector = acquirer, selector
         self._skip_void, self._device, self._precision = skip_void, device, precision
-        self._progress, self._team = progress, team
+        self._progress, self._chooser, self._team = progress, chooser, team
 
     def questions(self, round: int, labels: PixelLabels, model: Model | None, n: int) -> list[Question]:
         """The questions of a round, at most n an image: at random without a model, else by acquirer and selector."""
@@ -56,13 +58,30 @@ class Asking:
                 # members' shares come from the same batches: one of them cannot go on with smaller ones
                 1 if self._team.size == 1 else self._config.query.batch_size,
             )
-        short, wanted = sum(len(proposals) < n for proposals in asked), self._config.pool_pixels_per_round
+        wanted = self._config.pool_pixels_per_round
         questions = within_budget(asked, wanted, partial(noise.chance, self._config.seed, round, "ties over the pool"))
-        if wanted is not None and len(questions) < wanted:
-            self._progress.say(f"Round {round}: only {len(questions)} of {wanted} pixels can be asked within the cap.")
-        elif wanted is None:
-            self._say_short(round, short, n)
+        if len(questions) < (n * len(asked) if wanted is None else wanted):
+            self._say_why(round, labels, [len(proposals) for proposals in asked], n)
         return questions
+
+    def _say_why(self, round: int, labels: PixelLabels, chosen: Sequence[int], n: int) -> None:
+        """Why fewer are asked than were to be; AlsegError where the selector chose nothing of what there is.
+
+        chosen: how many in each image.
+        """
+        pool, wanted = self._pool(round, labels), self._config.pool_pixels_per_round
+        counts = [n if count == n else min(n, int(pool.candidates(i).sum())) for i, count in enumerate(chosen)]
+        if sum(counts) and not sum(chosen):
+            raise AlsegError(
+                f"{self._chooser} chose nothing in round {round}, where {sum(count > 0 for count in counts)} images "
+                "have candidates: it must choose min(n, candidates) of each image, as alseg.pick does."
+            )
+        if wanted is None:
+            self._say_short(round, sum(count < n for count in counts), n)
+        elif sum(counts) < wanted:
+            self._progress.say(f"Round {round}: only {sum(counts)} of {wanted} pixels can be asked within the cap.")
+        if left := sum(count < there for count, there in zip(chosen, counts, strict=True)):
+            self._progress.say(f"{self._chooser} chose fewer pixels in round {round} than it was to, in {left} images.")
 
     def _asked(self, round: int, labels: PixelLabels, model: Model | None, n: int, batch_size: int) -> Proposals:
         pool = self._pool(round, labels, batch_size=batch_size, team=self._team)

@@ -101,6 +101,7 @@ class Experiment:
             device=self._device,
             precision=self._precision,
             progress=progress,
+            chooser=self.selector.name,
             team=team,
         )
         self._scoring = Scoring(

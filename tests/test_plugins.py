@@ -239,11 +239,22 @@ NOTHING = {"padding alone": "flat[:, :n].long() * 0 - 1", "no columns": "flat[:,
 
 
 @cases(NOTHING)
-def test_a_selector_that_chooses_nothing_ends_the_run(cli, plugin, tmp_path, case):
+def test_a_selector_that_chooses_nothing_of_what_there_is_is_named(cli, plugin, tmp_path, case):
     path = plugin(SELECTOR + PIECE.replace("RESULT", f"Selection({NOTHING[case]}, flat[:, :n])"))
     outcome = cli("--plugin", path, *RUN, "--selector", "mine", "--out", tmp_path / "run")
+    assert outcome.code == 1
+    assert f"The selector 'mine' of {path} chose nothing in round 1, where 4 images have candidates" in outcome.err
+    assert "candidates left" not in outcome.err and "no candidate" not in outcome.err
+    assert not (tmp_path / "run" / "rounds" / "01" / "questions.jsonl").exists()
+
+
+@pytest.mark.parametrize("budget", [[], ["--pool-pixels-per-round", "16"]])
+def test_a_selector_that_chooses_too_little_is_named(cli, plugin, tmp_path, budget):
+    path = plugin(SELECTOR + PIECE.replace("RESULT", "pick(utility, batch.candidates, 1)"))
+    outcome = cli("--plugin", path, *RUN, *budget, "--selector", "mine", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
-    assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 1
+    assert f"The selector 'mine' of {path} chose fewer pixels in round 1 than it was to, in 4 images." in outcome.err
+    assert "candidates left" not in outcome.err and "can be asked" not in outcome.err
 
 
 WATCHER = """\

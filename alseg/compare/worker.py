@@ -18,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from alseg.errors import AlsegError, disk_sentence
 
@@ -30,12 +30,14 @@ __all__ = ["error_of", "printing_to"]
 
 def main() -> int:
     """Do jobs until stdin ends."""
-    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    orders, results = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # what a piece or a child of its reads is no order
     os.dup2(2, 1)  # what is printed beside is no result
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells this process
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    threading.Thread(target=_read, args=(orders, lines), daemon=True).start()
     from alseg.compare.jobs import Job
 
     try:
@@ -99,8 +101,8 @@ def printing_to(path: Path | str) -> Iterator[None]:
         os.close(file)
 
 
-def _read(lines: queue.SimpleQueue[str]) -> None:
-    for line in sys.stdin:
+def _read(orders: TextIO, lines: queue.SimpleQueue[str]) -> None:
+    for line in orders:
         lines.put(line)
     os.kill(os.getpid(), signal.SIGKILL)  # what is on the disk is whole at any time
 
