@@ -24,6 +24,7 @@ from alseg.hints import command, plugin_hint
 from alseg.interchange.start import check_start, start_of
 from alseg.loop import run_rounds
 from alseg.moved import check_settings, moved, precision_of
+from alseg.options import convert
 from alseg.paths import expanded
 from alseg.plugin_files import recorded_files
 from alseg.plugins import Registry, load_plugins
@@ -141,7 +142,8 @@ def resume(
             Experiment(registry, resolved, Quiet(), team, run=name_of(record)).follow()
         return _result(opened, [])
     with opened.lock():  # before anything is read: what another process writes meanwhile would be lost
-        longer = {name: value for name, value in (("rounds", rounds), ("budget", budget)) if value is not None}
+        given = {"rounds": rounds, "budget": budget}
+        longer = {name: convert(name, value, int) for name, value in given.items() if value is not None}
         others, stored = (trackers, tracker_options), moved(opened, opened.settings(), data=data, weights=weights)
         return _gone_on(registry, opened, stored, longer, others, attendance=attendance, progress=progress, team=team)
 

@@ -98,7 +98,7 @@ def check_labelled(round: OpenRound, labels: PixelLabels, oracle: Named) -> None
     mine = labels.audits(False)
     if any(label.name is not None for label in mine):
         return
-    if oracle.piece.sees_truth:
+    if oracle.piece.sees_truth and _are_void(round, mine):
         mend = "the masks are void there; start another run with --void skip, or with more --first-pixels"
     else:
         mend = 'None is "can\'t tell"; see why it answers that, and start another run, perhaps with more --first-pixels'
@@ -106,6 +106,16 @@ def check_labelled(round: OpenRound, labels: PixelLabels, oracle: Named) -> None
         f"{oracle.name} named no class at any of the {len(mine)} pixels asked, so that round {round.number} has "
         f"nothing to train on: {mend}."
     )
+
+
+def _are_void(round: OpenRound, labels: PixelLabels) -> bool:
+    """Whether the masks are void wherever these labels lie."""
+    numbers = {round.images.key(i): i for i in range(len(round.images))}
+    for image in {label.image for label in labels}:
+        mask, (y, x) = round.images.mask(numbers[image]), labels.asked(image).T
+        if mask is None or (mask[y, x] != round.classes.void).any():
+            return False
+    return True
 
 
 def closing(folder: RunFolder) -> str:

@@ -106,6 +106,8 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 
     `size` is the training and query size; it takes the place of any other size that is not given beside it.
     """
+    if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
+        raise UserMistake(f'Settings are values by name, such as {{"dataset": "camvid"}}, not {table!r:.80}.')
     flat: dict[str, Any] = {}
     for key, value in table.items():
         key = key.replace("-", "_")

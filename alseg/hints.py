@@ -39,7 +39,8 @@ def plugin_hint(record: Any, run: Path | None = None) -> str:
         return ""
     given = shlex.join([word for file in files for word in ("--plugin", _near(Path(file)))])
     if run is None:
-        return f" It was started with {given}: give that after `alseg`."
+        near = [_near(Path(file)) for file in files]
+        return f" It was started with {given}: give that after `alseg`, in Python registry=alseg.load_plugins({near})."
     return f" It was started with {given}: {command(files, 'resume', run)} goes on."
 
 

@@ -278,6 +278,16 @@ class DividesByLabels(Term):
         return self.guess * 0 + taught.losses.detach().sum() / (taught.classes >= 0).sum()
 
 
+class Constant(Term):
+    def loss(self, model, taught):
+        return torch.tensor(taught.losses.mean().item())
+
+
+class OfNothing(nn.Module):
+    def loss(self, model, taught):
+        return torch.tensor(1.0)
+
+
 class LazyTerm(Term):
     def __init__(self):
         super().__init__()
@@ -322,6 +332,8 @@ TERMS = [
     ("builds", LazyTerm, "'layer.weight' of a lazy layer, which has no shape yet", "its number of inputs"),
     ("loss", Each, "loss gave torch.float32 [2, 3]; expected a float scalar", ".mean() or .sum()"),
     ("loss", DividesByLabels, "loss of a batch without labels is nan", "count.clamp(min=1)"),
+    ("loss", Constant, "without gradient in the first step, so that its 1 numbers learn nothing", "leave out detach"),
+    ("loss", OfNothing, "of 1 without gradient in the first step, so that it changes nothing", "leave out detach"),
     ("gradient", Aside, "no gradient reaches guess", "use it in loss, or leave it out"),
     ("inputs", Writes, "loss changed taught['images']", "work on a copy"),
     ("seen", SeesFlat, "seen gave torch.float32 [2]; expected float32 [2, 1, h, w]", "one map for each image"),

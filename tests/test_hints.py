@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shlex
 from pathlib import Path
 
-from broken_runs import HEAD, RUN, TINY
+import pytest
+from broken_runs import BASE, HEAD, RUN, TINY
 
+import alseg
+from alseg.errors import UserMistake
 from alseg.hints import FOLDERS, command
 
 LATE = """
@@ -56,3 +61,14 @@ def test_what_a_waiting_run_says_may_be_typed_as_it_is(cli, tmp_path, monkeypatc
 def typed(outcome) -> tuple[str, ...]:
     """The words after `alseg` of the command that was said."""
     return tuple(shlex.split(outcome.err.split("`")[1])[1:])
+
+
+def test_a_run_of_plugins_says_how_to_give_them_in_a_shell_and_in_python(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(HEAD + '@hookimpl\ndef register_models(register):\n    register("own", TinyModel)\n')
+    assert cli(*TINY, "--plugin", "own.py", *BASE, "--model", "own", "--rounds", 1, "--out", "run").code == 0
+    said = f"started with --plugin {TINY[1]} --plugin own.py: give that after `alseg`, in Python registry=alseg.load_pl"
+    with pytest.raises(UserMistake, match=re.escape(said)) as caught:
+        alseg.Segmenter("run")
+    files = ast.literal_eval(str(caught.value).partition("load_plugins(")[2].removesuffix(")."))
+    assert alseg.Segmenter("run", registry=alseg.load_plugins(files)).round == 0

@@ -175,6 +175,12 @@ def test_an_oracle_that_can_tell_nothing_ends_the_run_before_its_training(told, 
     assert not list((tmp_path / "run").rglob("model*"))
 
 
+def test_an_oracle_that_sees_masks_and_tells_nothing_is_not_excused_by_them(told):  # noqa: F811
+    text = ORACLE.format(ask="pass", collect=UNSURE.format(name=None))
+    said = told(text.replace("sees_truth = False", "sees_truth = True"), *ASK, code=2)
+    assert 'None is "can\'t tell"; see why it answers that' in said and "void" not in said
+
+
 def test_an_oracle_that_can_tell_one_pixel_goes_on(cli, tmp_path):
     one = UNSURE.format(name="'sky' if a.item == 'r00-0000003' else None")
     (tmp_path / "mine.py").write_text(HEAD + ORACLE.format(ask="pass", collect=one))

@@ -12,9 +12,10 @@ from conftest import SMALL
 from PIL import Image
 
 import alseg
+from alseg.errors import UserMistake
 from alseg.store import RunFolder
 from alseg.testing.tiny import NAME
-from alseg.testing.tiny_runs import tiny_registry
+from alseg.testing.tiny_runs import tiny_registry, tiny_run
 
 FIELDS = {
     "round",
@@ -270,3 +271,17 @@ def test_settings_from_python_may_have_tables_as_a_toml_file_has(tmp_path):
     result = alseg.run({"train": {"batch-size": 2}}, toml=toml, out=tmp_path / "run", registry=tiny_registry())
     train = RunFolder(result.folder).settings()["train"]
     assert (train["epochs"], train["batch_size"], len(result.rounds)) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("settings", ["shapes", [("dataset", "shapes")], {1: "shapes"}])
+def test_settings_from_python_are_values_by_name(settings):
+    with pytest.raises(UserMistake, match="Settings are values by name, such as "):
+        alseg.run(settings)
+
+
+def test_a_longer_run_from_python_takes_whole_numbers(tmp_path):
+    run = tiny_run(tmp_path / "run")
+    for name in ("rounds", "budget"):
+        with pytest.raises(UserMistake, match=f"{name} takes a whole number, not 'many'"):
+            alseg.resume(run, registry=tiny_registry(), **{name: "many"})
+    assert len(alseg.resume(run, rounds="3", budget="9", registry=tiny_registry()).rounds) == 3

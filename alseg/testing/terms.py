@@ -13,6 +13,7 @@ from alseg import noise
 from alseg.calling import described
 from alseg.engine.batches import PADDING, Batch
 from alseg.engine.device import mode, seeded
+from alseg.engine.losses import Losses
 from alseg.engine.terms import attach, term_called
 from alseg.engine.train import loss_with_terms
 from alseg.engine.weights import weights_of
@@ -97,7 +98,7 @@ def _builds(of: OfTerm) -> None:
 
 @CONTRACT.check("loss", basic=True)
 def _loss(of: OfTerm) -> None:
-    """loss gives a finite scalar, also of a batch in which nothing is labelled."""
+    """loss gives a finite scalar with a gradient, a finite one of a batch in which nothing is labelled, too."""
     for labelled in (True, False):
         model, term = of.new()
         kept: list[Any] = []
@@ -117,6 +118,8 @@ def _loss(of: OfTerm) -> None:
         require(bool(found.isfinite()), f"loss{where} is {found.item()}", mend)
         if problem is not None:
             raise problem
+        if labelled:
+            Losses(model, [term], 0).add_parts(torch.zeros(()), [found])  # which refuses a constant
 
 
 @CONTRACT.check("gradient")
