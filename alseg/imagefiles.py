@@ -30,8 +30,9 @@ UNREAD = (
     *(".jfif", ".jpe", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
 )
 
-# Pillow refuses above twice its limit; up to there a large photograph is nobody's attack.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow refuses above twice its limit; up to there a large photograph is nobody's attack. For the whole process, since
+# images are read in threads, and after the filters that are there: whoever set one is heard.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
 # What Pillow logs of a broken file is said by the sentence that refuses it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 

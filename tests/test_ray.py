@@ -24,6 +24,7 @@ from alseg.compare.request import understood
 from alseg.compare.study import cells
 from alseg.errors import UserMistake
 from alseg.plugins import Registry, load_plugins
+from alseg_ray.executor import _marked
 from alseg_ray.plugin import ray as ray_executor
 from alseg_ray.task import do, wait_until_free
 
@@ -109,6 +110,13 @@ def test_a_node_that_does_not_see_the_comparison_says_so(tmp_path, registry):
     said = do(job, str(tmp_path), str(tmp_path / "elsewhere" / "mark"), None)
     assert said is not None and f"does not see {tmp_path / 'elsewhere'}" in said
     assert do(job, str(tmp_path), str(tmp_path), None, first="so it went") == "so it went"
+
+
+def test_a_mark_that_a_killed_process_left_goes(tmp_path):
+    (tmp_path / ".seen-before").touch()
+    with _marked(tmp_path) as mark:
+        assert list(tmp_path.iterdir()) == [mark]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_somebody_writes_is_waited_for(tmp_path):

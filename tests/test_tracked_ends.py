@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 from conftest import one_sentence
 from test_tracked_lives import FAILING, LINES, WORDS, heard, lines  # noqa: F401
@@ -157,3 +159,19 @@ def test_a_run_whose_trackers_plugin_is_gone_says_how_to_do_without(cli, tmp_pat
     assert f"It was started with --plugin {path}: `alseg --plugin {path} resume {run}` goes on." in outcome.err
     assert f"`alseg resume {run} --trackers none` goes on without trackers." in outcome.err
     assert cli("resume", run, "--rounds", 3, "--trackers", "none").code == 0
+
+
+def test_mlflow_leaves_neither_settings_nor_a_file_for_each_database(alseg_tiny_run, tmp_path, monkeypatch):
+    from alseg_mlflow import tracker
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracker.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    before, seen, patience = dict(os.environ), [], tracker.IMPATIENT.items()
+    monkeypatch.setattr(tracker.MLflow, "_send", lambda *_: seen.append(patience <= os.environ.items()))
+    for name in ("one", "two"):
+        run = shutil.copytree(alseg_tiny_run, tmp_path / name)
+        tracker.MLflow(f"sqlite:///{name}.db", "tidy").run_started(folder=str(run), settings={})
+    assert seen == [True] * 4
+    assert dict(os.environ) == before
+    assert len(list((tmp_path / "tmp").iterdir())) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import get_tracking_uri
 
+from alseg.attending import user_name
 from alseg.hookspecs import hookimpl
 from alseg.tracking import metrics_of, parameters_of, query_pictures, records_of, settings_of
 from alseg.writing import write_whole
@@ -40,8 +40,6 @@ class MLflow:
     """Logs as the run goes; the step is the round. It begins again where the server did not answer before."""
 
     def __init__(self, uri: str | None, experiment: str) -> None:
-        for name, value in IMPATIENT.items():
-            os.environ.setdefault(name, value)
         self._uri, self._experiment = absolute(uri or get_tracking_uri()), experiment
         self._run: str | None = None
 
@@ -66,12 +64,12 @@ class MLflow:
         with self._or_again():
             if self._run is None:
                 self._begun(Path(folder))
-        for name in ("labels.jsonl", "rounds.jsonl", "report.html"):
-            self._artifact(Path(folder) / name)
-        figures = Path(folder) / "figures"
-        if figures.is_dir():
-            self._client.log_artifacts(self._run, str(figures), "figures")
-        self._client.set_terminated(self._run)
+            for name in ("labels.jsonl", "rounds.jsonl", "report.html"):
+                self._artifact(Path(folder) / name)
+            figures = Path(folder) / "figures"
+            if figures.is_dir():
+                self._client.log_artifacts(self._run, str(figures), "figures")
+            self._client.set_terminated(self._run)
 
     @hookimpl
     def run_stopped(self, folder: str, reason: str, message: str) -> None:
@@ -82,24 +80,29 @@ class MLflow:
         with self._or_again():
             if self._run is None:
                 self._begun(run)
-        if reason in ("waiting", "asked"):
-            self._artifact(run / "asked.json")
-            self._send_questions(run, asked)
-        self._client.set_tag(self._run, STOPPED, f"{reason}: {message}"[:LONGEST_TAG])
-        self._client.set_terminated(self._run, STATUS.get(reason, "KILLED"))
+            if reason in ("waiting", "asked"):
+                self._artifact(run / "asked.json")
+                self._send_questions(run, asked)
+            self._client.set_tag(self._run, STOPPED, f"{reason}: {message}"[:LONGEST_TAG])
+            self._client.set_terminated(self._run, STATUS.get(reason, "KILLED"))
 
     @contextlib.contextmanager
     def _or_again(self) -> Iterator[None]:
-        """Where sending fails, the next hook begins again, which sends what is missing."""
+        """Where sending fails, which it does soon, the next hook begins again, which sends what is missing."""
+        added = IMPATIENT.keys() - os.environ.keys()
+        os.environ.update({name: IMPATIENT[name] for name in added})
         try:
             yield
         except BaseException:
             self._run = None
             raise
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
 
     def _begun(self, folder: Path) -> None:
         """Begin or go on, and send what was recorded and not sent: a kill may have come between the two."""
-        with one_at_a_time(self._uri):
+        with one_at_a_time():
             self._client = MlflowClient(self._uri)
             experiment = self._experiment_id()
         linked = linked_runs(folder)
@@ -205,10 +208,10 @@ def absolute(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def one_at_a_time(uri: str) -> Iterator[None]:
+def one_at_a_time() -> Iterator[None]:
     """Processes that open one new database at once would each make its tables."""
-    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"alseg-mlflow-{digest}.lock"):
+    # one file a user, whatever the database: it cannot be removed while another process may wait for it
+    with FileLock(Path(tempfile.gettempdir()) / f"alseg-mlflow-{user_name()}.lock"):
         yield
 
 

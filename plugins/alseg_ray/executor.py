@@ -16,6 +16,7 @@ from alseg.errors import UserMistake
 from alseg_ray.cluster import Cluster, connected, ray
 from alseg_ray.task import blind, do, unseen
 
+MARK = ".seen-"  # what the name of the file begins with by which nodes see the comparison
 TICK = 0.25  # seconds between two looks at the tasks
 GRACE = 10.0  # seconds that an interrupted run has to end by itself
 ANSWER = 60.0  # seconds that a node has to say whether it sees the comparison
@@ -72,8 +73,10 @@ class RayExecutor:
 
 @contextlib.contextmanager
 def _marked(logs: Path) -> Iterator[Path]:
-    """A file by which a node is known to see the comparison."""
-    mark = logs / f".{uuid.uuid4().hex}"
+    """A file by which a node is known to see the comparison; that of a process that was killed goes."""
+    for old in logs.glob(f"{MARK}*"):
+        old.unlink(missing_ok=True)
+    mark = logs / f"{MARK}{uuid.uuid4().hex}"
     mark.touch()
     try:
         yield mark
