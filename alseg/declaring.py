@@ -30,15 +30,18 @@ def _faults(
     if "name" in options:
         yield "an option must not be called 'name', which is the piece's own"
     for option in options.values():
-        unknown = None if is_given_by_text(option.type) else inspect.formatannotation(option.type)
-        bare = option.type is Any and option.default is MISSING
-        if option.name.removeprefix("new_") in kinds and (bare or unknown):
+        untyped = option.type is MISSING
+        unknown = not untyped and not is_given_by_text(option.type)
+        if option.name.removeprefix("new_") in kinds and (unknown or (untyped and option.default is MISSING)):
             yield (
                 f"its parameter {option.name!r} is no option, and a modifier takes a piece of its own kind alone, as "
                 f"{' or '.join(map(repr, wraps))}"
             )
-        if unknown:
-            yield f"its option {option.name!r} is of type {unknown}, which no text can give; options are of {TYPES}"
+        if untyped:
+            yield f"its option {option.name!r} has no type: write {option.name}: TYPE, one of {TYPES}"
+        elif unknown:
+            shown = inspect.formatannotation(option.type)
+            yield f"its option {option.name!r} is of type {shown}, which no text can give; options are of {TYPES}"
         elif option.default is not MISSING and not holds(option.default, option.type):
             none = (
                 f": its type is then {inspect.formatannotation(option.type)} | None" if option.default is None else ""
@@ -79,7 +82,7 @@ def is_given_by_text(kind: Any) -> bool:
         return all(each is type(None) or is_given_by_text(each) for each in arguments)
     if origin is tuple:
         return bool(arguments) and all(each is Ellipsis or is_given_by_text(each) for each in arguments)
-    return any(kind is each for each in (*SCALARS, Any))
+    return any(kind is each for each in SCALARS)
 
 
 def holds(value: Any, kind: Any) -> bool:
@@ -99,7 +102,7 @@ def holds(value: Any, kind: Any) -> bool:
     if kind in (int, float):  # what is not finite cannot be given either
         numbers = int if kind is int else int | float
         return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
-    return kind is Any or isinstance(value, kind)
+    return isinstance(value, kind)
 
 
 def _in_ranges(value: Any, limits: Sequence[Any]) -> bool:

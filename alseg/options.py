@@ -53,7 +53,7 @@ class Longer:
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword parameter of a factory: its name, type and default (MISSING: must be given)."""
+    """A keyword parameter of a factory: its name, type and default; MISSING: it has none."""
 
     name: str
     type: Any
@@ -73,7 +73,7 @@ class Option:
 def options_of(factory: Callable[..., Any], given: tuple[str, ...] = ()) -> dict[str, Option]:
     """The options of a factory: its keyword parameters less those that the core gives."""
     return {
-        name: Option(name, _evaluated(parameter.annotation, factory), parameter.default)
+        name: Option(name, _type_of(parameter, factory), parameter.default)
         for name, parameter in parameters_of(factory).items()
         if name not in given
     }
@@ -89,10 +89,14 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: parameter for name, parameter in parameters.items() if parameter.kind not in variable}
 
 
-def _evaluated(annotation: Any, factory: Callable[..., Any]) -> Any:
-    """A parameter's type; each alone, so that names imported under TYPE_CHECKING do no harm."""
+def _type_of(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
+    """A parameter's type as written, else its default's; MISSING where neither tells one.
+
+    Each alone, so that names imported under TYPE_CHECKING do no harm.
+    """
+    annotation, default = parameter.annotation, parameter.default
     if annotation is MISSING:
-        return Any
+        return Path if isinstance(default, Path) else type(default) if type(default) in SCALARS else MISSING
     if not isinstance(annotation, str):
         return annotation
     function = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)
@@ -118,10 +122,11 @@ def _convert(value: Any, kind: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments)
     if origin is Literal:
-        for choice in arguments:
-            if value == choice or str(value) == str(choice):
-                return choice
-        raise ValueError
+        same = [choice for choice in arguments if type(value) is type(choice) and value == choice]
+        same += [choice for choice in arguments if _as_text(value) == _as_text(choice)]
+        if not same:
+            raise ValueError
+        return same[0]
     if origin is tuple:
         return _convert_tuple(value, arguments)
     convert_scalar = SCALARS.get(kind)
@@ -131,14 +136,25 @@ def _convert(value: Any, kind: Any) -> Any:
 def _convert_union(value: Any, arguments: tuple[Any, ...]) -> Any:
     if type(None) in arguments and (value is None or str(value).lower() == "none"):
         return None
+    found: list[Any] = []
     failure: Exception = ValueError()
     for kind in arguments:
         if kind is not type(None):
             try:
-                return _convert(value, kind)
+                found.append(_convert(value, kind))
             except (ValueError, TypeError, OverflowError) as error:
                 failure = error
-    raise failure
+    if not found:
+        raise failure
+    # a number of run.toml stays what it was there: 1.0 is no whole number where both may be
+    kept = [] if isinstance(value, str) else [each for each in found if repr(plain(each)) == repr(plain(value))]
+    return (kept or found)[0]
+
+
+def _as_text(value: Any) -> str:
+    """As a flag says it: none, true and false in any case."""
+    text = str(value)
+    return text.lower() if text.lower() in ("none", "true", "false") else text
 
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -261,7 +277,7 @@ def describe(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join("none" if kind is type(None) else describe(kind) for kind in arguments)
     if origin is Literal:
-        return " or ".join(str(choice) for choice in arguments)
+        return " or ".join(map(_as_text, arguments))
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return f"a comma-separated list, each {describe(arguments[0])}"
@@ -274,7 +290,6 @@ def describe(kind: Any) -> str:
         Path: "a path",
         Size: "a size HxW in pixels such as 360x480",
         Longer: "longer:N, the longer side in pixels,",
-        Any: "any value",
     }
     return words.get(kind) or str(getattr(kind, "__name__", kind))
 

@@ -15,7 +15,7 @@ from alseg.declaring import fault_of
 from alseg.errors import AlsegError, UserMistake, stopped
 from alseg.lacking import PACKAGE_FILE, install_hint
 from alseg.names import nearest
-from alseg.options import MISSING, Option, convert, options_of, parameters_of
+from alseg.options import MISSING, Option, convert, options_of, parameters_of, plain
 
 # kind -> what the core gives its factories, where they take it
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -177,7 +177,7 @@ class Piece:
         return options
 
     def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
-        """All options, given ones converted and the rest at their defaults.
+        """All options, given ones and defaults converted alike: as a run has them that goes on from its run.toml.
 
         prefix: what their settings begin with; None: the kind.
         """
@@ -192,15 +192,11 @@ class Piece:
                 raise UserMistake(f"The {self.kind} {self.name!r} has no option {name!r}{has}.")
         resolved = {}
         for name, option in options.items():
-            if name in values:
-                resolved[name] = convert(f"{prefix}.{name}", values[name], option.type)
-            elif option.default is MISSING:
+            if name not in values and option.default is MISSING:
                 flag = f"--{name}" if name == "data" else f"-o {prefix}.{name}=..."
                 raise UserMistake(f"The {self.kind} {self.name!r} needs {flag}.")
-            elif isinstance(option.default, Path):  # as a given one: the run may be resumed from another folder
-                resolved[name] = convert(f"{prefix}.{name}", option.default, option.type)
-            else:
-                resolved[name] = option.default
+            value = values[name] if name in values else plain(option.default)
+            resolved[name] = convert(f"{prefix}.{name}", value, option.type)
         return resolved
 
     def build(self, options: Mapping[str, Any], **given: Any) -> Any:

@@ -27,6 +27,8 @@ class Choice:
 
 def written(value: Any) -> Any:
     """A value as TOML holds it, None as "none"."""
+    if isinstance(value, tuple | list):
+        return [written(part) for part in value]
     return "none" if value is None else plain(value)
 
 

@@ -19,6 +19,10 @@ IMPORTS = (
 )
 TEXT = "which no text can give"
 BROKEN = {
+    "k": "its option 'k' has no type: write k: TYPE, one of int, float, bool, str, Path",
+    "k=None": "its option 'k' has no type: write k: TYPE",
+    "k=(1, 2)": "its option 'k' has no type: write k: TYPE",
+    "k: Any = 1": TEXT,
     "k: dict = {}": f"its option 'k' is of type dict, {TEXT}",
     "k: dict[str, int] | None = None": f"its option 'k' is of type dict[str, int] | None, {TEXT}",
     "k: list[int] = [1]": f"its option 'k' is of type list[int], {TEXT}; options are of int, float",
@@ -75,8 +79,8 @@ def test_a_declaration_that_cannot_work_is_said_wherever_the_piece_is_looked_at(
     assert table.code == 0
     assert table.out.count("is broken: ") == len(BROKEN)
     words = ("--plugin", broken, *RUN, "--out", tmp_path / "run", "--acquirer")
-    one_sentence(cli(*words, "bad-5"), "'bad-5'", "plugin bad_options", "own default 'ten' is not", code=1)
-    one_sentence(cli(*words, "bad-5", "-o", "acquirer.k=3"), "own default 'ten' is not", code=1)
+    one_sentence(cli(*words, "bad-9"), "'bad-9'", "plugin bad_options", "own default 'ten' is not", code=1)
+    one_sentence(cli(*words, "bad-9", "-o", "acquirer.k=3"), "own default 'ten' is not", code=1)
     assert not (tmp_path / "run").exists()
 
 
@@ -118,7 +122,10 @@ def test_the_kit_says_so_too():
     def bad(k: int = "ten"):  # type: ignore[assignment]
         return len
 
+    def needs(k: int):
+        return len
+
     with pytest.raises(ContractError, match=r"its factory is refused: its option 'k' takes .*\(check builds\)"):
         check_acquirer(bad)
     with pytest.raises(UserMistake):
-        check_acquirer(lambda k: len)
+        check_acquirer(needs)
