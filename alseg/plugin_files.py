@@ -45,17 +45,25 @@ def files_in_folders(plugins: list[Plugin]) -> list[Path]:
 
 
 def recorded_files(files: Sequence[Path]) -> dict[str, Any]:
-    """What a run's record says of the files that it is started with: where they lie, and their content's digests."""
+    """What a run's record says of the plugin files that it is started with: where they lie, and their code's digests."""
     if not files:
         return {}
     return {"plugin_files": [str(file) for file in files], "plugin_sha256": [_digest(file) for file in files]}
 
 
-def changed_file(record: Any, files: Iterable[Path]) -> Path | None:
-    """The first of these files that a run, by its record, was started with when it held something else."""
+def changed_file(record: Any, files: Iterable[Path]) -> str | None:
+    """The first of these files that a run, by its record, was started with when its code was other; a package's name."""
     known = dict(zip(record.get("plugin_files", ()), record.get("plugin_sha256", ()), strict=False))
-    return next((file for file in files if str(file) in known and known[str(file)] != _digest(file)), None)
+    for file in files:
+        if str(file) in known and known[str(file)] != _digest(file):
+            return file.parent.name if file.name == PACKAGE_FILE else file.name
+    return None
 
 
 def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """Of a file's code; of a package's file that of all its modules."""
+    if file.name != PACKAGE_FILE:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    modules = {path.relative_to(file.parent).as_posix(): path for path in file.parent.rglob("*.py")}
+    each = [(name, hashlib.sha256(modules[name].read_bytes()).hexdigest()) for name in sorted(modules)]
+    return hashlib.sha256(repr(each).encode()).hexdigest()

@@ -37,14 +37,20 @@ def module_of(path: Path) -> ModuleType:
     if specification is None or specification.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(specification)
+    _forget(name)  # a package's modules may have changed since, as its file may
     sys.modules[name] = module
     try:
         specification.loader.exec_module(module)
     except BaseException:
-        for part in [part for part in sys.modules if f"{part}.".startswith(f"{name}.")]:
-            del sys.modules[part]
+        _forget(name)
         raise
     return module
+
+
+def _forget(name: str) -> None:
+    """Take a module and those in it from what is imported."""
+    for part in [part for part in sys.modules if f"{part}.".startswith(f"{name}.")]:
+        del sys.modules[part]
 
 
 def imported(plugin: Plugin, load: Callable[[], Any], source: Callable[[], Path | None]) -> Any:

@@ -70,3 +70,10 @@ def test_a_module_of_a_package_is_not_imported_alone(package, first, words):
     error = failed(load_plugins([path]))["squares"]
     assert words in error
     assert f"--plugin {path.with_name('__init__.py')}" in error
+
+
+def test_the_modules_of_a_package_are_imported_as_they_are_now(package):
+    path = package()
+    load_plugins([path])
+    path.with_name("words.py").write_text("NAME = 'other-checkers'\n")
+    assert load_plugins([path]).find("acquirer", "other-checkers")

@@ -143,6 +143,16 @@ def test_a_comparison_does_not_go_on_with_runs_of_other_code(cli, tmp_path):
         if place != first:
             assert cli("--plugin", path, "--plugin", PLUGIN, "resume", place).code == 0
             shutil.rmtree(place)
+    package = tmp_path / "choosers"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .inner import register_acquirers\n")
+    (package / "inner.py").write_text(CHOOSER.format(sign=1))
+    out = tmp_path / "second grid"
+    tiny_run(out / "first-rounds" / "one", plugins=package / "__init__.py", acquirer="chooser", rounds=1)
+    assert plan([cell], out, plugins=[package / "__init__.py"])
+    (package / "inner.py").write_text(CHOOSER.format(sign=-1))
+    with pytest.raises(UserMistake, match="was made with another choosers: give another --out"):
+        plan([cell], out, plugins=[package / "__init__.py"])
     stored = RunFolder(first).settings()  # as runs of an earlier alseg have it
     del stored["record"]["plugin_sha256"]
     RunFolder(first).write_settings(stored)

@@ -166,7 +166,7 @@ def _check_same_files(folder: Path, plugins: Sequence[Path]) -> None:
     if plugins and (folder / SETTINGS).exists():
         changed = changed_file(RunFolder(folder).settings().get("record", {}), plugins)
         if changed is not None:
-            raise UserMistake(f"{folder} was made with another {changed.name}: give another --out, or move it away.")
+            raise UserMistake(f"{folder} was made with another {changed}: give another --out, or move it away.")
 
 
 def carry_out(job: Job, progress: Progress) -> None:
