@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import inspect
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -71,7 +70,24 @@ class Registry:
         """What a piece is called in settings: its name, after its distribution's where another has the name."""
         others = [p for p in self.of(piece.kind) if p.name == piece.name and p is not piece]
         bare = not others or piece.plugin.distribution == FIRST_PARTY
-        return piece.name if bare else f"{piece.plugin.prefix}:{piece.name}"
+        return piece.name if bare else self.full_name(piece)
+
+    def full_name(self, piece: Piece) -> str:
+        """A piece's name after its distribution's or file's, a file's whole path where its name tells nothing."""
+        found = [p for p in self._under(piece.kind, piece.plugin.prefix) if p.name == piece.name]
+        prefix = piece.plugin.prefix if len(found) == 1 and found[0] is piece else piece.plugin.distribution
+        return f"{prefix}:{piece.name}"
+
+    def _under(self, kind: str, head: str) -> list[Piece]:
+        """The pieces that are called head:name: those of a distribution or file.
+
+        A file's name without the folder counts where neither a distribution nor a modifier has it.
+        """
+        pieces = list(self.of(kind))
+        found = [piece for piece in pieces if piece.plugin.is_of(head)]
+        if not found and not any(piece.name == head and piece.is_modifier for piece in pieces):
+            found = [piece for piece in pieces if piece.plugin.file_name == head]
+        return found
 
     def left_aside(self, names: Iterable[tuple[str, str]]) -> list[Piece]:
         """Other people's pieces under names (kind, name) by which alseg's own are meant."""
@@ -81,14 +97,11 @@ class Registry:
         found = self._preferred(kind, name, [piece for piece in self.of(kind) if piece.name == name])
         head, colon, rest = name.partition(":")
         if not found and colon:
-            of_distribution = [piece for piece in self.of(kind) if piece.plugin.is_of(head)]
-            if not of_distribution and not any(piece.name == head for piece in self.of(kind)):
-                # file:name, without the folder
-                of_distribution = [p for p in self.of(kind) if p.plugin.file_name == head]
-            found = [piece for piece in of_distribution if piece.name == rest]
+            own = self._under(kind, head)
+            found = [piece for piece in own if piece.name == rest]
             # distribution:modifier:name
             modifier, again, inner = rest.partition(":")
-            if not found and again and any(piece.name == modifier for piece in of_distribution):
+            if not found and again and any(piece.name == modifier for piece in own):
                 return self._modified(kind, f"{head}:{modifier}", inner)
             if not found and any(piece.name == head for piece in self.of(kind)):
                 return self._modified(kind, head, rest)
@@ -96,9 +109,9 @@ class Registry:
             return found[0]
         if found:
             claims = " and ".join(sorted({piece.plugin.distribution for piece in found}))
-            several = " or ".join(f"{prefix}:{name}" for prefix in _prefixes(found))
+            several = " or ".join(map(self.full_name, found))
             raise UserMistake(f"The {kind} {name!r} is registered by {claims}: write {several} to choose.")
-        raise unknown(kind, name, list(self.of(kind)), self.plugins)
+        raise unknown(kind, name, list(self.of(kind)), self.plugins, self.full_name)
 
     def _preferred(self, kind: str, name: str, found: list[Piece]) -> list[Piece]:
         """Of pieces of one name the one that a run took, or alseg's own; all where neither says which."""
@@ -293,12 +306,6 @@ def _pieces(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> Itera
         if any(inspect.isgenerator(each) for each in given):
             raise TypeError(f"its hook register_{kind}s yields, so that it never runs: it must call register")
         yield from found
-
-
-def _prefixes(found: Sequence[Piece]) -> list[str]:
-    """What tells pieces of one name apart; files of one name by their whole paths."""
-    count = Counter(piece.plugin.prefix for piece in found)
-    return [piece.plugin.prefix if count[piece.plugin.prefix] == 1 else piece.plugin.distribution for piece in found]
 
 
 def _is_moved(plugin: Plugin, origin: str) -> bool:

@@ -202,4 +202,21 @@ def test_two_files_of_one_name(cli, plugin, tmp_path):
         assert registry.find("acquirer", f"{path}:checkers").plugin.distribution == str(path)
     with pytest.raises(UserMistake, match=f"write {first}:checkers or {second}:checkers to choose"):
         registry.find("acquirer", "checkers")
+    with pytest.raises(UserMistake, match=f"write {first}:checkers or {second}:checkers to choose"):
+        registry.find("acquirer", "my_piece:checkers")
+    with pytest.raises(UserMistake, match=f"write {first}:checkers or {second}:checkers"):
+        registry.find("acquirer", "others:checkers")
+    listed = json.loads(cli(*plugin_flags([first, second]), "plugins", "--json").out)
+    written = [row["written"] for row in listed if row["name"] == "checkers"]
+    assert written == [f"{first}:checkers", f"{second}:checkers"]
     assert load_plugins(str(first)).files == load_plugins(first).files == [first], "one file needs no list"
+
+
+@pytest.mark.parametrize(("name", "own"), [("margin", "margin:margin"), ("power", "{path}:margin")])
+def test_a_file_called_as_a_piece_is_found_by_the_name_that_is_said(cli, plugin, tmp_path, name, own):
+    path = plugin(CHECKERS.replace('"checkers"', '"margin"'), f"{name}.py")
+    own = own.format(path=path)
+    bare = cli("--plugin", path, *RUN, "--acquirer", "margin", "--rounds", 1, "--out", tmp_path / "run")
+    assert f"that of {path} is had as {own}." in bare.err
+    assert load_plugins([path]).find("acquirer", own).plugin.file_name == name
+    assert load_plugins([path]).find("acquirer", "power:margin").is_modifier
