@@ -28,6 +28,14 @@ from alseg.unknown import like_modifier, unknown
 FIRST_PARTY = "alseg"
 
 
+class Hooks:
+    """The hooks of an object: pluggy tells its plugins apart by hash and equality, which an object may have its own of."""
+
+    def __init__(self, manager: pluggy.PluginManager, of: Any) -> None:
+        own = [name for name in dir(of) if manager.parse_hookimpl_opts(of, name) is not None]
+        vars(self).update({name: getattr(of, name) for name in own})
+
+
 @dataclass
 class Registry:
     """All plugins and pieces of one plugin manager."""
@@ -152,13 +160,14 @@ class Registry:
         """While it lasts, life-cycle hooks are called on these objects too; named by what they are called."""
         try:
             for name, tracker in trackers.items():
+                hooks = Hooks(self.manager, tracker)
                 try:
-                    self.manager.register(tracker, name=name)
-                    check_hooks(self.manager, tracker)
+                    self.manager.register(hooks, name=name)
+                    check_hooks(self.manager, hooks)
                 except (AlsegError, ValueError, pluggy.PluginValidationError) as error:
                     reason = _one_line(self.manager, error)
                     raise AlsegError(f"The {name} cannot hear of a run: {reason}.") from error
-                if not self.manager.get_hookcallers(tracker):
+                if not self.manager.get_hookcallers(hooks):
                     raise AlsegError(f"The {name} implements no life-cycle hook: its methods need @hookimpl.")
             yield
         finally:

@@ -175,3 +175,39 @@ def test_mlflow_leaves_neither_settings_nor_a_file_for_each_database(alseg_tiny_
     assert seen == [True] * 4
     assert dict(os.environ) == before
     assert len(list((tmp_path / "tmp").iterdir())) == 1
+
+
+DATACLASS = """\
+from dataclasses import dataclass
+from pathlib import Path
+from alseg import hookimpl
+
+@dataclass
+class Kept:
+    folder: str = ""
+
+    @hookimpl
+    def run_started(self, folder):
+        self.folder = folder
+
+    @hookimpl
+    def round_finished(self, record):
+        (Path(self.folder) / f"round-{record['round']}").touch()
+
+@hookimpl
+def register_trackers(register):
+    register("one", Kept)
+    register("two", Kept)
+"""
+
+
+def test_a_tracker_may_be_a_dataclass(cli, tmp_path):
+    (tmp_path / "kept.py").write_text(DATACLASS)
+    run, words = tmp_path / "run", ["--plugin", tmp_path / "kept.py", "--plugin", PLUGIN]
+    tiny = ["--dataset", NAME, "--model", NAME, "--recipe", NAME, "--rounds", 1, "--trackers", "one,two"]
+    outcome = cli(*words, "run", *tiny, "--out", run)
+    assert outcome.code == 0, outcome.err
+    assert "failed" not in outcome.err
+    assert (run / "round-0").exists()
+    assert cli(*words, "resume", run, "--rounds", 2).code == 0
+    assert (run / "round-1").exists()
