@@ -19,6 +19,7 @@ from alseg.attending import built_answerers, check_people, is_person, open_round
 from alseg.colours import colours_of
 from alseg.config import Resolved, RunConfig
 from alseg.data import check_data, known_pixels, open_images, refuse_changed
+from alseg.engine.calls import origin_of
 from alseg.engine.checks import checked_acquirer, checked_selector
 from alseg.engine.device import (
     choose_device,
@@ -154,7 +155,7 @@ class Experiment:
             "device": describe_device(self._device),
             "precision": _named(self._precision),
             "void": "skip" if self._skip_void else "ask",
-            "weights": dict(getattr(self._first, "origin", None) or {}),
+            "weights": origin_of(self._first),
         }
 
     def started(self, folder: RunFolder) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alseg.config import RunConfig
-from alseg.engine.calls import groups_of, tell
+from alseg.engine.calls import groups_of, origin_of, tell
 from alseg.engine.device import seeded
 from alseg.engine.terms import PLACE, attach
 from alseg.engine.weights import weights_of
@@ -40,6 +40,7 @@ class Models:
         if pretrained:  # it is to be trained; a stored one may wait for its weights
             weights_of(model)
             groups_of(model)
+            origin_of(model)
         if self._terms:
             attach(model, self._built_terms(model, round))
         return model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

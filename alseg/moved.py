@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alseg.config import RunConfig, flatten
+from alseg.engine.calls import origin_of
 from alseg.errors import UserMistake
 from alseg.paths import expanded
 from alseg.settings import COMPUTING
@@ -57,7 +58,7 @@ def is_word(place: Path | str) -> bool:
 
 def same_weights(folder: RunFolder, model: M) -> M:
     """The model; UserMistake where its pretrained weights are not those that the run began with."""
-    before, now = folder.settings().get("record", {}).get("weights", {}), getattr(model, "origin", None) or {}
+    before, now = folder.settings().get("record", {}).get("weights", {}), origin_of(model)
     if "sha256" in before and before["sha256"] != now.get("sha256"):
         raise UserMistake(
             f"The weights {now.get('weights')} are not those that the run {folder.path} began with: give theirs with "

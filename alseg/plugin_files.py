@@ -45,14 +45,14 @@ def files_in_folders(plugins: list[Plugin]) -> list[Path]:
 
 
 def recorded_files(files: Sequence[Path]) -> dict[str, Any]:
-    """What a run's record says of the plugin files that it is started with: where they lie, and their code's digests."""
+    """What a run's record says of the files that it is started with: where they lie, and their code's digests."""
     if not files:
         return {}
     return {"plugin_files": [str(file) for file in files], "plugin_sha256": [_digest(file) for file in files]}
 
 
 def changed_file(record: Any, files: Iterable[Path]) -> str | None:
-    """The first of these files that a run, by its record, was started with when its code was other; a package's name."""
+    """The first of these files, or of packages, that a run by its record was started with when its code was other."""
     known = dict(zip(record.get("plugin_files", ()), record.get("plugin_sha256", ()), strict=False))
     for file in files:
         if str(file) in known and known[str(file)] != _digest(file):

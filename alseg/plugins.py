@@ -6,7 +6,7 @@ import contextlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,7 +29,7 @@ FIRST_PARTY = "alseg"
 
 
 class Hooks:
-    """The hooks of an object: pluggy tells its plugins apart by hash and equality, which an object may have its own of."""
+    """The hooks of an object, whose own hash and equality are not those by which pluggy tells its plugins apart."""
 
     def __init__(self, manager: pluggy.PluginManager, of: Any) -> None:
         own = [name for name in dir(of) if manager.parse_hookimpl_opts(of, name) is not None]

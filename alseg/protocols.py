@@ -64,7 +64,8 @@ class Model(Protocol):
     `embedding(features) -> [B, D, h, w]`, features to be compared by their Euclidean distance;
     `for_inference(precision)`, a copy that gives the same logits faster, in evaluation mode and without
     gradients; `members`, models of which it is made, each trained on a loss of its own and each one of its
-    samples; and `origin`, a mapping that says which weights it started from.
+    samples; and `origin`, a mapping of names to text, numbers and truth values that says which weights it
+    started from, those of one `sha256` being the same.
     """
 
     def encode(self, images: Tensor) -> Any:

@@ -138,6 +138,10 @@ class Doubled(TinyModel):
         return {**super().parameter_groups(), "decoder": list(self.parameters())}
 
 
+class FromNone(TinyModel):
+    origin = property(lambda self: {"weights": None})
+
+
 class Unused(TinyModel):
     def __init__(self, classes):
         super().__init__(classes)
@@ -248,6 +252,7 @@ MODELS = [
     ),
     ("parameter-groups", Incomplete, "lacks norm.weight, norm.bias, which would never be trained", "not in encoder"),
     ("parameter-groups", Doubled, "twice", "each parameter in one group"),
+    ("origin", FromNone, "it has NoneType under 'weights' in its origin; it must be a mapping", "tells weights apart"),
     ("gradient", Unused, "no gradient reaches other.weight, other.bias by decode", "requires_grad_(False)"),
     ("gradient", Detached, "no gradient comes out of decode", "leave out torch.no_grad"),
     ("trainable", all_frozen, "nothing of it is trainable", "requires_grad"),

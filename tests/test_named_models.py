@@ -10,6 +10,7 @@ from torch import nn
 from alseg.engine.batches import Batch
 from alseg.engine.steps import WARM_UP, Recorded
 from alseg.errors import AlsegError
+from alseg.store import RunFolder
 
 MODEL = """
 class Mine(TinyModel):
@@ -73,6 +74,10 @@ BEFORE_THE_RUN = {
     method("get_extra_state", "{'seen': 3}", ""): (
         "has dict as '_extra_state' in its state_dict, which safetensors does not store: keep it in a parameter or"
     ),
+    "origin = 'imagenet'": "has str as its origin; it must be a mapping of names to text, numbers and truth values",
+    "origin = {1: 2}": "has int under 1 in its origin",
+    "origin = {'a': torch.ones(2)}": "has torch.float32 [2] under 'a' in its origin",
+    "origin = property(lambda self: 1 / 0)": "failed in origin: ZeroDivisionError",
     method("for_inference", "None", "precision"): "gave NoneType in for_inference; it must give a model",
     method("for_inference", "1 / 0", "precision"): "failed in for_inference: ZeroDivisionError",
 }
@@ -83,6 +88,14 @@ def test_a_model_is_named_before_the_run(told, tmp_path, body):  # noqa: F811
     said = told(MODEL.format(body=body), *MINE, "--rounds", 1)
     assert f"The model 'mine' of FILE {BEFORE_THE_RUN[body]}" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_an_origin_may_hold_a_path(cli, tmp_path):
+    file, run = tmp_path / "mine.py", tmp_path / "run"
+    file.write_text(HEAD + MODEL.format(body="origin = {'weights': __import__('pathlib').Path('x'), 'step': 3}"))
+    outcome = cli(*TINY, "--plugin", file, *MINE, "--rounds", 1, "--out", run)
+    assert outcome.code == 0, outcome.err
+    assert RunFolder(run).settings()["record"]["weights"] == {"weights": "x", "step": 3}
 
 
 def test_a_frozen_parameter_may_be_left_out(cli, tmp_path):

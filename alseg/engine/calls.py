@@ -6,6 +6,7 @@ No check waits for the device.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -178,6 +179,21 @@ def groups_of(model: Model) -> dict[str, list[nn.Parameter]]:
     if problem:
         raise AlsegError(f"{name} {problem}.")
     return groups
+
+
+def origin_of(model: Any) -> dict[str, Any]:
+    """Which weights a model started from, as run.toml holds it, paths as text; AlsegError where it cannot hold it."""
+    name = told(model).name
+    given = called(name, lambda: getattr(model, "origin", None), "origin")
+    if given is None:
+        return {}
+    form = "it must be a mapping of names to text, numbers and truth values"
+    if not isinstance(given, Mapping):
+        raise AlsegError(f"{name} has {described(given)} as its origin; {form}.")
+    for key, value in given.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float | Path):
+            raise AlsegError(f"{name} has {described(value)} under {key!r} in its origin; {form}.")
+    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
 def _problem(groups: Mapping[Any, Sequence[Any]], model: Model) -> str | None:

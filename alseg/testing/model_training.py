@@ -9,8 +9,10 @@ from safetensors.torch import load
 from torch import nn
 
 from alseg.calling import described
+from alseg.engine.calls import origin_of, told
 from alseg.engine.device import seeded
 from alseg.engine.weights import stored
+from alseg.errors import AlsegError
 from alseg.protocols import Model, members_of
 from alseg.testing.contract import Broken, Inapplicable, require
 from alseg.testing.models import AT_POINTS, CONTRACT, CPU, OfModel
@@ -41,6 +43,19 @@ def _parameter_groups(of: OfModel) -> None:
     )
     foreign = [key for key in listed if key not in names]
     require(not foreign, "parameter_groups has parameters that are not the model's", "register them as its modules")
+
+
+@CONTRACT.check("origin")
+def _origin(of: OfModel) -> None:
+    """Where it says which weights it started from, that is a mapping of names to text, numbers and truth values."""
+    model = of.new()
+    if getattr(model, "origin", None) is None:
+        raise Inapplicable("it has no origin")
+    try:
+        origin_of(model)
+    except AlsegError as error:
+        words = str(error).rstrip(".").removeprefix(told(model).name).strip()
+        raise Broken(f"it {words}", 'give what tells weights apart, such as {"sha256": "..."}') from error
 
 
 @CONTRACT.check("gradient")
