@@ -171,10 +171,13 @@ class Piece:
             options = options_of(self.factory, GIVEN[self.kind] + wraps)
             fault = fault_of(self.factory, options, wraps, tuple(GIVEN))
         except Exception as error:  # of a type or a default that is somebody's own
-            raise BrokenPiece(self, str(error).rstrip(".")) from error
+            raise self._broken(str(error).rstrip(".")) from error
         if fault:
-            raise BrokenPiece(self, fault)
+            raise self._broken(fault)
         return options
+
+    def _broken(self, reason: str) -> BrokenPiece:
+        return BrokenPiece(f"{self.described()} (plugin {self.plugin.name}) is broken: {reason}.", reason)
 
     def resolve(self, values: Mapping[str, Any], prefix: str | None = None) -> dict[str, Any]:
         """All options, given ones and defaults converted alike: as a run has them that goes on from its run.toml.
@@ -242,9 +245,9 @@ def modifies_another(kind: str, modifier: str) -> UserMistake:
 class BrokenPiece(AlsegError):
     """A piece whose factory declares what can be no option; `reason` says what, without the piece's name."""
 
-    def __init__(self, piece: Piece, reason: str) -> None:
+    def __init__(self, sentence: str, reason: str = "") -> None:
+        super().__init__(sentence)
         self.reason = reason
-        super().__init__(f"{piece.described()} (plugin {piece.plugin.name}) is broken: {reason}.")
 
 
 def settings_of(recipe: Piece, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -261,6 +264,8 @@ def settings_of(recipe: Piece, options: Mapping[str, Any]) -> Mapping[str, Any]:
         raise AlsegError(
             f"{recipe.described()} sets {twice[0]} twice, such as dotted and nested: leave one of them out."
         )
+    if any(name.partition(".")[0] == "recipe" for name in _settings(made)):
+        raise AlsegError(f"{recipe.described()} names a recipe, which a run takes from its user alone: leave it out.")
     return made
 
 

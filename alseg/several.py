@@ -11,6 +11,7 @@ from alseg.options import convert, plain
 from alseg.plugins import Registry
 
 LISTS = {"terms": "term", "trackers": "tracker"}  # settings that name several pieces, and their kind
+RECORD = "record"  # the table of run.toml beside the settings
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,16 @@ def lists_of(
     taken: names that no piece may have, since its options would be mixed up with settings. check: the kinds whose
     options are checked.
     """
-    rest, lists, seen = dict(flat), {}, {*taken, "record"}  # as run.toml holds them
+    rest, lists, settings, seen = dict(flat), {}, {*taken, RECORD}, set[str]()
     for setting, kind in LISTS.items():
         chosen = []
         for name in names_in(setting, rest.pop(setting, None)):
             head = name.replace("-", "_")
+            if head in settings:
+                whole = registry.full_name(registry.find(kind, name))
+                raise UserMistake(f"The {kind} {name!r} has the name of a setting: write {whole}.")
             if head in seen:
-                raise UserMistake(f"The {kind} {name!r} is given twice, or has the name of a setting.")
+                raise UserMistake(f"The {kind} {name!r} is given twice.")
             seen.add(head)
             options = options_under(head, rest)
             rest = {key: value for key, value in rest.items() if not key.startswith(f"{head}.")}

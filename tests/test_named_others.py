@@ -40,7 +40,6 @@ COMPARE += ["--executor", "mine"]
             "failed: ConnectionError: the cluster is away (FILE, line ",
             1,
         ),
-        ("raise SystemExit(5)", "failed: SystemExit: 5", 1),
         ("open('/nowhere/cluster.toml')", "failed: No such file or directory: /nowhere/cluster.toml (FILE", 2),
         (
             "watch.finished(jobs[0], 42)",
@@ -122,6 +121,8 @@ def register_commands(app):
         ("raise typer.BadParameter('not you')", "alseg: Invalid value: not you; --help tells more.\n", 2),
         ("raise typer.Abort()", "alseg: Interrupted.\n", 130),
         ("typer.echo('hello ' + name)", "", 0),
+        ("typer.echo('hello ' + name); return True", "", 0),
+        ("typer.echo('hello ' + name); return 130", "", 0),
     ],
 )
 def test_a_plugins_command_is_named(cli, tmp_path, does, words, code):
@@ -171,6 +172,8 @@ def register_recipes(register):
         ("return {'train': {'epochs': 'many'}}", "gave what no run takes: train.epochs takes a whole number"),
         ("return {'train': {'epochs': 1}, 'train.epochs': 2}", "sets train.epochs twice, such as dotted and nested: l"),
         ("return {'train': {'batch-size': 1, 'batch_size': 2}}", "sets train.batch_size twice"),
+        ("return {'recipe': 'shapes'}", "names a recipe, which a run takes from its user alone: leave it out"),
+        ("return {'recipe': {'epochs': 3}}", "names a recipe, which a run takes from its user alone"),
         ("return {'acquirer': 'margn'}", "gave what no run takes: There is no acquirer 'margn'; did you mean margin"),
     ],
 )

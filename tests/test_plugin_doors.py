@@ -348,6 +348,10 @@ def test_show_tells_all_of_a_piece(cli, tmp_path):
         (("margin", "--kind", "acquirer"), "acquirer 'margin' of alseg is there already"),
         (("alseg_more", "--kind", "model"), "is there already"),
         (("there", "--kind", "model"), "there is there already"),
+        (("none", "--kind", "acquirer"), "cannot be called 'none'"),
+        (("train", "--kind", "term"), "'train' is what a setting of every run is called"),
+        (("record", "--kind", "tracker"), "'record' is what a setting of every run is called"),
+        (("pillow", "--kind", "acquirer"), "'pillow' is the name of a package that is there already"),
     ],
 )
 def test_packages_that_cannot_be_begun(cli, tmp_path, monkeypatch, words, said):

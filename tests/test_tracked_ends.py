@@ -211,3 +211,11 @@ def test_a_tracker_may_be_a_dataclass(cli, tmp_path):
     assert (run / "round-0").exists()
     assert cli(*words, "resume", run, "--rounds", 2).code == 0
     assert (run / "round-1").exists()
+
+
+def test_a_tracker_called_as_a_setting_is_taken_by_its_whole_name(cli, tmp_path):
+    (tmp_path / "kept.py").write_text(DATACLASS.replace('"one"', '"seed"'))
+    words = ["--plugin", tmp_path / "kept.py", "--plugin", PLUGIN, "run", "--rounds", 1]
+    words += ["--dataset", NAME, "--model", NAME, "--recipe", NAME, "--out", tmp_path / "run", "--trackers"]
+    one_sentence(cli(*words, "seed"), "The tracker 'seed' has the name of a setting: write kept:seed.")
+    assert cli(*words, "kept:seed").code == 0

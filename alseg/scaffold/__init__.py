@@ -6,6 +6,7 @@ The templates are files of a package `my_piece` whose piece is called `my-piece`
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import importlib.util
 import keyword
 import re
@@ -13,10 +14,12 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import get_type_hints
 
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg.paths import expanded
+from alseg.registering import NOT_NAMES
 
 KINDS = (
     *("dataset", "model", "acquirer", "selector", "oracle"),
@@ -30,15 +33,18 @@ MODULE, PIECE = "my_piece", "my-piece"  # the names in the templates
 def write_package(name: str, kind: str, out: Path | None = None) -> Path:
     """Write the package `name` with a piece of a kind into `out`, by default a folder of its name; that folder.
 
-    Raises UserMistake for a kind that there is not, a name that no package can have or that its code uses itself, a
-    folder that is there.
+    Raises UserMistake for a kind that there is not, a name that no package or piece can have or that its code uses
+    itself, a folder that is there.
     """
     if kind not in KINDS:
         raise UserMistake(f"There is no kind {kind!r}{nearest(kind, KINDS)}.")
     module = name.replace("-", "_")
-    if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", module) or keyword.iskeyword(module):
+    fits = re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", module) and module not in NOT_NAMES
+    if not fits or keyword.iskeyword(module):
         raise UserMistake(f"A package cannot be called {name!r}: take small letters, digits and _, such as my_{kind}.")
-    if module == "alseg" or module.startswith("alseg_") or importlib.util.find_spec(module) is not None:
+    if module in _settings_beside(kind):
+        raise UserMistake(f"{name!r} is what a setting of every run is called: take another name, such as my_{kind}.")
+    if module == "alseg" or module.startswith("alseg_") or _is_installed(module):
         raise UserMistake(f"{name!r} is the name of a package that is there already: take another, such as my_{kind}.")
     texts = _texts(kind)
     if module in _names_in(texts):
@@ -54,6 +60,23 @@ def write_package(name: str, kind: str, out: Path | None = None) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_renamed(text, module), "utf-8")
     return place
+
+
+def _settings_beside(kind: str) -> set[str]:
+    """Settings with which options of a piece, NAME.OPTION, would be mixed up."""
+    from alseg.config import RunConfig
+    from alseg.several import LISTS, RECORD
+
+    return {*get_type_hints(RunConfig), RECORD} if kind in LISTS.values() else set()
+
+
+def _is_installed(module: str) -> bool:
+    """Whether there is a module or a distribution of this name, which an installation would replace."""
+    try:
+        importlib.metadata.distribution(module.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.util.find_spec(module) is not None
+    return True
 
 
 def _renamed(text: str, module: str) -> str:

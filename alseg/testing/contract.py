@@ -25,13 +25,14 @@ class ContractError(AssertionError):
     """A piece does not keep its contract; `failures` are the checks that found so, in order."""
 
     def __init__(self, kind: str, name: str, failures: tuple[Failure, ...]) -> None:
+        super().__init__(kind, name, failures)  # by which it is unpickled
         self.kind, self.name, self.failures = kind, name, failures
-        if len(failures) == 1:
-            text = f"{kind} {name!r}: {failures[0].message} (check {failures[0].check})"
-        else:
-            lines = [f"- {failure.check}: {failure.message}" for failure in failures]
-            text = "\n".join([f"{kind} {name!r} fails {len(failures)} checks:", *lines])
-        super().__init__(text)
+
+    def __str__(self) -> str:
+        if len(self.failures) == 1:
+            return f"{self.kind} {self.name!r}: {self.failures[0].message} (check {self.failures[0].check})"
+        lines = [f"- {failure.check}: {failure.message}" for failure in self.failures]
+        return "\n".join([f"{self.kind} {self.name!r} fails {len(self.failures)} checks:", *lines])
 
 
 class Report(NamedTuple):
