@@ -64,6 +64,6 @@ def _digest(file: Path) -> str:
     """Of a file's code; of a package's file that of all its modules."""
     if file.name != PACKAGE_FILE:
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    modules = {path.relative_to(file.parent).as_posix(): path for path in file.parent.rglob("*.py")}
-    each = [(name, hashlib.sha256(modules[name].read_bytes()).hexdigest()) for name in sorted(modules)]
+    modules = sorted(path for path in file.parent.rglob("*.py") if path.is_file())  # an editor's lock is a dead link
+    each = [(path.relative_to(file.parent).as_posix(), path.read_bytes()) for path in modules]
     return hashlib.sha256(repr(each).encode()).hexdigest()

@@ -147,6 +147,7 @@ def test_a_comparison_does_not_go_on_with_runs_of_other_code(cli, tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("from .inner import register_acquirers\n")
     (package / "inner.py").write_text(CHOOSER.format(sign=1))
+    (package / ".#inner.py").symlink_to("nowhere")
     out = tmp_path / "second grid"
     tiny_run(out / "first-rounds" / "one", plugins=package / "__init__.py", acquirer="chooser", rounds=1)
     assert plan([cell], out, plugins=[package / "__init__.py"])
