@@ -63,6 +63,8 @@ def subject_of(
     try:
         takes = piece.options()
     except AlsegError as error:
+        if (bare := _bare(piece, given)) is not None:
+            raise UserMistake(_lacking(*_owner(piece, bare, called), bare, isinstance(what, str))) from error
         found = f"its factory is refused: {error.reason}" if isinstance(error, BrokenPiece) else _of(piece, error)
         message = f"{found}: change the parameters of its factory"
         raise ContractError(kind, piece.name, (Failure("builds", message),)) from error
@@ -119,6 +121,13 @@ def _may_take(kind: str) -> str:
 
 def _call(called: str, what: str) -> str:
     return f"{called}{what}" if called.endswith("=") else f"{called}({what})"
+
+
+def _bare(piece: Piece, given: Mapping[str, Any]) -> str | None:
+    """A parameter without type and default that was not given: hardly an option, but a piece's own or a wrong name."""
+    known = {*given, *GIVEN[piece.kind], *GIVEN, *(f"new_{kind}" for kind in GIVEN)}
+    parameters = [pair for part in piece.parts() for pair in parameters_of(part.factory).items()]
+    return next((n for n, p in parameters if n not in known and p.default is p.empty and p.annotation is p.empty), None)
 
 
 def _owner(piece: Piece, option: str, called: str) -> tuple[Piece, str]:
