@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from alseg.errors import AlsegError, Lasting
-from alseg.journal import Event, as_events, fold, places
+from alseg.journal import Event, as_events, event_of, fold, places
 from alseg.ledger import NOTHING_TWICE, Lacking, Ledger, Plan, Tally
 from alseg.protocols import Images
 from alseg.store import RunFolder
@@ -84,8 +83,10 @@ class OpenRound:
         self._changed = threading.Condition(threading.RLock())
         self._leases: dict[str, tuple[str, float]] = {}  # ask -> who sees it, and until when
         self._opened, self._present = clock(), dict[str, float]()  # when each person was last here
-        items = {question.item for question in questions}
-        events = [event for event in folder.journal.events() if event["item"] in items]
+        items, everything = {question.item for question in questions}, folder.journal.events()
+        self._acts = {event["act"] for event in everything if "act" in event}  # whose events are on the disk
+        self._act: str | None = None  # the one that is being done
+        events = [event for event in everything if event["item"] in items]
         fold(events), places(events)  # which refuse what makes no sense
         self._ledger = Ledger(questions, plan, asks_class, events)
         for name, answer in self._ledger.answers.items():
@@ -186,6 +187,21 @@ class OpenRound:
 
     # What is answered
 
+    def knows(self, act: str | None) -> bool:
+        """Whether an act of this name was done, in this round or an earlier one."""
+        return act in self._acts
+
+    def once(self, act: str | None, do: Callable[[], None]) -> None:
+        """Do what a person's page asks for under a name of its own; one that is sent a second time changes nothing."""
+        with self._changed:
+            if self.knows(act):
+                return
+            self._act = act
+            try:
+                do()
+            finally:
+                self._act = None
+
     def answer(self, name: str, class_: str | None, who: str, seconds: float | None = None) -> None:
         """The class of a pixel, None for "can't tell"; the same answer again changes nothing."""
         with self._changed:
@@ -225,7 +241,7 @@ class OpenRound:
                 if (y, x) in asked or (image, y, x) in taken:
                     raise NotOpen(f"The pixel (y {y}, x {x}) of {image} was asked already.")
                 taken.add((image, y, x))
-            self._done([{**_event("picked", item, who), "y": y, "x": x, "seconds": seconds} for item, y, x in new])
+            self._done([{**event_of("picked", item, who), "y": y, "x": x, "seconds": seconds} for item, y, x in new])
 
     def skip(self, name: str, who: str) -> None:
         """Ask it later."""
@@ -233,7 +249,7 @@ class OpenRound:
             ask = self._open_ask(name)
             if not self._ledger.may(name, who):
                 raise NotOpen(f"The item {name!r} is not for {who}.")
-            self._done([{**_event("skipped", ask.item, who), "ask": name}])
+            self._done([{**event_of("skipped", ask.item, who), "ask": name}])
 
     def undo(self, who: str) -> None:
         """Take back what a person did last in this round, but no pick that is answered; its question is their next."""
@@ -242,7 +258,7 @@ class OpenRound:
             if last is None:
                 raise NotOpen("There is nothing to take back in this round.")
             what, name = last
-            event = {**_event("retracted", self._ledger.asks[name].item, who), "what": what, "ask": name}
+            event = {**event_of("retracted", self._ledger.asks[name].item, who), "what": what, "ask": name}
             self._done([event])
             if name in self._ledger.open:
                 self._leases[name] = who, self._clock() + LEASE
@@ -251,7 +267,7 @@ class OpenRound:
         """Let what has an answer wait for no further one: its votes are resolved as they are; how many questions."""
         with self._changed:
             items = self._ledger.closable()
-            self._done([_event("closed", item, who) for item in items])
+            self._done([event_of("closed", item, who) for item in items])
             return len(items)
 
     def take(self, answers: Sequence[Answer]) -> None:
@@ -302,14 +318,11 @@ class OpenRound:
     def _done(self, events: Sequence[Event]) -> None:
         """Write what was done, and only then hold it for done."""
         if events:
-            self.folder.journal.append(events)
+            self.folder.journal.append([event | {"act": self._act} for event in events] if self._act else events)
+            self._acts |= {self._act} if self._act else set()
         before = len(self._ledger.open)
         for event in events:
             self._ledger.follow(event)
             self._leases.pop(str(event.get("ask", event["item"])), None)
         self._advance(before - len(self._ledger.open))
         self._changed.notify_all()
-
-
-def _event(kind: str, item: str, who: str) -> dict[str, Any]:
-    return {"event": kind, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "item": item, "who": who}

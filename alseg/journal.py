@@ -67,13 +67,17 @@ def _is_event(found: Any) -> bool:
     return isinstance(found, dict) and isinstance(found.get("event"), str) and isinstance(found.get("item"), str)
 
 
+def event_of(kind: str, item: str, who: str) -> Event:
+    """An event of this moment."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"event": kind, "time": now, "item": item, "who": who}
+
+
 def as_events(answers: Sequence[Answer]) -> list[Event]:
     """Answers as `answered` and `unsure` events of this moment."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
     events = []
     for answer in answers:
-        event: Event = {"event": "answered" if answer.name is not None else "unsure"}
-        event |= {"time": now, "item": answer.item, "who": answer.who}
+        event = event_of("answered" if answer.name is not None else "unsure", answer.item, answer.who)
         if answer.name is not None:
             event["class"] = answer.name
         events.append(event | {"seconds": answer.seconds})

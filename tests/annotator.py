@@ -84,7 +84,7 @@ def served(settings: dict[str, Any], out: Path, **attendance: Any) -> Iterator[t
         stop_page(out)
 
 
-def post(client: httpx.Client, act: str, **given: Any) -> dict[str, Any]:
+def post(client: httpx.Client, act: str, /, **given: Any) -> dict[str, Any]:
     """An act that must be taken."""
     reply = client.post(f"/api/{act}", json=given)
     assert reply.status_code == 200, reply.text

@@ -261,3 +261,20 @@ def test_events_say_who_and_when(folder):
         ("retracted", "r01-a0", "ann"),
     ]
     assert events[2]["what"] == "answered" and all(e["time"].startswith("20") for e in events)
+
+
+def test_an_act_that_is_sent_again_is_done_once(folder):
+    round = open_round(folder)
+    for act, item in (("one", "r01-a0"), ("two", "r01-a1")):
+        round.once(act, lambda item=item: round.answer(item, "sky", "ann"))
+    round.once("back", lambda: round.undo("ann"))
+    round.answer("r01-b0", "sky", "bob")
+    round.once("back", lambda: round.undo("ann"))
+    assert round.tally().done == 2
+    again = open_round(folder)
+    again.once("back", lambda: again.undo("ann"))
+    assert again.tally().done == 2 and again.can_undo("ann")
+    with pytest.raises(NotOpen):
+        again.once("three", lambda: again.answer("r01-a0", "road", "bob"))
+    again.once("three", lambda: again.answer("r01-a1", "road", "bob"))
+    assert again.tally().done == 3, "what was refused is not known"

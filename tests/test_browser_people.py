@@ -58,6 +58,30 @@ def test_a_name_that_is_refused_is_asked_for_again(page, tmp_path):
     assert [event["who"] for event in lines(tmp_path / "run" / "journal.jsonl")] == ["ann"]
 
 
+def test_what_is_taken_back_without_a_connection_is_taken_back_when_it_is_there_again(page, tmp_path):
+    with served(settings(tmp_path), tmp_path / "run") as (client, work):
+        page.goto(f"{client.base_url}?who=ann")
+        press(page, "1")
+        press(page, "2")
+        for key in ("Backspace", "Space"):
+            page.context.route("**/api/**", lambda route: route.abort())
+            page.keyboard.press(key)
+            page.wait_for_function("() => !document.getElementById('banner').hidden")
+            bob = {"x-alseg-who": "bob"}
+            item = client.get("/api/state", headers=bob).json()["queue"][0]["item"]
+            assert client.post("/api/answer", headers=bob, json={"item": item, "class": "sky"}).status_code == 200
+            before = ready(page) if page.evaluate("document.body.dataset.ready === 'true'") else None
+            page.context.unroute("**/api/**")
+            page.wait_for_function("() => document.getElementById('banner').classList.contains('good')")
+            ready(page, other_than=before)
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+    events = [(event["event"], event["who"]) for event in lines(tmp_path / "run" / "journal.jsonl")]
+    acts = [("answered", "ann")] * 2 + [("answered", "bob"), ("retracted", "ann")]
+    assert events == [*acts, ("answered", "bob"), ("skipped", "ann")]
+
+
 def test_two_people_at_two_browsers(chromium, tmp_path):
     """Each gives a name, is shown questions of their own, and one question goes to both."""
     given = settings(tmp_path) | {"trust.overlap": 1.0}

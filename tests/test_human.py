@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from annotator import Listening, Working, answer_all, by_masks, post, served
+from annotator import PATIENCE, Listening, Working, answer_all, by_masks, post, served
 from conftest import write_camvid
 from PIL import Image
 from test_run import lines
@@ -66,6 +66,13 @@ def test_a_program_at_the_page_gives_the_labels_of_the_ground_truth_oracle(setti
     assert last["source"] == "human" and last["who"] and last["seconds"] == 0.5
 
 
+def wait_for(client: httpx.Client, phase: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while client.get("/api/state").json()["phase"] != phase:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_undo_skip_and_cannot_tell(settings, tmp_path):
     with served(settings | {"rounds": 1}, tmp_path / "run") as (client, work):
         first, second, third = client.get("/api/state").json()["queue"][:3]
@@ -90,6 +97,33 @@ def test_undo_skip_and_cannot_tell(settings, tmp_path):
     assert asked[-1] == first["item"] and len(asked) == 12
     kinds = [event["event"] for event in lines(tmp_path / "run" / "journal.jsonl")]
     assert kinds[:7] == ["skipped", "answered", "unsure", "retracted", "retracted", "retracted", "skipped"]
+
+
+def test_an_act_whose_reply_was_lost_is_done_once_when_it_is_sent_again(settings, tmp_path):
+    """Others answer meanwhile, or the round ends with it."""
+    with served(settings, tmp_path / "run") as (client, work):
+        bob = {"x-alseg-who": "bob"}
+        post(client, "answer", item=client.get("/api/state").json()["queue"][0]["item"], **{"class": "sky"})
+        for act in ("undo", "skip"):
+            item = client.get("/api/state").json()["queue"][0]["item"]
+            sent = {"act": f"{act}-of-mine", "item": item}
+            post(client, act, **sent)
+            other = client.get("/api/state", headers=bob).json()["queue"][0]["item"]
+            client.post("/api/answer", headers=bob, json={"item": other, "class": "sky"})
+            post(client, act, **sent)
+        kinds = [event["event"] for event in lines(tmp_path / "run" / "journal.jsonl")]
+        assert kinds == ["answered", "retracted", "answered", "skipped", "answered"]
+        for who in (bob, {}):
+            state = client.get("/api/state", headers=who).json()
+            while state["queue"]:
+                sent = {"item": state["queue"][0]["item"], "class": "sky", "act": f"answer-{state['progress']['done']}"}
+                state = client.post("/api/answer", headers=who, json=sent).json()
+        wait_for(client, "training")
+        post(client, "answer", **sent)
+        assert client.post("/api/answer", json=sent | {"act": "short"}).status_code == 400
+        assert client.post("/api/answer", json=sent | {"act": "another-act"}).status_code == 409
+        answer_all(client, lambda item: "sky")
+        work.done()
 
 
 def test_a_round_may_take_a_week(settings, tmp_path, cli):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +36,7 @@ class Desk:
         self.pictures = Pictures(round.images)
         self._classes, self._rounds = round.classes, round.rounds
         self._round: OpenRound | None = None
+        self._last = round  # the one that was open last
         self._tally = round.tally()
         self._places: dict[str, tuple[int, int]] = {}  # of an item among its image's, and how many these are
         self._number, self._paused, self._message = round.number, time.monotonic(), ""
@@ -53,7 +55,7 @@ class Desk:
     def open(self, round: OpenRound) -> None:
         """A round can be answered from now on."""
         with self._lock:
-            self._round, self._number = round, round.number
+            self._round, self._last, self._number = round, round, round.number
             self._places = _places(round)
             self._picks = any(question.y is None for question in round.unplaced())
 
@@ -90,6 +92,11 @@ class Desk:
         """NotOpen where a page is of another run, which was served here before; "" is a program that does not say."""
         if run_id not in ("", self._run_id):
             raise NotOpen(f"The page is of another run than {self.run.resolve().name}: load it again.")
+
+    def once(self, act: str | None, do: Callable[[], None]) -> None:
+        """Do what a page asks for, but for the second time; NotOpen where no round is open to do it in."""
+        if not self._last.knows(act):  # a reply may have been lost after which no round is open
+            self.round.once(act, do)
 
     def state(self, who: str, page: str = "", whole: bool = True) -> dict[str, Any]:
         """What the page of a person must know; `whole`: with what does not change in a round."""

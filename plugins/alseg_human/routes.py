@@ -97,7 +97,7 @@ def acting(desk: Desk, name: str, act: Act) -> Route:
 
         def work() -> dict[str, Any]:
             desk.check_run(request.headers.get("x-alseg-run", ""))
-            act(desk.round, given, who)
+            desk.once(act_name(given), lambda: act(desk.round, given, who))
             return desk.state(who, page_id(request), whole=False)
 
         return Reply(await run_in_threadpool(work), headers=FRESH)
@@ -216,6 +216,14 @@ def text(given: dict[str, Any], key: str) -> str:
     if not isinstance(value, str) or len(value) > 1000:
         raise Unfit(f"{key} must be a text of at most 1000 letters.")
     return value
+
+
+def act_name(given: dict[str, Any]) -> str | None:
+    """The name by which an act that is sent again is known."""
+    name = given.get("act")
+    if name is not None and (not isinstance(name, str) or not 8 <= len(name) <= 64 or not name.isascii()):
+        raise Unfit("act must be a text of 8 to 64 ASCII letters that no other act has.")
+    return name
 
 
 def whole(given: dict[str, Any], key: str) -> int:

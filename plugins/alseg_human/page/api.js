@@ -6,9 +6,6 @@ const RETRY_MS = 1000;
 const PATIENCE_MS = 15000;
 const PAGE = Math.random().toString(36).slice(2); // this page, among those that are open
 
-/** The same post twice does no harm; after a lost reply these are simply sent again. */
-const HARMLESS_TWICE = new Set(["answer", "unsure", "pick"]);
-
 /** No reply came: the server is gone, restarting, or hangs. */
 class ConnectionLost extends Error {}
 
@@ -44,11 +41,10 @@ async function request(path, options) {
   return value;
 }
 
-/** What an action changes; an undo or skip whose reply got lost is sent again only if this stands. */
-function fingerprint(state) {
-  const { item, y, x, skips } = state.queue[0] ?? {};
-  const { done, unsure, skipped } = state.progress;
-  return JSON.stringify([state.phase, state.round, item, y, x, skips, done, unsure, skipped]);
+/** A name for an act, by which the server knows one that is sent again. */
+function actName() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 export class Api {
@@ -69,24 +65,16 @@ export class Api {
     return request(`/api/points/${image}`);
   }
 
-  /** Do `kind` and return the new state; waits as long as it takes. Throws Refused. */
-  async send(kind, body, before) {
+  /** Do `kind` once and return the new state; sent until a reply comes, however long that takes. Throws Refused. */
+  async send(kind, body, runId) {
     const options = {
       method: "POST",
-      headers: { "Content-Type": "application/json", "X-Alseg-Run": before.run_id },
-      body: JSON.stringify(body),
+      headers: { "Content-Type": "application/json", "X-Alseg-Run": runId },
+      body: JSON.stringify({ ...body, act: actName() }),
     };
-    let again = false;
     this.sending = true;
     try {
-      return await this.#persist(async () => {
-        if (again && !HARMLESS_TWICE.has(kind)) {
-          const now = await request("/api/state");
-          if (fingerprint(now) !== fingerprint(before)) return now;
-        }
-        again = true;
-        return request(`/api/${kind}`, options);
-      });
+      return await this.#persist(() => request(`/api/${kind}`, options));
     } finally {
       this.sending = false;
     }

@@ -133,7 +133,7 @@ export class Session {
   async #send(kind, body, told) {
     const slow = setTimeout(() => this.screen.saving(true), 250);
     try {
-      const next = await this.api.send(kind, body, this.state);
+      const next = await this.api.send(kind, body, this.state.run_id);
       this.screen.told(told);
       return next;
     } catch (error) {
