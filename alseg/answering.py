@@ -85,7 +85,6 @@ class OpenRound:
         self._opened, self._present = clock(), dict[str, float]()  # when each person was last here
         items, everything = {question.item for question in questions}, folder.journal.events()
         self._acts = {event["act"] for event in everything if "act" in event}  # whose events are on the disk
-        self._act: str | None = None  # the one that is being done
         events = [event for event in everything if event["item"] in items]
         fold(events), places(events)  # which refuse what makes no sense
         self._ledger = Ledger(questions, plan, asks_class, events)
@@ -93,6 +92,7 @@ class OpenRound:
             if answer.name is not None and answer.name not in classes.index:
                 raise Lasting(f"The journal answers {answer.name!r} to {name}, which is no class of the dataset.")
         self._sealed = False
+        self._act: str | None = None  # the one that is being done
         self._advance(len(self._ledger.asks) - len(self._ledger.open))
 
     # What is asked
@@ -202,9 +202,13 @@ class OpenRound:
             finally:
                 self._act = None
 
-    def answer(self, name: str, class_: str | None, who: str, seconds: float | None = None) -> None:
-        """The class of a pixel, None for "can't tell"; the same answer again changes nothing."""
+    def answer(
+        self, name: str, class_: str | None, who: str, seconds: float | None = None, at: tuple[int, int] | None = None
+    ) -> None:
+        """The class of a pixel, None for "can't tell"; the same answer again changes nothing. at: the (y, x) seen."""
         with self._changed:
+            if at is not None and not self._ledger.may_be_at(name, at):
+                raise NotOpen(f"The item {name!r} has another pixel by now than the one that was answered.")
             if class_ is not None and class_ not in self.classes.index:
                 raise NotOpen(f"{class_!r} is no class; there are {', '.join(self.classes.names)}.")
             before = self._ledger.answers.get(name)
@@ -214,9 +218,7 @@ class OpenRound:
             if self._ledger.placed(ask.item).y is None:
                 raise NotOpen(f"The item {name!r} waits for a pick first.")
             if not self._ledger.may(name, who):
-                raise NotOpen(
-                    f"The item {name!r} is not for {who}, who has answered it before or is to be checked by it."
-                )
+                raise NotOpen(f"The item {name!r} is not for {who}: they answered it before, or it is to check them.")
             (event,) = as_events([Answer(ask.item, class_, who, seconds)])
             self._done([event if name == ask.item else event | {"event": "vote", "ask": name}])
 

@@ -178,6 +178,12 @@ class Ledger:
         y, x = self.places[item]
         return question._replace(y=y, x=x)
 
+    def may_be_at(self, name: str, at: tuple[int, int]) -> bool:
+        """Whether no other pixel (y, x) than this is an ask's."""
+        ask = self.asks.get(name)
+        question = None if ask is None else self.placed(ask.item)
+        return question is None or question.y is None or (question.y, question.x) == at
+
     def may(self, name: str, who: str) -> bool:
         """Whether an ask is for this person: one of several only once for each, a repetition for whoever answered."""
         ask = self.asks[name]

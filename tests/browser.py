@@ -33,8 +33,16 @@ def ready(page, *, other_than: str | None = None) -> str:
 def press(page, key: str) -> str:
     """A key that leads to another item; that item."""
     before = ready(page)
-    page.keyboard.press(key)
+    strike(page, key)
     return ready(page, other_than=before)
+
+
+def strike(page, key: str) -> None:
+    """A key, no sooner than the page takes the last one again."""
+    if key == getattr(page, "struck", None):
+        page.wait_for_timeout(220)
+    page.struck = key
+    page.keyboard.press(key)
 
 
 def state(page) -> dict[str, Any]:

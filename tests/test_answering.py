@@ -278,3 +278,18 @@ def test_an_act_that_is_sent_again_is_done_once(folder):
         again.once("three", lambda: again.answer("r01-a0", "road", "bob"))
     again.once("three", lambda: again.answer("r01-a1", "road", "bob"))
     assert again.tally().done == 3, "what was refused is not known"
+
+
+def test_an_answer_to_another_pixel_than_was_picked_is_refused(folder):
+    round = open_round(folder, picks=True)
+    round.pick("r01-a0", 1, 2, "ann")
+    round.undo("ann")
+    round.pick("r01-a0", 3, 4, "ann")
+    for class_ in ("sky", None):
+        with pytest.raises(NotOpen, match="another pixel"):
+            round.answer("r01-a0", class_, "ann", at=(1, 2))
+    round.answer("r01-a0", "sky", "ann", at=(3, 4))
+    with pytest.raises(NotOpen, match="another pixel"):
+        round.answer("r01-a0", "sky", "ann", at=(1, 2))
+    with pytest.raises(NotOpen, match="waits for a pick"):
+        round.answer("r01-a1", "sky", "ann", at=(1, 2))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from annotator import answer_all, by_masks, served
-from browser import SLOWNESS, letter, picture, press, ready, settings, state
+from browser import SLOWNESS, letter, picture, press, ready, settings, state, strike
 from conftest import CHROMIUM, write_camvid
 from PIL import Image
 from test_human import TINY, classes_of, folder_of, labels
@@ -80,7 +80,7 @@ def test_two_rounds_with_training_between_and_the_models_maps(page, tmp_path):
         for _ in range(11):
             press(page, "1")
         ready(page)
-        page.keyboard.press("1")
+        strike(page, "1")
         page.wait_for_function("() => document.body.dataset.phase === 'training'", timeout=30_000 * SLOWNESS)
         picture(page, "training")
         page.wait_for_function("() => document.body.dataset.ready === 'true'", timeout=60_000 * SLOWNESS)
@@ -95,7 +95,7 @@ def test_two_rounds_with_training_between_and_the_models_maps(page, tmp_path):
         for _ in range(10):
             press(page, "2")
         ready(page)
-        page.keyboard.press("2")
+        strike(page, "2")
         page.wait_for_function("() => document.body.dataset.phase === 'finished'", timeout=60_000 * SLOWNESS)
         picture(page, "finished")
         work.done()
@@ -136,11 +136,11 @@ def test_the_last_answer_of_a_round_can_be_taken_back(page, tmp_path):
         for _ in range(11):
             press(page, "1")
         last = ready(page)
-        page.keyboard.press("1")
+        strike(page, "1")
         page.wait_for_function("() => document.body.innerText.includes('Backspace takes it back')")
         page.keyboard.press("Backspace")
         assert ready(page) == last
-        page.keyboard.press("2")
+        strike(page, "2")
         work.done()
     made = lines(tmp_path / "run" / "labels.jsonl")
     assert [line["class"] for line in made if line["item"] == last] == ["building"], "CamVid's second class"
@@ -283,7 +283,7 @@ def test_a_person_at_the_browser_and_a_program_give_the_same(page, tmp_path):
         item = ready(page)
         for left in range(12, 0, -1):
             name = name_of(state(page)["queue"][0])
-            page.keyboard.press(letter(page, name) if name else "?")
+            strike(page, letter(page, name) if name else "?")
             item = ready(page, other_than=item) if left > 1 else item
         work.done()
     alseg.run(given | {"oracle": "ground-truth", "void": "ask"}, out=tmp_path / "truth")

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from annotator import answer_all, post, served
-from browser import picture, press, ready, settings, state
+from browser import picture, press, ready, settings, state, strike
 from conftest import CHROMIUM
 from test_run import lines
 
@@ -101,7 +101,7 @@ def test_two_people_at_two_browsers(chromium, tmp_path):
         for number in range(12):
             for page in pages.values():
                 before = ready(page)
-                page.keyboard.press("1")
+                strike(page, "1")
                 if number < 11:
                     ready(page, other_than=before)
         work.done()

@@ -216,7 +216,10 @@ def test_a_person_picks_and_answers_at_once(settings, tmp_path):
             item = state["queue"][0]["item"]
             state = post(client, "pick", item=item, y=5, x=place)
             assert (state["queue"][0]["item"], state["queue"][0]["y"], state["queue"][0]["x"]) == (item, 5, place)
-            state = post(client, "answer", item=item, **{"class": "sky"})
+            elsewhere = client.post("/api/answer", json={"item": item, "class": "sky", "y": 5, "x": place + 1})
+            assert elsewhere.status_code == 409 and "another pixel" in elsewhere.json()["error"]
+            assert client.post("/api/unsure", json={"item": item, "y": 5}).status_code == 400
+            state = post(client, "answer", item=item, y=5, x=place, **{"class": "sky"})
             if place == 0:
                 state = post(client, "undo")  # the class
                 assert state["queue"][0]["y"] == 5

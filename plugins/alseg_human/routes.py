@@ -106,11 +106,11 @@ def acting(desk: Desk, name: str, act: Act) -> Route:
 
 
 def _answer(round: OpenRound, given: dict[str, Any], who: str) -> None:
-    round.answer(text(given, "item"), text(given, "class"), who, spent(given))
+    round.answer(text(given, "item"), text(given, "class"), who, spent(given), seen(given))
 
 
 def _unsure(round: OpenRound, given: dict[str, Any], who: str) -> None:
-    round.answer(text(given, "item"), None, who, spent(given))
+    round.answer(text(given, "item"), None, who, spent(given), seen(given))
 
 
 def _pick(round: OpenRound, given: dict[str, Any], who: str) -> None:
@@ -232,6 +232,11 @@ def whole(given: dict[str, Any], key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > 10**6:
         raise Unfit(f"{key} must be a whole number.")
     return value
+
+
+def seen(given: dict[str, Any]) -> tuple[int, int] | None:
+    """The pixel (y, x) that was looked at, where whoever answers says it."""
+    return (whole(given, "y"), whole(given, "x")) if "y" in given or "x" in given else None
 
 
 def spent(given: dict[str, Any]) -> float | None:

@@ -57,7 +57,7 @@ function answer(index, event, rolled = false) {
     return;
   }
   list.flash(index);
-  session.answer(screen.classes[index].name);
+  session.answer(screen.classes[index].name, event);
 }
 
 /** A letter or digit was pressed: a class, or the first of two letters. */
@@ -81,7 +81,7 @@ function press(label, event, rolled) {
 }
 
 function pickAt(pixel, event) {
-  if (pixel && taken(event)) session.pick(pixel);
+  if (pixel && taken(event)) session.pick(pixel, event);
 }
 
 function agree(event, rolled) {
@@ -98,7 +98,7 @@ function undo() {
 
 function unsure(event, rolled) {
   if (isPick()) sayIgnored("Click a pixel first, or skip with Space.");
-  else if (taken(event, { rolled })) session.unsure();
+  else if (taken(event, { rolled })) session.unsure(event);
 }
 
 function toggle(kind) {

@@ -10,6 +10,7 @@ import { Refused } from "./api.js";
 import { Stopwatch } from "./stopwatch.js";
 
 const ROLLED_MS = 100; // a second key hit with the first one this soon is the same stroke of the hand
+const STRUCK_MS = 200; // for which the last act's key is a stroke that went double, as worn keys do: nobody sees as fast
 const DOUBLE_CLICK_MS = 250;
 const SETTLE_MS = 250; // a question that came by itself takes no key for so long
 const CHECKS_EVERY = 2; // seconds between looks at the server while the person thinks
@@ -26,6 +27,11 @@ function afterFrame() {
     port1.onmessage = resolve;
     requestAnimationFrame(() => port2.postMessage(null));
   });
+}
+
+/** The key of an event, "" for a click or none. */
+function keyOf(event) {
+  return event?.code || event?.key || "";
 }
 
 let marks = 0;
@@ -46,6 +52,7 @@ export class Session {
   #undoWaits = false;
   #shownAt = Infinity;
   #turn = 0;
+  #struck = ""; // the key of the last act
   #stopwatch = new Stopwatch();
 
   /** `screen` draws: see screen.js. `onOtherRun()` when another run is served by now: nothing is asked of it here. */
@@ -73,6 +80,7 @@ export class Session {
     if (this.api.lost) return "Ignored: the connection is lost.";
     if (!this.#ready || waited < 0) return "Ignored: the next pixel was not shown yet.";
     if (rolled && waited < ROLLED_MS) return "Ignored: two keys at once.";
+    if (!blind && keyOf(event) && keyOf(event) === this.#struck && waited < STRUCK_MS) return "Ignored: the same key, too soon.";
     if (event.detail > 1 && waited < DOUBLE_CLICK_MS) return "Ignored: the second of a double click.";
     return "";
   }
@@ -82,20 +90,20 @@ export class Session {
     return this.#sending;
   }
 
-  answer(name) {
-    return this.#act("answer", { class: name }, `${name}.`);
+  answer(name, event) {
+    return this.#act("answer", { class: name, ...this.#pixel() }, `${name}.`, event);
   }
 
-  unsure() {
-    return this.#act("unsure", {}, "Can’t tell.");
+  unsure(event) {
+    return this.#act("unsure", this.#pixel(), "Can’t tell.", event);
   }
 
   skip() {
     return this.#act("skip", {}, "Skipped: asked again later.");
   }
 
-  pick({ y, x }) {
-    return this.#act("pick", { y, x }, `Picked row ${y}, column ${x}.`);
+  pick({ y, x }, event) {
+    return this.#act("pick", { y, x }, `Picked row ${y}, column ${x}.`, event);
   }
 
   undo() {
@@ -103,7 +111,13 @@ export class Session {
     else if (this.state?.can_undo) this.#act("undo", {}, "Taken back: asked again.");
   }
 
-  async #act(kind, fields, told) {
+  /** The pixel on the screen: the server refuses an answer to another one. */
+  #pixel() {
+    return { y: this.item.y, x: this.item.x };
+  }
+
+  async #act(kind, fields, told, event) {
+    this.#struck = keyOf(event);
     const body = { ...fields };
     if (kind !== "undo") body.item = this.item.item;
     if (kind !== "undo" && kind !== "skip") body.seconds = this.#stopwatch.seconds();
