@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -143,14 +144,14 @@ def waiting(round: OpenRound, by_person: bool) -> Iterator[None]:
 
 
 def dismiss(selector: Named, oracle: Named, message: str, done: bool = False) -> None:
-    """Tell those who attend that this process will ask nothing more; done: all is answered.
+    """Tell those who attend that this process will ask nothing more; done: nor will the run.
 
     Where something else ends the process, that is what is to be said, and no failure of theirs.
     """
     for piece, name in (selector, oracle):
         leave = getattr(piece, "dismiss", None)
         if callable(leave):
-            with contextlib.nullcontext() if done else contextlib.suppress(AlsegError):
+            with contextlib.suppress(AlsegError) if sys.exception() else contextlib.nullcontext():
                 called(name, partial(leave, message, done), "dismiss")
 
 
@@ -174,7 +175,8 @@ def annotate(
         go_on = f"{command(registry.files, 'resume', folder.path)} goes on."
         registry = registry.recalling(settings.get("record"))
         config = _config_of(registry, folder, settings)
-        if number >= Schedule(config, folder.asked()).total_rounds():
+        rounds = Schedule(config, folder.asked()).total_rounds()
+        if number >= rounds:
             raise UserMistake(f"The run {folder.path} is complete: it asks nothing any more.")
         if not questions or folder.has_model(number):
             raise UserMistake(f"The run {folder.path} asks nothing now: {go_on}")
@@ -208,7 +210,8 @@ def annotate(
             except Waiting as wait:
                 dismiss(selector, oracle, NOBODY_WAITS)
                 raise Waiting(f"{wait} What was answered is kept; the same command goes on.") from wait
-            dismiss(selector, oracle, f"All questions of this round are answered. {go_on}", done=True)
+            last_word = f"All questions of this round are answered. {go_on}"
+            dismiss(selector, oracle, last_word, done=number + 1 >= rounds)
         return len(questions)
 
 

@@ -125,8 +125,8 @@ class Oracle(Protocol):
 
     Optional: `attend(round: OpenRound)`, instead of `ask` and `collect` in a run, for an oracle that writes
     each answer to the journal as it comes (`round.answer`); it returns when the round is complete, or when
-    nobody is waited for any more. `dismiss(message, done)`: this process will ask nothing more. `is_person`:
-    whether a person stands behind it, whose waiting Ctrl-C ends and not the run.
+    nobody is waited for any more. `dismiss(message, done)`: this process will ask nothing more; `done`: nor
+    will the run. `is_person`: whether a person stands behind it, whose waiting Ctrl-C ends and not the run.
     """
 
     sees_truth: bool  # reads stored masks; void can then be kept out of the questions

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from conftest import write_camvid
+from PIL import Image
 from test_human import TINY
 
 SLOWNESS = float(os.environ.get("ALSEG_TEST_SLOWNESS", "1"))
@@ -18,6 +20,15 @@ def settings(place: Path, **more: Any) -> dict[str, Any]:
     data = write_camvid(place / "camvid", train=4)
     pixels = {"first_pixels": 3, "pixels_per_round": 3, "rounds": 1}
     return {"dataset": "camvid", "dataset.data": str(data), "oracle": "human", **TINY, **pixels} | more
+
+
+def photos(place: Path, count: int, size: tuple[int, int]) -> Path:
+    place.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(count):
+        small = Image.fromarray(random.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+        small.resize((size[1], size[0]), Image.Resampling.BICUBIC).save(place / f"{i:04}.jpg", quality=80)
+    return place
 
 
 def ready(page, *, other_than: str | None = None) -> str:

@@ -8,12 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from annotator import answer_all, by_masks, served
-from browser import SLOWNESS, letter, picture, press, ready, settings, state, strike
+from browser import SLOWNESS, letter, photos, picture, press, ready, settings, state, strike
 from conftest import CHROMIUM, write_camvid
-from PIL import Image
 from test_human import TINY, classes_of, folder_of, labels
 from test_run import lines
 
@@ -137,8 +135,11 @@ def test_the_last_answer_of_a_round_can_be_taken_back(page, tmp_path):
             press(page, "1")
         last = ready(page)
         strike(page, "1")
-        page.wait_for_function("() => document.body.innerText.includes('Backspace takes it back')")
+        page.wait_for_function("() => document.body.innerText.includes('takes it back')")
         page.keyboard.press("Backspace")
+        assert ready(page) == last
+        strike(page, "1")
+        page.click("#undo-last")
         assert ready(page) == last
         strike(page, "2")
         work.done()
@@ -168,6 +169,29 @@ def test_ctrl_c_is_said_on_the_page_which_goes_on_later(page, tmp_path):
     second.client().close()
     assert ready(page) == asked
     second.process.kill()
+
+
+def test_a_page_whose_round_is_answered_goes_on_with_the_next(page, tmp_path):
+    from test_slow_human import Process, words
+
+    run, data = tmp_path / "run", write_camvid(tmp_path / "camvid", train=4)
+    Process(tmp_path, *words(data, run), "--no-wait").ends(3)
+    first = Process(tmp_path, "annotate", run, "--no-browser")
+    with first.client() as client:
+        address = str(client.base_url)
+        page.goto(address)
+        ready(page)
+        answer_all(client, lambda item: "road", rounds=1)
+    page.wait_for_function("() => document.body.dataset.phase === 'answered'", timeout=20_000 * SLOWNESS)
+    assert "This round is answered" in page.inner_text("#waiting") and "All done" not in page.inner_text("#waiting")
+    first.ends(0)
+    second = Process(tmp_path, "resume", run, "--no-browser", "--port", address.rstrip("/").rpartition(":")[2])
+    with second.client() as client:
+        page.wait_for_function("() => document.body.dataset.ready === 'true'", timeout=60_000 * SLOWNESS)
+        assert ready(page).startswith("r01")
+        answer_all(client, lambda item: "road")
+    page.wait_for_function("() => document.body.dataset.phase === 'finished'", timeout=20_000 * SLOWNESS)
+    second.ends(0)
 
 
 def test_pixels_are_picked_by_mouse_and_by_keys(page, tmp_path):
@@ -200,15 +224,6 @@ def stop(run: Path, work: Any) -> None:
     stop_page(run)
     with pytest.raises(alseg.AlsegError):
         work.done()
-
-
-def photos(place: Path, count: int, size: tuple[int, int]) -> Path:
-    place.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(count):
-        small = Image.fromarray(random.integers(0, 256, (30, 40, 3)).astype(np.uint8))
-        small.resize((size[1], size[0]), Image.Resampling.BICUBIC).save(place / f"{i:04}.jpg", quality=80)
-    return place
 
 
 def test_a_large_photograph_and_forty_classes_on_a_narrow_screen(chromium, tmp_path):

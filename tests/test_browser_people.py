@@ -58,6 +58,72 @@ def test_a_name_that_is_refused_is_asked_for_again(page, tmp_path):
     assert [event["who"] for event in lines(tmp_path / "run" / "journal.jsonl")] == ["ann"]
 
 
+def test_a_page_answers_in_the_name_that_it_was_opened_with(chromium, tmp_path):
+    """Whatever name another tab of the browser gives, and until another one is confirmed."""
+    with served(settings(tmp_path), tmp_path / "run") as (client, work):
+        context = chromium.new_context(viewport={"width": 1100, "height": 700})
+        carl, dora = context.new_page(), context.new_page()
+        for page, who in ((carl, "carl"), (dora, "dora")):
+            page.goto(f"{client.base_url}?who={who}")
+            ready(page)
+        press(carl, "1")
+        dora.goto(str(client.base_url))
+        ready(dora)
+        assert dora.inner_text("#open-name") == "You: dora", "remembered, and so said"
+        dora.click("#open-name")
+        dora.fill("#name-input", "do")
+        dora.keyboard.press("Escape")
+        press(dora, "1")
+        dora.click("#open-name")
+        dora.fill("#name-input", "eve")
+        dora.keyboard.press("Enter")
+        dora.wait_for_function("() => document.getElementById('open-name').textContent === 'You: eve'")
+        press(dora, "2")
+        context.close()
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+    assert [event["who"] for event in lines(tmp_path / "run" / "journal.jsonl")] == ["carl", "dora", "eve"]
+
+
+def test_who_waits_for_somebody_else_is_told_so_once(page, tmp_path):
+    with served(settings(tmp_path) | {"trust.overlap": 1.0}, tmp_path / "run") as (client, work):
+        client.headers["x-alseg-who"] = "ann"
+        while queue := client.get("/api/state").json()["queue"]:
+            post(client, "answer", item=queue[0]["item"], **{"class": "sky"})
+        page.goto(f"{client.base_url}?who=ann")
+        page.wait_for_selector("#undo-last")
+        picture(page, "others")
+        text = page.inner_text("body").replace(page.inner_text("#live"), "")
+        assert page.inner_text("#waiting-title") == "Nothing to answer now" and "being prepared" not in text
+        assert text.count("must be answered by another person") == 1
+        page.click("#undo-last")
+        ready(page)
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+
+
+def test_a_page_whose_token_is_none_any_more_says_so(page, tmp_path):
+    with served(settings(tmp_path), tmp_path / "run", host="0.0.0.0") as (client, work):
+        address = f"http://127.0.0.1:{client.base_url.port}/"
+        page.goto(f"{address}?{client.base_url.query.decode().rstrip('/')}&who=ann")
+        asked = ready(page)
+        cookies = page.context.cookies()
+        page.context.clear_cookies()
+        page.wait_for_function("() => document.getElementById('banner').innerText.includes('token')")
+        assert page.evaluate("document.body.dataset.ready") == "false"
+        page.context.add_cookies(cookies)
+        assert ready(page) == asked
+        page.wait_for_function("() => document.getElementById('banner').hidden")
+        page.context.clear_cookies()
+        page.goto(address)
+        assert page.inner_text("p") == "This needs the address with its token, as it was printed."
+        stop_page(tmp_path / "run")
+    with pytest.raises(alseg.AlsegError):
+        work.done()
+
+
 def test_what_is_taken_back_without_a_connection_is_taken_back_when_it_is_there_again(page, tmp_path):
     with served(settings(tmp_path), tmp_path / "run") as (client, work):
         page.goto(f"{client.base_url}?who=ann")

@@ -19,7 +19,7 @@ from alseg_human.pictures import Pictures
 AHEAD = 12  # questions that a page knows ahead
 OTHERS = "What is left is with somebody else, or must be answered by another person."
 ALONE = "If nobody comes, stop alseg with Ctrl-C: {command} makes do with what is in."
-LAST = "That was this round's last question: Backspace takes it back, else it goes on in a moment."
+LAST = "That was this round's last question: Undo (Backspace) takes it back, else it goes on in a moment."
 WATCHING = 5.0  # seconds since its last request for which a page counts as open
 
 
@@ -40,7 +40,7 @@ class Desk:
         self._tally = round.tally()
         self._places: dict[str, tuple[int, int]] = {}  # of an item among its image's, and how many these are
         self._number, self._paused, self._message = round.number, time.monotonic(), ""
-        self._over = ""  # "finished" or "stopped", once nothing more will be asked
+        self._over = ""  # once this process asks nothing more: "stopped", with a whole round "answered", or "finished"
         self._seen: dict[str, float] = {}  # when each open page asked last
         self._heard: set[str] = set()  # those that know that it is over
         self._picks = False  # whether the round's pixels are picked
@@ -66,10 +66,12 @@ class Desk:
                 self._tally = self._round.tally()
             self._round, self._paused = None, time.monotonic()
 
-    def finish(self, message: str, over: str) -> None:
-        """Nothing more will be asked: "finished", or "stopped" before it was complete."""
+    def finish(self, message: str, done: bool) -> None:
+        """This process asks nothing more; done: nor will another of the run."""
         with self._lock:
-            self._round, self._message, self._over = None, message, over
+            waits = self._round is not None
+            self._round, self._message = None, message
+            self._over = "finished" if done else "stopped" if waits else "answered"
 
     def pages(self) -> set[str]:
         """The pages that are open; a program is none."""

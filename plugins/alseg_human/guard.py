@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import html
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -22,6 +23,10 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
+)
+REFUSAL = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    "<title>alseg</title><h1>alseg</h1><p>{}</p></html>"
 )
 
 Message = MutableMapping[str, Any]
@@ -59,7 +64,8 @@ class Guard:
         refused = self._refusal(scope, headers)
         if refused is not None:
             await _drained(receive)
-            await self._refuse(scope, send, *refused)
+            readable = scope["path"] == "/" and "text/html" in headers.get("accept", "")
+            await self._refuse(scope, send, *refused, readable)
             return
         size = 0
 
@@ -119,11 +125,13 @@ class Guard:
             return []
         return [(b"set-cookie", f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/".encode())]
 
-    async def _refuse(self, scope: MutableMapping[str, Any], send: Send, status: int, sentence: str) -> None:
+    async def _refuse(
+        self, scope: MutableMapping[str, Any], send: Send, status: int, sentence: str, readable: bool
+    ) -> None:
         client = (scope.get("client") or ("?",))[0]
         self._log(f"refused {scope['method']} {scope['path'][:200]!r} from {client}: {status} {sentence}")
-        body = json.dumps({"error": sentence}).encode()
-        kind = (b"content-type", b"application/json")
+        body = (REFUSAL.format(html.escape(sentence)) if readable else json.dumps({"error": sentence})).encode()
+        kind = (b"content-type", b"text/html; charset=utf-8" if readable else b"application/json")
         start = {
             "type": "http.response.start",
             "status": status,

@@ -87,8 +87,8 @@ class PageServer:
         return self._server.started and not self.alive
 
     def close(self, message: str, done: bool) -> None:
-        """Say a last word to the pages that are open, and stop. done: all that was to be asked is answered."""
-        self.desk.finish(message, "finished" if done else "stopped")
+        """Say a last word to the pages that are open, and stop. done: the run asks nothing more."""
+        self.desk.finish(message, done)
         end = time.monotonic() + LAST_WORD
         while not self.desk.all_heard() and time.monotonic() < end:
             time.sleep(0.05)

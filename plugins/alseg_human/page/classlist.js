@@ -70,10 +70,10 @@ export class ClassList {
     this.#buttons.forEach((button, index) => button.classList.toggle("guess", index === guess));
   }
 
-  /** The first of two letters was pressed: light up what it may become; "" ends that. */
   /** The first of two letters, or "". */
   prefix = "";
 
+  /** The first of two letters was pressed: light up what it may become; "" ends that. */
   setPrefix(prefix) {
     this.prefix = prefix;
     this.list.classList.toggle("choosing", prefix !== "");
@@ -125,19 +125,20 @@ export class ClassList {
     else this.hint.textContent = this.#wanted() === "" ? "" : `${left} found`;
   }
 
-  #clearFilter() {
+  /** Show all classes. */
+  clearFilter() {
     this.filter.value = "";
     this.#applyFilter();
     this.filter.blur();
   }
 
   #filterKey(event) {
-    if (event.key === "Escape") this.#clearFilter();
+    if (event.key === "Escape") this.clearFilter();
     if (event.key !== "Enter" || event.repeat) return;
     const found = this.#found();
     if (found < 0) return;
     event.stopPropagation(); // else the same Enter would agree with the guess
-    this.#clearFilter();
+    this.clearFilter();
     this.onAnswer(found, event);
   }
 }

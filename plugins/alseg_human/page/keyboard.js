@@ -9,6 +9,8 @@ const SHIFTED = {
   g: "toggle-guess", p: "toggle-prediction", u: "toggle-utility", d: "toggle-points",
   m: "magnify", k: "open-keys", h: "open-help",
 };
+/** What a slider that has the focus takes. */
+const SLIDES = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"]);
 /** Only these may go on while a key is held down; a held class key answers once. */
 const REPEATABLE = new Set(["zoom-in", "zoom-out", "left", "right", "up", "down"]);
 
@@ -39,6 +41,7 @@ export function meaningOf(event) {
 function belongsElsewhere(event) {
   if (document.querySelector("dialog[open]")) return true;
   const focused = document.activeElement;
+  if (focused?.matches("input[type=range]")) return SLIDES.has(event.key);
   if (focused?.matches("input, textarea, select")) return true;
   return (event.key === " " || event.key === "Enter") && Boolean(focused?.matches("button:focus-visible"));
 }

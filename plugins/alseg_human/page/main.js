@@ -28,7 +28,12 @@ const api = new Api({
 const pictures = new PictureCache();
 const screen = new Screen({ api, pictures, onAnswer: (index, event) => answer(index, event) });
 const people = new People(() => location.reload());
-const session = new Session({ api, pictures, screen, people, onOtherRun: loadAgain });
+const session = new Session({
+  api, pictures, screen, people,
+  onOtherRun: loadAgain,
+  onRefused: showBanner,
+  onGranted: () => endBanner("It goes on. Nothing was lost."),
+});
 const keysDialog = new KeysDialog((keys) => screen.useKeys(keys));
 const { stage, overlays, list } = screen;
 
@@ -57,6 +62,7 @@ function answer(index, event, rolled = false) {
     return;
   }
   list.flash(index);
+  list.clearFilter();
   session.answer(screen.classes[index].name, event);
 }
 
@@ -103,8 +109,9 @@ function unsure(event, rolled) {
 
 function toggle(kind) {
   if (!session.item) return;
-  if (kind !== "points" && !session.state.has_model) {
-    sayIgnored("There is no model yet: from the second round on.");
+  const objection = overlays.objection(kind, session.state, session.item);
+  if (objection) {
+    sayIgnored(objection);
     return;
   }
   overlays.toggle(kind, session.state);
@@ -159,7 +166,7 @@ const commands = {
   "open-keys": () => screen.classes.length && keysDialog.open(screen.classes, screen.keys),
   "open-help": () => byId("help").showModal(),
 };
-const BUTTONS = { "zoom-fit": "fit", loupe: "magnify" };
+const BUTTONS = { "undo-last": "undo", "zoom-fit": "fit", loupe: "magnify" };
 const EVERYWHERE = new Set(["open-keys", "open-help"]); // also on the waiting screens
 
 new Keyboard((meaning, event, rolled) => {
@@ -179,7 +186,7 @@ document.addEventListener("click", (event) => {
 }, true);
 byId("reload-image").addEventListener("click", () => session.showAgain());
 byId("opacity").addEventListener("input", ({ target }) => overlays.setOpacity(target.value / 100));
-byId("opacity").addEventListener("change", ({ target }) => target.blur());
+addEventListener("pointerup", () => document.activeElement === byId("opacity") && byId("opacity").blur());
 
 new Gestures(byId("stage"), {
   onHover: (left, top) => {

@@ -4,13 +4,14 @@ const LIGHT = "#ffffff";
 const DARK = "#000000";
 const ARM = 16;
 const TAG_HEIGHT = 17;
+const LARGE = 24; // CSS pixels an image pixel, from where on the mark is a frame round that pixel alone
 
 /**
  * CSS pixels from the centre of a pixel to the mark round it: the 3 x 3 pixels there stay in
- * sight whole at any zoom (their corner is 1.5 * sqrt(2) pixels away).
+ * sight whole (their corner is 1.5 * sqrt(2) pixels away) unless a pixel is large.
  */
 export function clearRadius(scale) {
-  return Math.max(10, 2.13 * scale + 4);
+  return scale < LARGE ? Math.max(10, 2.13 * scale + 4) : scale / 2 + 3;
 }
 
 /** Stroke a path in dark, then thinner in light: seen on any colour. */
@@ -33,12 +34,13 @@ function arms(left, top, inner, outer) {
   return path;
 }
 
-/** The asked pixel: a hollow ring with four arms outwards, centred at stage point (left, top). */
+/** The asked pixel: a hollow ring, or frame, with four arms outwards, centred at stage point (left, top). */
 export function drawMark(context, left, top, scale) {
   const radius = clearRadius(scale);
   const path = arms(left, top, radius, radius + ARM);
   path.moveTo(left + radius, top);
-  path.arc(left, top, radius, 0, 2 * Math.PI);
+  if (scale < LARGE) path.arc(left, top, radius, 0, 2 * Math.PI);
+  else path.rect(left - radius, top - radius, 2 * radius, 2 * radius);
   strokeTwice(context, path);
 }
 

@@ -32,6 +32,12 @@ export class Overlays {
     return Boolean(this.#shown[modeOf(state)][kind]);
   }
 
+  /** Why `kind` cannot be switched now, or "". */
+  objection(kind, state, item) {
+    if (item.blind) return "This question is asked without the model’s guess, maps and points in sight.";
+    return kind === "points" || state.has_model ? "" : "There is no model yet: from the second round on.";
+  }
+
   toggle(kind, state) {
     const mode = modeOf(state);
     const shown = this.#shown[mode];

@@ -10,16 +10,19 @@ const byId = (id) => document.getElementById(id);
 const given = new URLSearchParams(location.search).get("who");
 if (given) remember("who", given.trim().slice(0, MOST));
 
+/** Of this page for as long as it is open, whatever name another tab gives meanwhile. */
+const who = recall("who", "");
+
 /** The name, or "" where none was given: then the server knows who runs it. */
 export function personName() {
-  return recall("who", "");
+  return who;
 }
 
 export class People {
   /** `onChange` once another name was given. */
   constructor(onChange) {
     byId("open-name").addEventListener("click", () => this.ask());
-    byId("name").addEventListener("close", () => {
+    byId("name-form").addEventListener("submit", () => {
       const name = byId("name-input").value.trim().slice(0, MOST);
       if (!name || name === personName()) return;
       remember("who", name);
@@ -41,10 +44,10 @@ export class People {
     if (!byId("name").open) this.ask();
   }
 
-  /** Show who answers, where people are told apart; ask those who have not said it. */
+  /** Show who answers, where people are told apart or a name is remembered; ask those who have not said it. */
   heed(state) {
     const apart = Boolean(state.asks_name);
-    byId("open-name").hidden = !apart;
+    byId("open-name").hidden = !apart && !personName();
     byId("open-name").textContent = state.who ? `You: ${state.who}` : "Your name";
     if (apart && !personName() && !byId("name").open) this.ask();
   }

@@ -39,6 +39,7 @@ export function writeQuestion(state, item, { guess, points }) {
   write("ask", picking ? "Click a pixel that would help most" : "Which class is this pixel?");
   byId("place").replaceChildren(nameOf(item.name), ...(where ? [` · ${where}`] : []));
   write("why", picking ? "" : thoughts(item, guess !== null));
+  byId("why").title = byId("why").textContent;
   const agree = byId("agree");
   agree.hidden = guess === null;
   if (guess === null) return;
@@ -83,6 +84,5 @@ export function writeProgress(state) {
   if (skipped > 0) open.push(`${skipped} skipped`);
   if (unsure > 0) open.push(`${unsure} can’t tell`);
   write("open-ends", open.join(", "));
-  write("message", state.phase === "labelling" ? state.message ?? "" : "");
   document.title = state.phase === "labelling" ? `${done}/${total} · ${state.run}` : document.title;
 }

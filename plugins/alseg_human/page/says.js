@@ -1,6 +1,7 @@
 /** What the page says besides the question: for ears, on the stage, and in the banner. */
 
 const TOAST_MS = 1600;
+const IGNORED_MS = 1000; // for which what was ignored stays beside the next answer
 
 const byId = (id) => document.getElementById(id);
 
@@ -10,15 +11,20 @@ export function announce(text) {
 }
 
 let fading = 0;
+const ignored = { text: "", until: 0 };
 
-/** A short word on the stage; `kind` is "done" or "ignored". */
+/** A short word on the stage, which is returned; `kind` is "done" or "ignored", and the latter stays for a while. */
 export function toast(text, kind = "done") {
   const box = byId("toast");
-  box.textContent = text;
-  box.dataset.kind = kind;
+  const now = performance.now();
+  if (kind === "ignored") Object.assign(ignored, { text, until: now + IGNORED_MS });
+  const both = kind === "done" && now < ignored.until;
+  box.textContent = both ? `${text} ${ignored.text}` : text;
+  box.dataset.kind = both ? "ignored" : kind;
   box.classList.add("seen");
   clearTimeout(fading);
   fading = setTimeout(() => box.classList.remove("seen"), TOAST_MS);
+  return box.textContent;
 }
 
 /** Something was pressed that does nothing now: say so to eyes and ears. */

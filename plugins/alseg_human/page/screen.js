@@ -92,8 +92,7 @@ export class Screen {
   }
 
   told(text) {
-    this.#told = text;
-    toast(text);
+    this.#told = toast(text);
   }
 
   refused(text) {
@@ -191,10 +190,10 @@ export class Screen {
   #writeToggles(state) {
     for (const kind of ["guess", "prediction", "utility", "points"]) {
       const button = byId(`toggle-${kind}`);
-      const possible = kind === "points" || state.has_model;
+      const objection = this.overlays.objection(kind, state, this.#item);
       button.setAttribute("aria-pressed", String(this.overlays.isOn(kind, state, this.#item)));
-      button.setAttribute("aria-disabled", String(!possible));
-      button.title = possible ? "" : "There is no model yet: from the second round on.";
+      button.setAttribute("aria-disabled", String(objection !== ""));
+      button.title = objection;
     }
     const map = this.overlays.mapOf(state, this.#item);
     byId("opacity").hidden = map === null;

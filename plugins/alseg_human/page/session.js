@@ -51,13 +51,17 @@ export class Session {
   #sending = false;
   #undoWaits = false;
   #shownAt = Infinity;
+  #refused = false; // the last look at the server
   #turn = 0;
   #struck = ""; // the key of the last act
   #stopwatch = new Stopwatch();
 
-  /** `screen` draws: see screen.js. `onOtherRun()` when another run is served by now: nothing is asked of it here. */
-  constructor({ api, pictures, screen, people, onOtherRun }) {
-    Object.assign(this, { api, pictures, screen, people, onOtherRun });
+  /**
+   * `screen` draws: see screen.js. `onOtherRun()` when another run is served by now: nothing is asked of it here.
+   * `onRefused(sentence)` when the server lets this page see nothing any more, `onGranted()` when it does again.
+   */
+  constructor({ api, pictures, screen, people, onOtherRun, onRefused, onGranted }) {
+    Object.assign(this, { api, pictures, screen, people, onOtherRun, onRefused, onGranted });
   }
 
   async start() {
@@ -166,7 +170,8 @@ export class Session {
     if (this.#leavesFor(next)) return undefined;
     const old = this.state;
     const changed = old && (next.session !== old.session || next.round !== old.round || next.phase !== old.phase);
-    const whole = changed && !next.classes ? await this.api.state() : next;
+    const whole = changed && !next.classes ? await this.#look() : next;
+    if (!whole) return undefined;
     this.state = { ...old, ...whole };
     document.body.dataset.phase = this.state.phase;
     this.people.heed(this.state);
@@ -223,7 +228,7 @@ export class Session {
             this.screen.failed(this.state, item, error);
             return null;
           }
-          await this.api.state(); // waits until the server is there again
+          await this.#look(); // waits until the server is there again
           await pause(200);
         }
       }
@@ -244,9 +249,27 @@ export class Session {
       await pause(1000);
       if (this.#sending || (this.item && second % CHECKS_EVERY !== 0)) continue;
       const turn = this.#turn;
-      const next = await this.api.state().catch(() => null);
+      const next = await this.#look();
       if (next === null || this.#sending || turn !== this.#turn) continue; // the person was faster
       await this.#heed(next);
+    }
+  }
+
+  /** The state; null where the server refuses it, which is said for as long as it does. */
+  async #look() {
+    try {
+      const next = await this.api.state();
+      if (this.#refused) this.onGranted();
+      this.#refused = false;
+      return next;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#refused = true;
+      this.#turn += 1;
+      this.item = null;
+      this.#setReady(false);
+      this.onRefused(error.message);
+      return null;
     }
   }
 

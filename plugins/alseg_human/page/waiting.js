@@ -10,6 +10,7 @@ const SAYS = {
   labelling: ["One moment", "The next questions are being prepared."],
   training: ["The model is being trained", "It learns from what you labelled. Take a break: "
     + "the next questions come by themselves, and the title of this tab tells when they are there."],
+  answered: ["This round is answered", "The page goes on by itself when alseg is started again."],
   stopped: ["Stopped", "This page goes on by itself once alseg is started again."],
   finished: ["All done, thank you", "Everything you labelled is on disk. You can close this tab."],
 };
@@ -31,14 +32,21 @@ function writeTime(training) {
     : `${duration(so_far)}, a little longer than the ${duration(expected)} expected`;
 }
 
+/** The title, the sentence below it and the message of a waiting screen. */
+function said({ phase, message }) {
+  if (phase === "labelling" && message) return ["Nothing to answer now", message, ""];
+  return [...(SAYS[phase] ?? SAYS.loading), message ?? ""];
+}
+
 /** Show the state of a run in which nothing is to be answered now. */
 export function writeWaiting(state) {
-  const [title, text] = SAYS[state.phase] ?? SAYS.loading;
+  const [title, text, message] = said(state);
   const heading = byId("waiting-title");
   if (heading.textContent !== title) heading.textContent = title;
   byId("waiting-text").textContent = text;
-  byId("waiting-message").textContent = state.message ?? "";
-  byId("waiting-message").hidden = !state.message;
+  byId("waiting-message").textContent = message;
+  byId("waiting-message").hidden = message === "";
+  byId("undo-last").hidden = !state.can_undo;
   writeTime(state.phase === "training" ? state.training ?? null : null);
   drawCurve(byId("curve"), state.history ?? []);
   document.title = `${title} · ${state.run}`;
@@ -46,5 +54,5 @@ export function writeWaiting(state) {
 
 /** What to announce when a waiting screen comes up. */
 export function spokenWaiting(state) {
-  return [...(SAYS[state.phase] ?? SAYS.loading), state.message ?? ""].join(". ");
+  return said(state).filter(Boolean).join(". ");
 }
