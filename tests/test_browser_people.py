@@ -66,9 +66,9 @@ def test_a_page_answers_in_the_name_that_it_was_opened_with(chromium, tmp_path):
         for page, who in ((carl, "carl"), (dora, "dora")):
             page.goto(f"{client.base_url}?who={who}")
             ready(page)
+            page.goto(str(client.base_url))
+            ready(page)
         press(carl, "1")
-        dora.goto(str(client.base_url))
-        ready(dora)
         assert dora.inner_text("#open-name") == "You: dora", "remembered, and so said"
         dora.click("#open-name")
         dora.fill("#name-input", "do")
