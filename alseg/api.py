@@ -142,8 +142,7 @@ def resume(
             Experiment(registry, resolved, Quiet(), team, run=name_of(record)).follow()
         return _result(opened, [])
     with opened.lock():  # before anything is read: what another process writes meanwhile would be lost
-        given = {"rounds": rounds, "budget": budget}
-        longer = {name: convert(name, value, int) for name, value in given.items() if value is not None}
+        longer = {key: convert(key, n, int) for key, n in {"rounds": rounds, "budget": budget}.items() if n is not None}
         others, stored = (trackers, tracker_options), moved(opened, opened.settings(), data=data, weights=weights)
         return _gone_on(registry, opened, stored, longer, others, attendance=attendance, progress=progress, team=team)
 
