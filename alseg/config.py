@@ -137,6 +137,15 @@ def parse_assignments(pairs: list[str]) -> dict[str, str]:
     return flatten(flat)
 
 
+def with_assignments(flags: Mapping[str, Any], pairs: list[str]) -> dict[str, Any]:
+    """A command's flags and its -o; UserMistake where they give a setting two values."""
+    own, more = flatten(flags), parse_assignments(pairs)
+    for name in own.keys() & more.keys():
+        if str(own[name]) != more[name]:
+            raise UserMistake(f"{name} is given as {own[name]} and, by -o, as {more[name]}: give one of them.")
+    return own | more
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A configuration, the pieces it names, and the dataset, which had to be opened to find its recipe."""

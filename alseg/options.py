@@ -233,7 +233,8 @@ def _written(text: str) -> str:
 def _size(value: Any) -> Size:
     if isinstance(value, Size):
         return value
-    height, width = (int(part) for part in str(value).lower().split("x"))
+    parts = value if isinstance(value, tuple | list) else str(value).lower().split("x")
+    height, width = map(int, parts)
     if not (1 <= height <= 65535 and 1 <= width <= 65535):
         raise ValueError
     return Size(height, width)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from alseg.calling import described
 from alseg.colours import colours_of, heat, levels
 from alseg.engine.device import in_smaller_batches
 from alseg.errors import Interrupted, Lasting, UserMistake
@@ -46,7 +47,7 @@ class Predicted:
 
 def predict(
     run: Path | str,
-    images: Iterable[Path | str],
+    images: Iterable[Path | str] | Path | str,
     out: Path | str,
     *,
     overlays: bool = True,
@@ -60,7 +61,7 @@ def predict(
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> Predicted:
-    """Segment image files, folders of them or globs into `out`.
+    """Segment image files, folders of them or globs, one or several, into `out`.
 
     masks/NAME.png holds class values with the classes' palette, overlays/NAME.jpg the image under them,
     probabilities/NAME.npy float16 [C, H, W], utility/NAME.npy float32 [H, W] and NAME.png a picture of it.
@@ -178,13 +179,15 @@ def mask_folders(settings: Mapping[str, Any]) -> list[Path]:
     return [root / "masks", *(place for s in splits for place in (s / "masks", s.with_name(f"{s.name}annot")))]
 
 
-def named_images(images: Iterable[Path | str], out: Path, masks: Sequence[Path] = ()) -> dict[str, Path]:
+def named_images(images: Iterable[Path | str] | Path | str, out: Path, masks: Sequence[Path] = ()) -> dict[str, Path]:
     """Files by the name their outputs get: relative to the folder that was given, without suffix.
 
     In that folder what lies in `out` or in folders of masks is passed over.
     """
     found: dict[str, Path] = {}
-    for given in images:
+    for given in [images] if isinstance(images, str | Path) else images:
+        if not isinstance(given, str | Path):
+            raise UserMistake(f"Images are given by paths, not {described(given)}: Segmenter.segment takes pixels.")
         for name, path in _files(str(given), out.resolve(), masks):
             if found.setdefault(name, path).resolve() != path.resolve():
                 raise UserMistake(f"{found[name]} and {path} would both be written as {name}: predict them apart.")

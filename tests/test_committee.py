@@ -341,5 +341,5 @@ def test_a_model_without_dropout_ends_with_one_sentence(cli, camvid, tmp_path):
     words = ["run", "--dataset", "camvid", "--data", camvid, *SMALL, "--model", "fpn", "--acquirer", "bald"]
     outcome = cli(*words, "--rounds", 2, "--out", tmp_path / "run")
     assert outcome.code == 2
-    assert "The model FPN has no dropout" in outcome.err
+    assert "The model 'fpn' of alseg has no dropout" in outcome.err
     assert "Traceback" not in outcome.err

@@ -195,7 +195,7 @@ def test_runs(cli, camvid, tmp_path, refused):
     words = ["--plugin", file, "run", "--dataset", "camvid", "--data", camvid, *SMALL, "--rounds", 2]
     words += ["--selector", "diverse", "--first-pixels", 3, "--pixels-per-round", 3]
     bare = ["--plugin", file, "run", "--dataset", "camvid", "--data", camvid, "--device", "cpu", "--size", "64x64"]
-    refused([*bare, "--model", "plain", "--selector", "diverse"], "The model Plain has no embedding")
+    refused([*bare, "--model", "plain", "--selector", "diverse"], "The model 'plain' of ", "has no embedding")
     run = tmp_path / "run"
     assert cli(*words, "--acquirer", "compares", "--out", run).code == 0
     assert len((run / "rounds/01/questions.jsonl").read_text().splitlines()) == 6 * 3

@@ -23,6 +23,7 @@ import alseg
 from alseg import predicting
 from alseg.cli.app import run_cli
 from alseg.engine.tiles import strips, tile_starts, tiled_logits
+from alseg.errors import UserMistake
 from alseg.grid import resize
 from alseg.imagefiles import read_image
 from alseg.several import Choice
@@ -363,3 +364,13 @@ def test_committee_utilities_in_tiles(tmp_path, run):
     utility = segmenter.segment(image, utility=True).utility
     assert utility is not None and utility.shape == (90, 130)
     assert np.isfinite(utility).all() and utility.max() > 0
+
+
+def test_one_path_from_python_is_no_series_of_letters(run, tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "p.png")
+    for path in (tmp_path, str(tmp_path), tmp_path / "p.png", str(tmp_path / "p.png")):
+        out = tmp_path / "out"
+        assert [*alseg.predict(run, path, out).done] == ["p"]
+        shutil.rmtree(out)
+    with pytest.raises(UserMistake, match=r"Images are given by paths, not .*: Segmenter.segment takes pixels"):
+        alseg.predict(run, [np.zeros((4, 4, 3), np.uint8)], tmp_path / "out")

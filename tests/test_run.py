@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import SMALL, one_sentence
 from PIL import Image
 
 import alseg
@@ -285,3 +285,30 @@ def test_a_longer_run_from_python_takes_whole_numbers(tmp_path):
         with pytest.raises(UserMistake, match=f"{name} takes a whole number, not 'many'"):
             alseg.resume(run, registry=tiny_registry(), **{name: "many"})
     assert len(alseg.resume(run, rounds="3", budget="9", registry=tiny_registry()).rounds) == 3
+
+
+def test_a_size_from_python_may_be_two_numbers(tmp_path):
+    settings = {"dataset": NAME, "model": NAME, "recipe": NAME, "rounds": 1, "size": (32, 48)}
+    result = alseg.run(settings, out=tmp_path / "run", registry=tiny_registry())
+    assert RunFolder(result.folder).settings()["train"]["size"] == "32x48"
+
+
+SIZES = ("--size", "32x32", "-o", "train.size=64x64")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--acquirer", "margin", "-o", "acquirer=entropy"), "acquirer is given as margin and, by -o, as entr"),
+        (("run", *SIZES), "train.size is given as 32x32 and, by -o, as 64x64"),
+        (("compare", *SIZES), "train.size is given as 32x32 and, by -o, as 64x64"),
+    ],
+)
+def test_a_setting_has_one_value_among_a_command_s_flags(cli, tmp_path, words, said):
+    one_sentence(cli(*words, "--out", tmp_path / "out"), said, "give one of them")
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_alone_is_no_mistake_to_speak_of(cli):
+    outcome = cli()
+    assert "Usage" in outcome.out and outcome.err == ""

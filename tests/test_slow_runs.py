@@ -97,10 +97,10 @@ def assert_whole(run: Path) -> None:
         Image.open(path).load()
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_told_to_stop_says_how_to_go_on(tmp_path, how):
     # a suite that runs in the background ignores SIGINT, and its children would too
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    heeding = {"preexec_fn": lambda: signal.signal(how, signal.SIG_DFL)}
     process = alseg("run", "--out", tmp_path / "run", **heeding)
     while not (tmp_path / "run" / "journal.jsonl").exists():
         time.sleep(0.02)

@@ -121,6 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake to put right, 3 waiting, 130 interrupted, 1 else."""
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _stop)  # `kill` is as good as Ctrl-C
+        hang_up = getattr(signal, "SIGHUP", None)  # and so is a terminal that is closed, but under nohup
+        if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+            signal.signal(hang_up, _stop)
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows no umlauts is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
@@ -207,7 +210,7 @@ def _unexpected(error: Exception) -> int:
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
         explain = getattr(error, "format_message", None)
-        if explain is not None:
+        if explain is not None and explain():  # a command without any word has shown its help
             _end(error, f"{explain().rstrip('.')}; --help tells more.")
         return code
     handle, name = tempfile.mkstemp(prefix="alseg-", suffix=".log")

@@ -132,7 +132,7 @@ def compare(
     from alseg.cli.alone import result_alone
     from alseg.compare.request import understood
     from alseg.compare.running import compare_grid, compare_runs
-    from alseg.config import parse_assignments
+    from alseg.config import with_assignments
     from alseg.paths import expanded
 
     registry: Registry = context.obj
@@ -148,7 +148,7 @@ def compare(
     }
     request = understood(
         config,
-        flags | parse_assignments(option),
+        with_assignments(flags, option),
         acquirers=acquirers,
         selectors=selectors,
         axes=axis,

@@ -125,10 +125,10 @@ def run(
     # heavy from here on: torch
     from alseg.cli.alone import result_alone
     from alseg.cli.display import show_result, terminal_progress
-    from alseg.config import parse_assignments
+    from alseg.config import with_assignments
     from alseg.settings_file import read_toml
 
-    flags |= parse_assignments(option)
+    flags = with_assignments(flags, option)
     toml: dict[str, Any] = {} if config is None else read_toml(config)
     registry: Registry = context.obj
     with terminal_progress() as progress, result_alone(json):

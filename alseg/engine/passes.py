@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alseg import noise
-from alseg.engine.calls import decoded, embedded, encoded, seen
+from alseg.engine.calls import decoded, embedded, encoded, seen, told
 from alseg.engine.device import draw_from, lower_precision, seeded
 from alseg.engine.layers import quickened, ways_of
 from alseg.engine.terms import PLACE as TERMS
@@ -56,8 +56,8 @@ class Passes:
     def embedding(self) -> Tensor:
         """The model's embedding, float32 [B, D, h, w], in evaluation mode; UserMistake where it has none."""
         if not hasattr(self._model, "embedding"):
-            name = type(self._model).__name__
-            raise UserMistake(f"The model {name} has no embedding: choose one that has, or pieces that need none.")
+            name = told(self._model).name
+            raise UserMistake(f"{name} has no embedding: choose one that has, or pieces that need none.")
         with lower_precision(self._device, self._precision):
             self._evaluated = self._encoded()
             return embedded(self._model, self._evaluated, self._count)
@@ -107,8 +107,8 @@ class Passes:
         active = [m for name, m in parts if isinstance(m, DROPOUT) and m.p > 0 and not name.startswith(f"{TERMS}.")]
         if not active:
             raise UserMistake(
-                f"The model {type(self._model).__name__} has no dropout with a rate above 0, so that its passes would "
-                "all be the same: choose a model with dropout, or an acquirer that needs a single pass."
+                f"{told(self._model).name} has no dropout with a rate above 0, so that its passes would all be the "
+                "same: choose a model with dropout, or an acquirer that needs a single pass."
             )
         return (self._dropout_pass(active, number) for number in range(first, first + count))
 
