@@ -10,6 +10,8 @@ from alseg.config import flatten
 from alseg.errors import UserMistake
 from alseg.paths import expanded
 
+TWICE = '; a name stands once, and a piece that has options in a table is named in it, as name = "folder" in [dataset]'
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Settings from a TOML file, flat, without its tables for others: a run's record, a comparison's grid."""
@@ -31,4 +33,5 @@ def _toml_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserMistake(f"The settings {path} are not TOML: {error}.") from error
+        hint = TWICE if "Cannot overwrite a value" in str(error) else ""
+        raise UserMistake(f"The settings {path} are not TOML: {error}{hint}.") from error

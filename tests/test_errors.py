@@ -172,6 +172,7 @@ def test_a_number_out_of_its_range_or_none_at_all(refused, case):
 TOML = {
     "seed = 1\ntrain = = 2": ["settings.toml", "not TOML", "line 2"],
     "\udcff\udcfe": ["settings.toml", "not TOML"],
+    'dataset = "folder"\n[dataset]\ndata = "PHOTOS"': ["not TOML", "named in it", 'name = "folder" in [dataset]'],
     "sed = 1": ["setting 'sed'", "seed"],
     "[train]\nepoch = 1": ["setting 'train.epoch'", "train.epochs"],
     "[trane]\nepochs = 1": ["setting 'trane.epochs'"],

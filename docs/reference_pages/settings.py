@@ -18,7 +18,20 @@ SETTINGS = f"""# Settings
 A setting is given as `-o NAME=VALUE`, in a TOML file (`--config FILE`, dotted names as tables), or by its own flag.
 What a recipe does not set keeps its default. `size` sets `train.size` and `query.size`; `evaluate.size` follows
 `query.size` unless it is given. Sizes are HxW. The options of pieces (`selector.top`, `model.encoder`) are settings
-too: [pieces](reference/pieces.md).
+too: [pieces](reference/pieces.md). In TOML, a piece that has options has a table of its own and is named there, by
+`name`; one that has none may be `acquirer = "margin"`, above all tables:
+
+```toml
+acquirer = "margin"
+
+[dataset]
+name = "folder"
+data = "PHOTOS"
+classes = ["road", "sky", "car"]
+
+[train]
+epochs = 20
+```
 
 """
 RECIPE_NAMES = f"""# Recipes
