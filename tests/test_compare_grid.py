@@ -177,6 +177,11 @@ def test_names_are_cut_by_their_bytes(grid, tmp_path):
         ({"seeds": "0"}, "--seeds takes a number of seeds"),
         ({"seeds": "1,x"}, "--seeds takes a number of seeds"),
         ({"axes": ["train.epochs"]}, "--axis takes KEY=A,B"),
+        (
+            {"acquirers": "margin", "axes": ["acquirer=entropy"]},
+            "acquirer is given by --acquirers and by --axis: give one",
+        ),
+        ({"axes": ["acquirer=entropy", "acquirer=margin"]}, "acquirer is given by --axis twice: give one"),
         ({"axes": ["train.epoch=1"]}, "no setting 'train.epoch'"),
         ({"axes": ["train.epochs=1,many"]}, "train.epochs takes"),
         ({"flags": {"seed": "1"}}, "counts its seeds itself"),

@@ -54,8 +54,7 @@ def understood(
     table = _tables(configs)
     where = f"The table `compare` of {' and '.join(map(str, configs))}"
     varied = _axes(table.get("axes", {}), where)
-    varied |= dict(_axis(text) for text in axes)
-    varied |= {kind: _listed(f"--{kind}s", text) for kind, text in _given(acquirer=acquirers, selector=selectors)}
+    varied |= _flagged(axes, _given(acquirer=acquirers, selector=selectors))
     strategies = table.get("strategies", ())
     if not isinstance(strategies, list | tuple) or not all(isinstance(entry, Mapping) for entry in strategies):
         raise UserMistake(f"{where} gives each strategy as [[compare.strategies]] with its settings.")
@@ -101,6 +100,20 @@ def _tables(configs: Sequence[Path]) -> dict[str, Any]:
 
 def _given(**values: str | None) -> list[tuple[str, str]]:
     return [(name, value) for name, value in values.items() if value is not None]
+
+
+def _flagged(axes: Sequence[str], pieces: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Setting -> values, of the flags; UserMistake for a setting that comes twice, of which one would be lost."""
+    varied: dict[str, list[str]] = {}
+    for name, values in map(_axis, axes):
+        if name in varied:
+            raise UserMistake(f"{name} is given by --axis twice: give one.")
+        varied[name] = values
+    for kind, text in pieces:
+        if kind in varied:
+            raise UserMistake(f"{kind} is given by --{kind}s and by --axis: give one.")
+        varied[kind] = _listed(f"--{kind}s", text)
+    return varied
 
 
 def _listed(flag: str, text: str) -> list[str]:
