@@ -24,6 +24,7 @@ from alseg.engine.images import MOST, batches_of_one_size
 from alseg.errors import AlsegError, UserMistake
 from alseg.values import Question
 from alseg_pixelpick.encoders import Encoder
+from alseg_pixelpick.weights import refused
 
 
 def test_a_training_that_diverges_is_said_and_not_scored(cli, camvid, tmp_path):
@@ -177,6 +178,30 @@ def test_a_weights_file_without_its_norms_is_refused(tmp_path, lost):
         Encoder("test_resnet", str(tmp_path / "weights.safetensors"), 16)
     save_file(state, tmp_path / "whole.safetensors")
     Encoder("test_resnet", str(tmp_path / "whole.safetensors"), 16)
+
+
+def test_weights_of_another_encoder_are_told_by_what_does_not_fit(tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("mobilenetv2_050", pretrained=False).state_dict(), tmp_path / "other.safetensors")
+    words = r"their bn1.weight is of shape \[16\], the encoder's of \[32\], and so on with \d+ more\.$"
+    with pytest.raises(UserMistake, match=words):
+        Encoder("test_resnet", str(tmp_path / "other.safetensors"), 16)
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        (("0.bias", "1.weight", "2"), "they lack 0.weight and 1 more tensor."),
+        (("0.weight", "0.bias", "1.weight", "1.bias", "2"), "the encoder has no 2."),
+    ],
+)
+def test_tensors_that_a_file_lacks_or_has_too_many_are_named(stored, words):
+    body = torch.nn.Sequential(torch.nn.BatchNorm1d(2, track_running_stats=False), torch.nn.Linear(2, 2))
+    with pytest.raises(RuntimeError) as caught:
+        body.load_state_dict({key: body.state_dict().get(key, torch.ones(1)) for key in stored})
+    assert str(refused("mine", "FILE", caught.value)) == f"The weights FILE do not fit the encoder 'mine': {words}"
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_halved_and_said():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,13 +56,34 @@ def check_loaded(name: str, weights: str, body: nn.Module, moved: nn.Module) -> 
         if tensor.is_floating_point() and not torch.allclose(tensor + 1, other[key], rtol=1e-3, atol=1e-3)
     ]
     if missing:
-        lacks = f"{missing[0]} and {len(missing) - 1} more tensors" if len(missing) > 1 else missing[0]
-        raise UserMistake(f"The weights {weights} do not fit the encoder {name!r}: they lack {lacks}.")
+        raise UserMistake(f"The weights {weights} do not fit the encoder {name!r}: they lack {_counted(missing)}.")
+
+
+def _counted(names: Sequence[str]) -> str:
+    """The first of several tensors, and how many more there are."""
+    more = len(names) - 1
+    return names[0] + (f" and {more} more tensor{'s' if more > 1 else ''}" if more else "")
+
+
+def _said(error: Exception) -> str:
+    """What an error says in one line; of torch's list of what does not fit, the first of its kind and a count."""
+    text = str(error).strip() or type(error).__name__
+    for kind, words in (("Missing", "they lack"), ("Unexpected", "the encoder has no")):
+        listed = re.search(rf"^\s*{kind} key\(s\) in state_dict: (.*)$", text, re.MULTILINE)
+        if listed is not None:
+            names = re.findall('"([^"]+)"', listed[1])
+            return f"{words} {_counted(names)}"
+    shapes = re.findall(r"size mismatch for (\S+): .*?Size\(\[(.*?)\]\).*?Size\(\[(.*?)\]\)", text)
+    if shapes:
+        (name, theirs, wanted), more = shapes[0], len(shapes) - 1
+        rest = f", and so on with {more} more" if more else ""
+        return f"their {name} is of shape [{theirs}], the encoder's of [{wanted}]{rest}"
+    return text.splitlines()[0].rstrip(".")
 
 
 def refused(name: str, weights: str, error: Exception, library: str = "timm") -> UserMistake:
     """What is said where an encoder with these weights cannot be built."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    reason = _said(error)
     if weights == "none":
         return UserMistake(f"{library} cannot build the encoder {name!r}: {reason}.")
     if weights == "default":
