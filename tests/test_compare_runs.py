@@ -225,16 +225,21 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(study, cli, data, tmp_p
     assert {row["acquirer"] for row in rows} == {"random", "entropy"}
 
 
-def test_a_baseline_that_is_not_there_costs_no_page(study, cli, data):
+def test_a_baseline_that_is_not_there_costs_no_run_and_no_page(study, cli, data, tmp_path):
     out, _, _ = study
     words = ("compare", "--data", data, "--acquirers", "margin,entropy", *FLAGS, "--out", out)
     spelt = cli(*words, "--baseline", "margin,topk-then-uniform")
     assert spelt.code == 0 and "There is no strategy" not in (out / "comparison.html").read_text(), spelt.err
-    wrong = cli(*words, "--baseline", "margni")
-    assert wrong.code == 0 and "There is no strategy" in (out / "comparison.html").read_text()
-    assert "There is no strategy 'margni'" in wrong.out, "said at the terminal too"
+    wrong = cli(*words[:-1], tmp_path / "out", "--baseline", "margni, topk-then-uniform")
+    one_sentence(wrong, "There is no strategy 'margni, topk-then-uniform'", "did you mean 'margin, topk-then-uniform'")
+    assert wrong.code == 2 and not (tmp_path / "out").exists(), "said before anything is done"
+    stored = (out / "comparison.toml").read_text()
+    (out / "comparison.toml").write_text(stored.replace('baseline = "margin,', 'baseline = "margni,'))
     later = cli("compare", out, "--json")
-    assert later.code == 0 and "'margni'" in json.loads(later.out)["note"], "the stored baseline is no reason to refuse"
+    assert later.code == 0 and "'margni, " in json.loads(later.out)["note"], (
+        "the stored baseline is no reason to refuse"
+    )
+    assert "There is no strategy" in (out / "comparison.html").read_text()
     one_sentence(cli("compare", out, "--baseline", "margni"), "There is no strategy 'margni'")
     (out / "study.toml").write_text("[[compare.published]]\nmiou = 3\n")
     one_sentence(cli(*words, "--config", out / "study.toml"), "[[compare.published]] takes")

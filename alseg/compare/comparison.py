@@ -297,6 +297,11 @@ def _baseline(grouped: Grouped, name: str) -> Strategy:
     known = [one.name for one in grouped.strategies if not one.is_full]
     found = grouped.named(name) if name in known else None
     if found is None:
-        near = nearest(repr(name), map(repr, known))  # quoted: they have commas of their own
-        raise UserMistake(f"There is no strategy {name!r} to be the baseline{near}.")
+        raise unknown_baseline(name, known)
     return found
+
+
+def unknown_baseline(name: str, known: Iterable[str]) -> UserMistake:
+    """What is said of a baseline that is none of the strategies."""
+    near = nearest(repr(name), map(repr, known))  # quoted: they have commas of their own
+    return UserMistake(f"There is no strategy {name!r} to be the baseline{near}.")

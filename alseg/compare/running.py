@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alseg.calling import called
+from alseg.compare.foretold import check_baseline
 from alseg.compare.jobs import has_rounds, is_done, plan, untold
 from alseg.compare.live import Overview
 from alseg.compare.page import Published, write_comparison
@@ -58,6 +59,8 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
     registry, out = registry or load_plugins(), expanded(out)
     wanted = cells(registry, request.grid, request.toml, request.flags)
     published = published_figures(request.published)
+    if request.baseline:
+        check_baseline(wanted, recipe(registry, BASELINE), spaced(request.baseline))
     piece = registry.find("executor", request.executor)
     execute = piece.build(piece.resolve(request.executor_options))
     with _held(out):
