@@ -307,7 +307,8 @@ def test_the_command_line_from_nothing_to_a_page(cli, data, tmp_path):
     assert Path(result["comparison"]).is_file() and result["failed"] == {}
     with open(out / "summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows == result["summary"]
+    told = [{name: "" if value is None else str(value) for name, value in row.items()} for row in result["summary"]]
+    assert rows == told
     wanted = ("acquirer", "selector", "pixels_per_image", "seeds", "miou_mean", "miou_std", "difference", "p_value")
     assert {*wanted, "verdict", "classes_per_image"} <= rows[0].keys()
     assert {(row["acquirer"], float(row["pixels_per_image"])) for row in rows} >= {("margin", 20.0), ("random", 20.0)}

@@ -237,7 +237,7 @@ def _show(result: Compared, as_json: bool) -> None:
         )
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> None:
+def _table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     from alseg.cli.display import whole
@@ -246,17 +246,18 @@ def _table(rows: Sequence[Mapping[str, str]]) -> None:
     for title in ("strategy", "pixels/image", "seeds", "mIoU %", "difference", "verdict", "classes asked"):
         table.add_column(title, justify="left" if title in ("strategy", "verdict") else "right")
     for row in rows:
+        classes = row["classes_per_image"]
         table.add_row(
             row["strategy"],
-            row["pixels_per_image"],
-            row["seeds"],
-            _percent(row["miou_mean"]) + (f" ± {_percent(row['miou_std'])}" if row["miou_std"] else ""),
+            str(row["pixels_per_image"]),
+            str(row["seeds"]),
+            _percent(row["miou_mean"]) + (f" ± {_percent(row['miou_std'])}" if row["miou_std"] is not None else ""),
             _percent(row["difference"], "+.1f"),
             row["verdict"],
-            f"{float(row['classes_per_image']):.2f}" if row["classes_per_image"] else "-",
+            "-" if classes is None else f"{classes:.2f}",
         )
     whole(table).print(table)
 
 
-def _percent(text: str, form: str = ".1f") -> str:
-    return format(100 * float(text), form) if text else "-"
+def _percent(value: float | None, form: str = ".1f") -> str:
+    return "-" if value is None else format(100 * value, form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import re
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from alseg.compare.page import Published, write_comparison
 from alseg.compare.published import published_figures
 from alseg.compare.request import Request
 from alseg.compare.study import BASELINE, Cell, cells
+from alseg.compare.tables import WORDS
 from alseg.config import recipe
 from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.hints import command
@@ -40,11 +42,12 @@ MOST_NAMED = 6  # runs that wait
 class Compared:
     """The page, the rows of summary.csv, the runs that failed with what they said, and what is to be known of it.
 
-    waiting: the runs that wait for answers, with what they said.
+    rows: by column, numbers as numbers, None where nothing is known. waiting: the runs that wait for answers, with what
+    they said.
     """
 
     page: Path
-    rows: list[dict[str, str]]
+    rows: list[dict[str, Any]]
     failed: Mapping[str, str]
     note: str = ""
     waiting: Mapping[str, str] = field(default_factory=dict)
@@ -288,7 +291,16 @@ def _names_in(path: Path) -> dict[str, str]:
     return {str((path / "runs" / name).resolve()): strategy for name, strategy in named.items() if strategy}
 
 
-def rows_of(out: Path) -> list[dict[str, str]]:
-    """The rows of summary.csv."""
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """The rows of summary.csv, numbers as numbers, None for an empty cell."""
     with open(out / "summary.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(column: str, text: str) -> str | int | float | None:
+    if not text or column in WORDS:  # a name may look like a number
+        return text or None
+    number = float(text)
+    if not math.isfinite(number):  # JSON has no word for it
+        return None
+    return int(text) if text.lstrip("-").isdecimal() else number

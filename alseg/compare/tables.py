@@ -19,6 +19,7 @@ SUMMARY = (
     *("share_of_full", "paper_miou", "classes_per_image", "classes_per_image_total", "spread", "spread_uniform"),
     *("train_seconds", "acquire_seconds", "labelling_seconds"),
 )
+WORDS = ("strategy", "acquirer", "selector", "verdict")  # its columns that hold no numbers
 DIFFERENCES = (
     *("strategy", "reference", "round", "pixels_per_image", "pairs", "difference", "difference_std"),
     *("difference_low", "difference_high", "p_value", "p_holm", "verdict", "seeds_needed"),
