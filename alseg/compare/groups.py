@@ -124,7 +124,14 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
     Files count by their content. one_pool: all runs have the same training images, so that it does not
     matter where the dataset's options found them.
     """
-    flat = settled({key: value for key, value in view.settings.items() if key != "record"})
+    settings = {key: value for key, value in view.settings.items() if key != "record"}
+    flat = flatten(settings)
+    of_trackers = tuple(f"{name.replace('-', '_')}." for name in flat.get("trackers", ()))
+    flat = {
+        key: _text(value)
+        for key, value in flat.items()
+        if not {key, key.partition(".")[0]} & IDLE and not key.startswith(of_trackers)
+    }
     record = view.record
     flat |= {key: _text(record[key]) for key in ("precision", "void", "split") if key in record}
     digest = record.get("weights", {}).get("sha256")
@@ -146,17 +153,6 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
     return flat
 
 
-def settled(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The settings on which a run's results depend, flat, as text."""
-    flat = flatten(settings)
-    of_trackers = tuple(f"{name.replace('-', '_')}." for name in flat.get("trackers", ()))
-    return {
-        key: _text(value)
-        for key, value in flat.items()
-        if not {key, key.partition(".")[0]} & IDLE and not key.startswith(of_trackers)
-    }
-
-
 def _is_asking(key: str) -> bool:
     return key in ASKING or key.partition(".")[0] in ("trust", "oracle", "labels", "void")
 
@@ -168,7 +164,7 @@ def _evaluated(flat: Settings) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _with_chance(strategies: Sequence[Strategy], random: Mapping[str, str], names: Mapping[str, str]) -> list[Strategy]:
@@ -217,12 +213,12 @@ def _one_a_seed(runs: Sequence[RunView]) -> tuple[dict[int, RunView], list[str]]
 def _named(strategies: Sequence[Strategy], names: Mapping[str, str]) -> list[Strategy]:
     """A name each, no two the same: the given one, or acquirer and selector; then what tells those alike apart."""
     asking = [one for one in strategies if not one.is_full]
-    apart = {id(one): telling(one, asking if not one.is_full else strategies) for one in strategies}
-    bases = {id(one): _given(one, names) or pieces_name(one) for one in strategies}
+    telling = {id(one): _telling(one, asking if not one.is_full else strategies) for one in strategies}
+    bases = {id(one): _given(one, names) or _pieces(one) for one in strategies}
     named = []
     for one in strategies:
         same = [other for other in strategies if bases[id(other)] == bases[id(one)]]
-        keys = apart[id(one)] if not _given(one, names) else telling(one, same)
+        keys = telling[id(one)] if not _given(one, names) else _telling(one, same)
         if one.is_full:
             keys = [key for key in keys if len({other.settings.get(key) for other in same}) > 1]
         extra = [f"{key}={one.settings[key]}" for key in keys if key in one.settings]
@@ -234,14 +230,13 @@ def _named(strategies: Sequence[Strategy], names: Mapping[str, str]) -> list[Str
     return final
 
 
-def pieces_name(strategy: Strategy) -> str:
-    """What a strategy is called by its pieces alone."""
+def _pieces(strategy: Strategy) -> str:
     if strategy.is_full:
         return ALL_PIXELS
     return strategy.acquirer if strategy.is_random else f"{strategy.acquirer}, {strategy.selector}"
 
 
-def telling(strategy: Strategy, others: Iterable[Strategy]) -> list[str]:
+def _telling(strategy: Strategy, others: Iterable[Strategy]) -> list[str]:
     """The settings of a strategy that others have otherwise; a piece's options among those that use the piece."""
     found = []
     for key, value in sorted(strategy.settings.items()):

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alseg.calling import called
-from alseg.compare.foretold import check_baseline
+from alseg.compare.comparison import unknown_baseline
 from alseg.compare.jobs import has_rounds, is_done, plan, untold
 from alseg.compare.live import Overview
 from alseg.compare.page import Published, write_comparison
@@ -26,7 +26,7 @@ from alseg.compare.published import published_figures
 from alseg.compare.request import Request
 from alseg.compare.study import BASELINE, Cell, cells
 from alseg.compare.tables import WORDS
-from alseg.config import recipe
+from alseg.config import flatten, recipe
 from alseg.errors import AlsegError, Interrupted, UserMistake, Waiting
 from alseg.hints import command
 from alseg.paths import expanded
@@ -63,7 +63,7 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
     wanted = cells(registry, request.grid, request.toml, request.flags)
     published = published_figures(request.published)
     if request.baseline:
-        check_baseline(wanted, recipe(registry, BASELINE), spaced(request.baseline))
+        check_baseline(wanted, str(recipe(registry, BASELINE).get("acquirer")), spaced(request.baseline))
     piece = registry.find("executor", request.executor)
     execute = piece.build(piece.resolve(request.executor_options))
     with _held(out):
@@ -89,6 +89,21 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
         page, note = _written(registry, request, wanted, out, failed, published)
         note = f"{note} {_left_alone(untold(sound, jobs, out), request, registry)}".strip()
     return Compared(page, rows_of(out), failed, note, overview.waiting)
+
+
+def check_baseline(grid: Sequence[Cell], random: str, name: str) -> None:
+    """UserMistake for a baseline that is none of a grid's strategies, before anything is run.
+
+    random: chance's acquirer. Which settings tell a strategy apart, and are in its name, is known when the runs are
+    there.
+    """
+    known = []
+    for flat, given in ((flatten(cell.settings), cell.strategy) for cell in grid):
+        if flat.get("labels") != "all":
+            pieces = [f"{flat['acquirer']}, {flat['selector']}", *([random] if flat["acquirer"] == random else [])]
+            known += [given] if given else pieces
+    if not any(name == one or name.startswith((f"{one}, ", f"{one} / ", f"{one} (")) for one in known):
+        raise unknown_baseline(name, list(dict.fromkeys(known)))
 
 
 def _left_alone(runs: Sequence[Path], request: Request, registry: Registry) -> str:
