@@ -128,22 +128,26 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:
     """`-o KEY=VALUE` flags, flat."""
+    return flatten(_assigned(pairs))
+
+
+def _assigned(pairs: list[str]) -> dict[str, str]:
     flat = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UserMistake(f"-o takes KEY=VALUE, not {pair!r}.")
         flat[key.strip().replace("-", "_")] = value.strip()
-    return flatten(flat)
+    return flat
 
 
 def with_assignments(flags: Mapping[str, Any], pairs: list[str]) -> dict[str, Any]:
     """A command's flags and its -o; UserMistake where they give a setting two values."""
-    own, more = flatten(flags), parse_assignments(pairs)
-    for name in own.keys() & more.keys():
-        if str(own[name]) != more[name]:
-            raise UserMistake(f"{name} is given as {own[name]} and, by -o, as {more[name]}: give one of them.")
-    return own | more
+    given = _assigned(pairs)
+    for name in flags.keys() & given.keys():
+        if str(flags[name]) != given[name]:
+            raise UserMistake(f"{name} is given as {flags[name]} and, by -o, as {given[name]}: give one of them.")
+    return {**flags, **flatten(given)}
 
 
 @dataclass(frozen=True)

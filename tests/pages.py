@@ -39,7 +39,8 @@ PLACEHOLDERS = {"CAMVID": "camvid", "FOUR": "camvid", "PHOTOS": "photos", "LABEL
 # and for a network that is large
 PLACEHOLDERS |= {"vit_base_patch14_dinov2.lvd142m": "test_vit.r160_in1k"}
 TINY_SHAPES = ("-o", "dataset.train_images=4", "-o", "dataset.val_images=2", "-o", "dataset.side=32")
-TINY_RUN = {"train.epochs": 1, "train.batch_size": 4, "device": "cpu", "report": False, "rounds": 2}
+TWO_ROUNDS = ("--rounds", "2")  # after the command's own, of which the last counts
+TINY_RUN = {"train.epochs": 1, "train.batch_size": 4, "device": "cpu", "report": False}
 TINY_MODEL = {"model.encoder": "test_resnet.r160_in1k", "model.weights": "none", "model.channels": 8}
 TINY_SMP = {"model.encoder": "tu-test_resnet.r160_in1k", "model.weights": "none"}
 TINY_FROZEN = {"model.encoder": "test_vit.r160_in1k", "model.weights": "none", "model.cache": "none"}
@@ -176,7 +177,7 @@ def tiny(words: Sequence[str]) -> list[str]:
     """Flags that make what is given as small as it can be; a piece that the command names is left its own options."""
     given = set(words)
     if "--config" in given and "run" in given:
-        return ["--rounds", "2", *settings({**TINY_RUN, **TINY_MODEL})]
+        return [*TWO_ROUNDS, *settings({**TINY_RUN, **TINY_MODEL})]
     flags = {
         flag: words[words.index(flag) + 1]
         for flag in ("--dataset", "--model", "--encoder", "--recipe")
@@ -185,7 +186,7 @@ def tiny(words: Sequence[str]) -> list[str]:
     model = _tiny_model(flags.get("--model", OURS[0]), flags.get("--recipe"))
     if "--encoder" in given:
         model = {name: value for name, value in model.items() if name != "model.encoder"}
-    more = settings({**TINY_RUN, **model})
+    more = [*TWO_ROUNDS, *settings({**TINY_RUN, **model})]
     if "--config" not in given and flags.get("--dataset", "shapes") == "shapes":
         more += TINY_SHAPES
     else:
@@ -223,7 +224,7 @@ def understood(words: Sequence[str]) -> None:
 @contextlib.contextmanager
 def small_runs() -> Iterator[None]:
     """`alseg.run` with small settings beneath those that are given."""
-    small = {**TINY_RUN, **TINY_MODEL, "train.size": "64x64", "query.size": "64x64"}
+    small = {**TINY_RUN, **TINY_MODEL, "rounds": 2, "train.size": "64x64", "query.size": "64x64"}
     before = alseg.__dict__.get("run")
     alseg.__dict__["run"] = partial(alseg.run, toml=small)
     try:

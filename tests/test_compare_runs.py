@@ -300,7 +300,7 @@ def test_threads_that_somebody_gave_count(monkeypatch, name):
 
 def test_the_command_line_from_nothing_to_a_page(cli, data, tmp_path):
     out = tmp_path / "out"
-    words = ("compare", "--data", data, "--acquirers", "margin", *FLAGS, "--rounds", "2", "--seeds", "2", "--out", out)
+    words = ("compare", "--data", data, "--acquirers", "margin", *FLAGS, "--seeds", "2", "--out", out)
     done = cli(*words, "--full-supervision", "--baseline", "margin, topk-then-uniform", "--json")
     assert done.code == 0, done.err
     result = json.loads(done.out)

@@ -106,7 +106,7 @@ def test_a_run_is_exported(cli, checkpoint, tmp_path):
     ("changed", "said"),
     [
         (["-o", "model.checkpoint=nobody/nothing"], "nobody/nothing could not be had"),
-        (["-o", "model.checkpoint=nobody/nothing", "--weights", "none"], "nobody/nothing could not be had"),
+        (["-o", "model.checkpoint=nobody/nothing", "-o", "model.weights=none"], "nobody/nothing could not be had"),
         (["-o", "dataset.image=text"], "holds no images"),
         (["--classes", "road,sky"], "holds 2 at"),
         (["--classes", "road"], "Two classes or more"),

@@ -293,15 +293,15 @@ def test_a_size_from_python_may_be_two_numbers(tmp_path):
     assert RunFolder(result.folder).settings()["train"]["size"] == "32x48"
 
 
-SIZES = ("--size", "32x32", "-o", "train.size=64x64")
+ROUNDS = ("--rounds", "2", "-o", "rounds=3")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("run", "--acquirer", "margin", "-o", "acquirer=entropy"), "acquirer is given as margin and, by -o, as entr"),
-        (("run", *SIZES), "train.size is given as 32x32 and, by -o, as 64x64"),
-        (("compare", *SIZES), "train.size is given as 32x32 and, by -o, as 64x64"),
+        (("run", *ROUNDS), "rounds is given as 2 and, by -o, as 3"),
+        (("compare", *ROUNDS), "rounds is given as 2 and, by -o, as 3"),
     ],
 )
 def test_a_setting_has_one_value_among_a_command_s_flags(cli, tmp_path, words, said):
