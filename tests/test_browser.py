@@ -101,13 +101,20 @@ def test_two_rounds_with_training_between_and_the_models_maps(page, tmp_path):
     assert second[0]["class"] == item["guess"] and len(second) == 12
 
 
-def test_the_page_finds_the_server_again(page, tmp_path):
-    """Killed in the middle and started again at the same port: nothing is lost and the page goes on by itself."""
+def annotated(tmp_path):
+    """A run whose first round waits, and the process in which it is answered."""
     from test_slow_human import Process, words
 
     run, data = tmp_path / "run", write_camvid(tmp_path / "camvid", train=4)
     Process(tmp_path, *words(data, run), "--no-wait").ends(3)
-    first = Process(tmp_path, "annotate", run, "--no-browser")
+    return run, Process(tmp_path, "annotate", run, "--no-browser")
+
+
+def test_the_page_finds_the_server_again(page, tmp_path):
+    """Killed in the middle and started again at the same port: nothing is lost and the page goes on by itself."""
+    from test_slow_human import Process
+
+    run, first = annotated(tmp_path)
     with first.client() as client:
         address = str(client.base_url)
     page.goto(address)
@@ -150,11 +157,9 @@ def test_the_last_answer_of_a_round_can_be_taken_back(page, tmp_path):
 def test_ctrl_c_is_said_on_the_page_which_goes_on_later(page, tmp_path):
     import signal
 
-    from test_slow_human import Process, words
+    from test_slow_human import Process
 
-    run, data = tmp_path / "run", write_camvid(tmp_path / "camvid", train=4)
-    Process(tmp_path, *words(data, run), "--no-wait").ends(3)
-    first = Process(tmp_path, "annotate", run, "--no-browser")
+    run, first = annotated(tmp_path)
     with first.client() as client:
         address = str(client.base_url)
     page.goto(address)
@@ -172,11 +177,9 @@ def test_ctrl_c_is_said_on_the_page_which_goes_on_later(page, tmp_path):
 
 
 def test_a_page_whose_round_is_answered_goes_on_with_the_next(page, tmp_path):
-    from test_slow_human import Process, words
+    from test_slow_human import Process
 
-    run, data = tmp_path / "run", write_camvid(tmp_path / "camvid", train=4)
-    Process(tmp_path, *words(data, run), "--no-wait").ends(3)
-    first = Process(tmp_path, "annotate", run, "--no-browser")
+    run, first = annotated(tmp_path)
     with first.client() as client:
         address = str(client.base_url)
         page.goto(address)
