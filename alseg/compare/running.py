@@ -100,8 +100,8 @@ def check_baseline(grid: Sequence[Cell], random: str, name: str) -> None:
     known = []
     for flat, given in ((flatten(cell.settings), cell.strategy) for cell in grid):
         if flat.get("labels") != "all":
-            pieces = [f"{flat['acquirer']}, {flat['selector']}", *([random] if flat["acquirer"] == random else [])]
-            known += [given] if given else pieces
+            pieces = random if flat["acquirer"] == random else f"{flat['acquirer']}, {flat['selector']}"
+            known.append(given or pieces)
     if not any(name == one or name.startswith((f"{one}, ", f"{one} / ", f"{one} (")) for one in known):
         raise unknown_baseline(name, list(dict.fromkeys(known)))
 
