@@ -75,8 +75,8 @@ def rewrite(path: Path, change: Any) -> None:
     path.write_text("".join(json.dumps(change(line)) + "\n" for line in lines(path)))
 
 
-def text_of(runs: Path | Iterable[Path], out: Path) -> str:
-    page = write_report([runs] if isinstance(runs, Path) else list(runs), out).read_text()
+def text_of(runs: Path | Iterable[Path], out: Path, files: bool = False) -> str:
+    page = write_report([runs] if isinstance(runs, Path) else list(runs), out, files).read_text()
     page = re.sub(r"<svg.*?</svg>|<style.*?</style>", "", page, flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
@@ -189,7 +189,7 @@ def test_a_program_s_answers_cost_nobody_anything(settings, run, tmp_path):
     page = (truth / "report.html").read_text()
     assert "Cost of labelling" not in page and "key presses" not in page and "Likeliest mistakes" in page
     assert not (truth / "figures/acts.png").exists()
-    both = text_of([truth, run], tmp_path / "both")
+    both = text_of([truth, run], tmp_path / "both", files=True)
     assert "labelling minutes" in both and "Over seeds" not in both
     names = {path.stem for path in (tmp_path / "both" / "figures").iterdir()}
     assert {"labelling-times", "all-acts", "2-run-seconds"} <= names
@@ -236,7 +236,8 @@ def test_audits_are_in_the_table_and_in_a_figure(run, cli, tmp_path):
     assert "audited %" not in table_rows(records)[0] and len({len(row) for row in (header, *table)}) == 1
     shown = cli("resume", copy).out
     assert "audited %" in shown and "85.0 (71 to 93)" in shown
-    assert "audited % " in text_of(copy, tmp_path / "page") and "85.0 (71 to 93)" in text_of(copy, tmp_path / "page")
+    said = text_of(copy, tmp_path / "page", files=True)
+    assert "audited % " in said and "85.0 (71 to 93)" in said
     (bars,) = audited(rows).axes[0].containers
     places, heights = bars.lines[0].get_data()
     (segments,) = (bar.get_segments() for bar in bars.lines[2])

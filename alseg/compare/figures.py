@@ -23,7 +23,8 @@ from alseg.compare.curves import (
     wrapped,
 )
 from alseg.compare.statistics import BETTER, REFERENCE, SHARED, WORSE, Summary
-from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, MUTED, Drawn, canvas, some
+from alseg.report.drawn import Drawn
+from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, MUTED, canvas, some
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -27,8 +27,7 @@ from alseg.compare.tables import (
 )
 from alseg.compare.words import conclusions
 from alseg.errors import AlsegError
-from alseg.imagefiles import MADE
-from alseg.report.figures import Drawn, as_png, as_svg
+from alseg.report.drawn import Drawn, write_figures
 from alseg.report.page import themed
 from alseg.report.template import template
 from alseg.writing import write_whole
@@ -62,21 +61,13 @@ def write_comparison(
         comparison = Comparison(group(views, random, names), baseline)
         figures = {drawn.name: drawn for drawn in draw(comparison, published)}
         files = _tables(comparison, published, title, note)
-        svgs = {name: as_svg(drawn.figure) for name, drawn in figures.items()}
-        page = _page(comparison, [(drawn, svgs[name]) for name, drawn in figures.items()], published, title, note)
+        page = _page(comparison, figures.values(), published, title, note)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise AlsegError(f"The files of the runs do not fit together ({type(error).__name__}: {error}).") from error
-    (out / FIGURES).mkdir(parents=True, exist_ok=True)
-    (out / FIGURES / MADE).touch()
+    out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_whole(out / name, text.encode("utf-8", "replace"))
-    for name, drawn in figures.items():
-        drawn.figure.set_layout_engine("none")  # laid out when it became an SVG; once more would take as long again
-        write_whole(out / FIGURES / f"{name}.png", as_png(drawn.figure))
-        write_whole(out / FIGURES / f"{name}.svg", svgs[name].encode())
-    for name in NAMES - figures.keys():
-        for suffix in ("png", "svg"):  # what an earlier page had to show
-            (out / FIGURES / f"{name}.{suffix}").unlink(missing_ok=True)
+    write_figures(out / FIGURES, figures, NAMES)
     write_whole(out / PAGE, page.encode("utf-8", "replace"))
     return out / PAGE
 
@@ -117,12 +108,12 @@ def _sections(comparison: Comparison, published: Sequence[Published]) -> list[tu
 
 def _page(
     comparison: Comparison,
-    figures: Iterable[tuple[Drawn, str]],
+    figures: Iterable[Drawn],
     published: Sequence[Published],
     title: str,
     note: str,
 ) -> str:
-    drawn = [{"svg": themed(svg, one.name), "caption": one.caption, "wide": _is_wide(one)} for one, svg in figures]
+    drawn = [{"svg": themed(one.svg, one.name), "caption": one.caption, "wide": _is_wide(one)} for one in figures]
     first = comparison.asking[0] if comparison.asking else comparison.grouped.strategies[0]
     run = next(iter(first.runs.values()))
     return template(Path(__file__).with_name("page.html")).render(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alseg.report.agreement import Agreed, agreement_by_round
+from alseg.report.drawn import Drawn
 from alseg.report.effort import seconds_by_class, spread
-from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, Drawn, canvas, curves, shortened, some
+from alseg.report.figures import COLOURS, GRID, INK, MOST_CLASSES, canvas, curves, shortened, some
 from alseg.report.reading import RunView
 
 if TYPE_CHECKING:

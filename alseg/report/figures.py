@@ -1,15 +1,14 @@
-"""The figures of a report, drawn with matplotlib; each as SVG for the page and as PNG and SVG files."""
+"""The figures of a report, drawn with matplotlib."""
 
 from __future__ import annotations
 
-import io
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alseg.report.drawn import Drawn
 from alseg.report.reading import RunView
 from alseg.values import Question
 
@@ -28,14 +27,6 @@ MOST_CLASSES = 40  # in a figure with a row a class
 MOST_TICKS = 10
 MOST_LETTERS = 24  # of a class's name beside an axis, so that there is room for what is drawn
 MOST_NUMBERED = 25  # of them, with numbers in the cells
-
-
-class Drawn(NamedTuple):
-    """A figure, its file name, and what it shows in a sentence."""
-
-    name: str
-    caption: str
-    figure: Figure
 
 
 def draw_run(run: RunView) -> Iterator[Drawn]:
@@ -72,25 +63,6 @@ def _first_of(classes: int) -> str:
 def shortened(names: Iterable[str]) -> list[str]:
     """Names for an axis, each whole or its beginning."""
     return [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
-
-
-def as_svg(figure: Figure) -> str:
-    """An SVG whose text is text; the same figure gives the same bytes."""
-    import matplotlib
-
-    content = io.StringIO()
-    quiet = warnings.catch_warnings(action="ignore")  # letters that the font lacks become boxes
-    with quiet, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "alseg"}):
-        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    return content.getvalue()
-
-
-def as_png(figure: Figure) -> bytes:
-    """A PNG on white."""
-    content = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):
-        figure.savefig(content, format="png", facecolor="white")
-    return content.getvalue()
 
 
 def learning_curve(run: RunView) -> Figure:

@@ -22,7 +22,8 @@ from alseg.imagefiles import MADE
 from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 from alseg.report.answer_figures import draw_answers, draw_efforts
-from alseg.report.figures import GRID, INK, MUTED, NAMES, Drawn, as_png, as_svg, draw_comparison, draw_run, run_names
+from alseg.report.drawn import Drawn, write_figures
+from alseg.report.figures import GRID, INK, MUTED, NAMES, draw_comparison, draw_run, run_names
 from alseg.report.reading import RunView, refuse_unlike
 from alseg.report.sections import answer_sections, labelling_facts, over_seeds
 from alseg.report.table import short, table_rows
@@ -77,14 +78,7 @@ def _write(out: Path, page: str, figures: Mapping[str, Drawn] | None, views: Seq
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / PAGE, page.encode("utf-8", "replace"))
     if figures is not None:
-        (out / FIGURES).mkdir(exist_ok=True)
-        (out / FIGURES / MADE).touch()
-        for name, one in figures.items():
-            write_whole(out / FIGURES / f"{name}.png", as_png(one.figure))
-            write_whole(out / FIGURES / f"{name}.svg", as_svg(one.figure).encode())
-        for name in NAMES - figures.keys() if len(views) == 1 else ():
-            for suffix in ("png", "svg"):  # what an earlier report had to show
-                (out / FIGURES / f"{name}.{suffix}").unlink(missing_ok=True)
+        write_figures(out / FIGURES, figures, NAMES if len(views) == 1 else ())
         if len(views) == 1:
             write_whole(out / FIGURES / MADE, _state(views[0].folder.path))  # last: all of it is there
 
@@ -173,7 +167,7 @@ def _duration(minutes: float) -> str:
 
 
 def _figure(drawn: Drawn, unique: str) -> dict[str, str]:
-    return {"svg": themed(as_svg(drawn.figure), unique), "caption": drawn.caption, "name": drawn.name}
+    return {"svg": themed(drawn.svg, unique), "caption": drawn.caption, "name": drawn.name}
 
 
 def themed(svg: str, unique: str) -> str:
