@@ -35,7 +35,8 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	@# a file's tests go to one process, which makes what they share once
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 test-all: lint
 	$(BIN)/python -m pytest -m slow

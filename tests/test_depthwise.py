@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
 import torch
 import torch.nn.functional as F
 from interpreted import runs_interpreted
@@ -74,6 +75,7 @@ def check_second(device: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-2)  # a GPU may multiply in TF32
 
 
+@pytest.mark.slow  # interpreted, a dozen shapes take half a minute
 def test_the_kernels_give_what_torch_gives():
     runs_interpreted("test_depthwise")
 

@@ -88,6 +88,7 @@ print(seen, "kernels")
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_the_kernels_compile_and_load_whole_vectors(tmp_path, capability):
     pytest.importorskip("triton", reason="Triton is not installed here")
