@@ -20,9 +20,13 @@ def test_a_run_on_the_gpu(cli, camvid, tmp_path):
     assert lines(tmp_path / "run" / "rounds.jsonl")[-1]["device"].startswith("cuda")
 
 
+# maps on which the patches around the points are fewer than the cells, and enough steps of each size to record them
+AT_POINTS = ("--size", "128x128", "-o", "train.epochs=6")
+
+
 def test_deterministic_runs_ask_the_same(cli, camvid, tmp_path):
     for name in ("first", "second"):
-        camvid_run(cli, camvid, tmp_path / name, "--device", "cuda", "--deterministic")
+        camvid_run(cli, camvid, tmp_path / name, "--device", "cuda", "--deterministic", *AT_POINTS)
     assert fingerprint(tmp_path / "first") == fingerprint(tmp_path / "second")
 
 
@@ -35,6 +39,26 @@ def test_recorded_steps_are_plain_ones(cli, camvid, tmp_path):
         assert camvid_run(cli, camvid, out, *words, "-o", f"train.cuda_graph={graph}").code == 0
         losses.append([line["loss"] for line in lines(out / "rounds.jsonl")])
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
+def test_a_run_records_its_steps_at_the_points(cli, camvid, tmp_path):
+    outcome = camvid_run(cli, camvid, tmp_path / "run", "--device", "cuda", *AT_POINTS)
+    assert "not recorded" not in outcome.err
+
+
+def test_recorded_steps_at_the_points_give_the_plain_ones_gradients(monkeypatch):
+    """In bfloat16, with all that is for recordings alone: fused norms, weights cast at once, a stream beside."""
+    from test_at_points import gradients_at_points
+
+    from alseg.engine.steps import CUDAGraph
+
+    said: list[str] = []
+    ours = gradients_at_points(monkeypatch, "cuda", torch.bfloat16, lambda model: CUDAGraph(), said.append)
+    plain = gradients_at_points(monkeypatch, "cuda", torch.bfloat16)
+    assert not said
+    for (loss, found), (exact, wanted) in zip(ours, plain, strict=True):
+        assert loss == pytest.approx(exact, rel=5e-2)
+        assert float((found - wanted).norm()) <= 0.25 * float(wanted.norm())
 
 
 def test_a_step_is_recorded_and_gives_the_plain_gradients():

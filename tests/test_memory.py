@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from alseg.compare.local import environment
 from alseg.config import resolve
 from alseg.data import open_images
 from alseg.engine import memory
@@ -39,3 +40,7 @@ def test_processes_of_a_machine_share_the_memory_for_images(limit, registry, mon
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert open_images(opened, Quiet()).pool.bytes == 2 * 64 * 64 * 4
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    for name, value in environment(2, [], 0).items():  # a comparison's
+        monkeypatch.setenv(name, value)
+    assert open_images(opened, Quiet()).pool.bytes == 4 * 64 * 64 * 4

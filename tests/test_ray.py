@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,13 @@ def test_it_says_what_to_install(monkeypatch):
 def test_parts_of_several_gpus_are_refused():
     with pytest.raises(UserMistake, match="a part of one GPU or whole ones"):
         ray_executor(gpus=1.5)
+
+
+def test_a_gpu_by_its_number_is_refused(tmp_path, registry):
+    (job, *_) = jobs_of(registry, tmp_path, "out")
+    numbered = replace(job, settings=job.settings | {"device": "cuda:1"})
+    with pytest.raises(UserMistake, match="give --device cuda instead of cuda:1"):
+        ray_executor()([numbered], tmp_path / "logs", Seen())
 
 
 def test_an_address_where_nothing_is(tmp_path, registry):

@@ -140,6 +140,28 @@ def test_what_cannot_be_recorded_is_done_plainly_and_said_once(where):
     assert len(said) == 1 and said[0].endswith("stream is capturing")
 
 
+def test_a_recording_that_breaks_off_takes_the_earlier_ones_along():
+    """Their generator's state may count as in a recording ever after, and a replay would fail."""
+
+    class Second(Replayed):
+        def record(self, work):
+            if self.recorded:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().record(work)
+
+    torch.manual_seed(1)
+    series = [
+        Batch(torch.rand(n, 3, 8, 8), torch.rand(n, 5, 2), torch.randint(0, 4, (n, 5))) for n in [4, 4, 2] * 4 + [4] * 3
+    ]
+    plain, recorded, said = Toy(), Toy(), []
+    wanted = steps(plain, plain_gradients(plain), series)
+    recorder = Second(recorded)
+    gradients = Recorded(plain_gradients(recorded), recorded.parameters(), 5, recorder, said.append)
+    assert steps(recorded, gradients, series) == pytest.approx(wanted, abs=1e-6)
+    assert recorder.replayed == 8 - WARM_UP, "of the eight large batches before the fourth small one"
+    assert len(said) == 1
+
+
 def test_a_failed_recording_holds_no_memory_while_the_plain_step_is_taken():
     """Where memory was short, a plain step may still fit."""
     held: list[weakref.ref[torch.Tensor]] = []

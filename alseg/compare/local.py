@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from alseg.compare.jobs import Job, Watch, log_of
+from alseg.engine.memory import AT_ONCE
 
 TICK = 0.25  # seconds between two looks at the runs
 GRACE = 20.0  # seconds that an interrupted process has to end by itself
@@ -34,8 +35,10 @@ class LocalExecutor:
     def __call__(self, jobs: Sequence[Job], logs: Path, watch: Watch) -> None:
         """Carry out all jobs; see `alseg.compare.jobs.Executor`."""
         logs.mkdir(parents=True, exist_ok=True)
-        devices = [] if all(job.settings.get("device") == "cpu" for job in jobs) else _gpus()
-        count = self._jobs or len(devices) or _at_once()
+        stated = {str(job.settings.get("device")) for job in jobs}
+        numbered = any(device.startswith("cuda:") for device in stated)  # such a run takes the GPU that it states
+        devices = [] if numbered or stated == {"cpu"} else _gpus()
+        count = self._jobs or (len(stated) if numbered else len(devices)) or _at_once()
         ended: queue.SimpleQueue[tuple[Worker, Job, str | None]] = queue.SimpleQueue()
         workers = [Worker(environment(count, devices, place), logs, ended) for place in range(min(count, len(jobs)))]
         waiting, pending, idle = list(jobs), {job.name for job in jobs}, list(workers)
@@ -181,10 +184,10 @@ def _gpus() -> list[str]:
 
 
 def environment(count: int, devices: Sequence[str], place: int) -> Mapping[str, str]:
-    """One GPU, and this place's share of the cores unless somebody gave the threads."""
+    """One GPU of `devices`, and this place's share of the memory, and of the cores unless somebody gave the threads."""
     given = [os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]
     threads = given[0] if given else str(max(1, _cores() // count))
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ, AT_ONCE: str(count)}
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
     return environment

@@ -18,10 +18,12 @@ from alseg.protocols import Model
 
 T = TypeVar("T")
 _generators = threading.RLock()
-# what torch says in a plain RuntimeError: its allocator on CPUs (Linux, Windows), C++, the driver, cuBLAS and cuDNN
+# what torch says in a plain RuntimeError: its allocator on CPUs (Linux, Windows), C++, the driver, cuBLAS and cuDNN,
+# of which it tries each way to convolve and passes over those that there is no memory for
 NO_MEMORY = (
     *("can't allocate memory", "not enough memory", "std::bad_alloc"),
     *("CUDA error: out of memory", "STATUS_ALLOC_FAILED"),
+    *("unable to find an engine to execute this computation", "Unable to find a valid cuDNN algorithm"),
 )
 
 
@@ -87,10 +89,13 @@ def lower_precision(device: torch.device, precision: torch.dtype) -> Any:
 
 @contextlib.contextmanager
 def own_modes() -> Iterator[None]:
-    """Inside, gradients are had and nothing is cast, whatever torch was told before by those who call alseg."""
+    """Inside, gradients are had and nothing is cast, whatever torch was told before by those who call alseg.
+
+    What a piece casts by an autocast of its own is not kept: this one, which is the outermost, lasts as long as a run.
+    """
     with torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
         for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-            stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         yield
 
 
@@ -102,13 +107,21 @@ def seeded(device: torch.device, seed: int, round: int, purpose: str, key: str =
     """
     devices = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     with _generators, torch.random.fork_rng(devices):
-        draw_from(noise.stream(seed, round, purpose, key))
+        draw_from(noise.stream(seed, round, purpose, key), device)
         yield
 
 
-def draw_from(start: int) -> None:
-    """Let torch's generators go on from the start of a stream; within `seeded`, so that nobody else's draws change."""
-    torch.manual_seed(start & (2**63 - 1))
+def draw_from(start: int, device: torch.device) -> None:
+    """Let the generators of the CPU and the device go on from the start of a stream; within `seeded` of that device.
+
+    Those of other devices, which `seeded` would not bring back, are left alone.
+    """
+    seed = start & (2**63 - 1)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.init()  # before which there are no generators
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:

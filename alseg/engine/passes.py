@@ -165,7 +165,7 @@ def _by_image(modules: Sequence[Any], starts: Callable[[int], list[int]]) -> Ite
         order = torch.channels_last if input.ndim == 4 else torch.contiguous_format
         parts = zip(streams, result.chunk(len(streams)), input.chunk(len(streams)), strict=True)
         for start, kept, part in parts:
-            draw_from(start)
+            draw_from(start, input.device)
             kept.copy_(drop(part.contiguous(memory_format=order)))
         return result
 

@@ -172,12 +172,18 @@ class Recorded:
         return made.loss
 
     def _give_up(self, failed: _Recording, error: Exception) -> None:
-        """Take plain steps for batches of this size; the error goes on where it says nothing about recordings."""
+        """Take plain steps for batches of this size; the error goes on where it says nothing about recordings.
+
+        A recording that broke off takes the others along: they draw from the generator's earlier state, which torch
+        may hold to be in a recording ever after.
+        """
         reason = error.__cause__ if isinstance(error, AlsegError) else error  # what a piece raised names it
         if not isinstance(reason, RuntimeError):
             raise error
-        failed.plain = True
-        if not any(made.plain for made in self._made.values() if made is not failed):
+        first = not any(made.plain for made in self._made.values())
+        for made in (failed,) if failed.steps <= WARM_UP else self._made.values():
+            made.plain, made.replay = True, None
+        if first:
             self._say(f"The training steps are not recorded as a CUDA graph: {str(reason).splitlines()[0]}")
 
 

@@ -245,13 +245,15 @@ def settle_batch_norms(
     named = {name: m for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in apart}
     norms = list(named.values())
     momenta = [norm.momentum for norm in norms]
-    for name, norm in named.items():
+    settled = [norm for name, norm in named.items() if _is_of(decoder, model, name)]
+    for norm in norms:
         norm.momentum = 0.0
-        if _is_of(decoder, model, name):
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches
+    for norm in settled:
+        norm.reset_running_stats()
     seen = 0
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
+        for norm in settled:
+            norm.momentum = 1 / number  # a plain mean over the batches, for which torch's own waits for the GPU
         with lower_precision(device, precision):
             decoded(model, encoded(model, batch.images), len(batch.images))
         seen += len(batch.images)

@@ -47,7 +47,10 @@ class RayExecutor:
         self._address, self._cpus, self._gpus, self._memory = address, cpus, gpus, memory
 
     def __call__(self, jobs: Sequence[Job], logs: Path, watch: Watch) -> None:
-        """Carry out all jobs; see `alseg.compare.jobs.Executor`."""
+        """Carry out all jobs; see `alseg.compare.jobs.Executor`. Raises UserMistake for a GPU by its number."""
+        for device in (str(job.settings.get("device")) for job in jobs):
+            if device.startswith("cuda:"):
+                raise UserMistake(f"Ray chooses each run's GPU: give --device cuda instead of {device}.")
         logs = Path(os.path.abspath(logs))
         logs.mkdir(parents=True, exist_ok=True)
         with connected(self._address, logs) as cluster, _marked(logs) as mark:
