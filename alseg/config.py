@@ -106,15 +106,16 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 
     `size` is the training and query size; it takes the place of any other size that is not given beside it.
     """
-    if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
-        raise UserMistake(f'Settings are values by name, such as {{"dataset": "camvid"}}, not {table!r:.80}.')
+    _refuse_unnamed(table)
     flat: dict[str, Any] = {}
     for key, value in table.items():
         key = key.replace("-", "_")
         if isinstance(value, Mapping):
+            _refuse_unnamed(value)
             for inner, setting in value.items():
                 name = key if key in NAMED and inner == "name" else f"{key}.{inner.replace('-', '_')}"
                 if isinstance(setting, Mapping):  # options of a part of a piece
+                    _refuse_unnamed(setting)
                     flat |= {f"{name}.{option.replace('-', '_')}": given for option, given in setting.items()}
                 else:
                     flat[name] = setting
@@ -124,6 +125,11 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
         return flat
     convert("size", size, Size | None)  # which is said by its own name
     return {"train.size": size, "train.resize": None, "query.size": size, "evaluate.size": None, **flat}
+
+
+def _refuse_unnamed(table: Any) -> None:
+    if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
+        raise UserMistake(f'Settings are values by name, such as {{"dataset": "camvid"}}, not {table!r:.80}.')
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:
@@ -145,7 +151,7 @@ def with_assignments(flags: Mapping[str, Any], pairs: list[str]) -> dict[str, An
     """A command's flags and its -o; UserMistake where they give a setting two values."""
     given = _assigned(pairs)
     for name in flags.keys() & given.keys():
-        if str(flags[name]) != given[name]:
+        if str(flags[name]).lower() != given[name].lower():  # true is given as True, 60x80 as 60X80
             raise UserMistake(f"{name} is given as {flags[name]} and, by -o, as {given[name]}: give one of them.")
     return {**flags, **flatten(given)}
 

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from alseg.options import MISSING, SCALARS, Between, Option, describe, lies_in
+from alseg.options import MISSING, SCALARS, Between, Option, convert, describe, lies_in
 
 TYPES = "int, float, bool, str, Path, Literal[...], tuple[int, ...] and unions of them"
 
@@ -50,6 +50,10 @@ def _faults(
                 f"its option {option.name!r} takes {describe(option.type)}, which its own default {option.default!r} "
                 f"is not{none}"
             )
+        elif isinstance(option.default, str):
+            made = convert(option.name, option.default, option.type)
+            if not isinstance(made, str):
+                yield f"its option {option.name!r} makes {made!r} of its own default {option.default!r}: put str first"
 
 
 def _nameless(factory: Callable[..., Any]) -> Iterator[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def _digest(file: Path) -> str:
     """Of a file's code; of a package's file that of all its modules."""
     if file.name != PACKAGE_FILE:
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    modules = sorted(path for path in file.parent.rglob("*.py") if path.is_file())  # an editor's lock is a dead link
-    each = [(path.relative_to(file.parent).as_posix(), path.read_bytes()) for path in modules]
-    return hashlib.sha256(repr(each).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for name in sorted(_modules(file.parent)):
+        code = (file.parent / name).read_bytes()
+        digest.update(f"{len(code)} {name}\0".encode("utf-8", "surrogateescape") + code)
+    return digest.hexdigest()
+
+
+def _modules(package: Path) -> Iterator[str]:
+    """The files of a package's code by their places in it, but for those of its tests and in hidden folders."""
+    for folder, inner, files in os.walk(package):
+        inner[:] = [name for name in inner if name not in ("test", "tests") and not name.startswith(".")]
+        for path in (Path(folder, name) for name in files if name.endswith(".py")):
+            if path.is_file():  # an editor's lock is a dead link
+                yield path.relative_to(package).as_posix()

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ API_VERSION = 1
 OLDEST_API_VERSION = 1  # that still works
 DECLARATION = "ALSEG_API_VERSION"  # the name by which a plugin's module says which it was written for
 SLOW = 0.5  # seconds of import that are worth a word
+_importing = threading.RLock()
 
 
 def module_of(path: Path) -> ModuleType:
@@ -37,13 +39,14 @@ def module_of(path: Path) -> ModuleType:
     if specification is None or specification.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(specification)
-    _forget(name)  # a package's modules may have changed since, as its file may
-    sys.modules[name] = module
-    try:
-        specification.loader.exec_module(module)
-    except BaseException:
-        _forget(name)
-        raise
+    with _importing:  # another thread may import the same file
+        _forget(name)  # a package's modules may have changed since, as its file may
+        sys.modules[name] = module
+        try:
+            specification.loader.exec_module(module)
+        except BaseException:
+            _forget(name)
+            raise
     return module
 
 

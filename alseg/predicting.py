@@ -185,8 +185,10 @@ def named_images(images: Iterable[Path | str] | Path | str, out: Path, masks: Se
     In that folder what lies in `out` or in folders of masks is passed over.
     """
     found: dict[str, Path] = {}
+    if not isinstance(images, str | Path | Iterable) or isinstance(images, bytes):
+        images = [images]  # which is refused
     for given in [images] if isinstance(images, str | Path) else images:
-        if not isinstance(given, str | Path):
+        if not isinstance(given, str | Path) or given == "":
             raise UserMistake(f"Images are given by paths, not {described(given)}: Segmenter.segment takes pixels.")
         for name, path in _files(str(given), out.resolve(), masks):
             if found.setdefault(name, path).resolve() != path.resolve():

@@ -10,6 +10,8 @@ from studies import RANDOM, write_run
 from test_compare_grid import grid, settings  # noqa: F401
 
 from alseg.compare.groups import group, read_runs
+from alseg.compare.page import write_comparison
+from alseg.compare.request import understood
 from alseg.compare.running import check_baseline
 from alseg.errors import UserMistake
 from alseg.store import write_lines
@@ -94,3 +96,21 @@ def test_a_name_that_no_strategy_will_have_is_refused(made, case, name, near):
         check_baseline(made(**GRIDS[case]), "random", name)
     assert str(caught.value).startswith(f"There is no strategy {name!r} to be the baseline; ")
     assert near in str(caught.value)
+
+
+def test_spaces_after_commas_are_no_part_of_a_name(made, tmp_path):
+    cells = made(NAMED.format("a,b", "margin") + NAMED.format("c", "entropy"))
+    names = written(cells, tmp_path / "runs", {})
+    runs = list((tmp_path / "runs").iterdir())
+    for name in ("a,b", "a, b"):
+        check_baseline(cells, "random", name)
+        page = write_comparison(runs, tmp_path / name, names=names, random=RANDOM, baseline=name)
+        assert "Differences from a,b" in page.read_text()
+
+
+def test_a_files_baseline_is_let_be_where_flags_narrow_its_grid(tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text('[compare]\nbaseline = "margin, topk"\n[compare.axes]\nacquirer = ["margin", "entropy"]\n')
+    for given, baseline, insists in ((None, "margin, topk", False), ("", None, False), ("random", "random", True)):
+        request = understood([file], {}, acquirers="entropy", baseline=given)
+        assert (request.baseline, request.insists) == (baseline, insists)

@@ -11,6 +11,7 @@ from alseg.compare.commands import commands_of
 from alseg.compare.jobs import plan
 from alseg.compare.request import Request, understood
 from alseg.compare.study import LONGEST_NAME, Cell, cells
+from alseg.config import flatten
 from alseg.errors import UserMistake
 from alseg.store import RunFolder
 from alseg.values import Question
@@ -27,7 +28,8 @@ def settings(tmp_path_factory):
 @pytest.fixture
 def grid(registry, settings):
     def made(**given) -> list[Cell]:
-        flags = settings | given.pop("flags", {})
+        axes = {axis.partition("=")[0] for axis in given.get("axes", ())}
+        flags = {name: value for name, value in settings.items() if name not in axes} | given.pop("flags", {})
         request = understood(given.pop("configs", ()), flags, **given)
         return cells(registry, request.grid, request.toml, request.flags)
 
@@ -266,6 +268,26 @@ def test_commands_give_the_settings_of_the_grid(registry, settings, cli, tmp_pat
 def test_commands_take_nothing_that_they_do_not_use(cli, tmp_path, words):
     done = cli("compare", *words, "--commands", "--out", tmp_path / "out")
     assert done.code == 2 and "give one of them" in done.err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "flags", "name"),
+    [
+        ({"acquirers": "margin"}, {"acquirer": "entropy"}, "acquirer"),
+        ({"axes": ["train.epochs=1,2"]}, {"train.epochs": "3"}, "train.epochs"),
+        ({"axes": ["size=32x32,64x64"]}, {"size": "48x48"}, "size"),
+        ({"axes": ["size=32x32,64x64"]}, flatten({"size": "48x48"}), "size"),
+        ({"axes": ["size=32x32,64x64"]}, {"query.size": "48x48"}, "query.size"),
+    ],
+)
+def test_a_setting_is_an_axis_or_of_all_runs(given, flags, name):
+    with pytest.raises(UserMistake, match=f"{name} is given for all runs and by an axis: give one of them"):
+        understood((), flags, **given)
+
+
+@pytest.mark.parametrize("flags", [{"size": "48x48"}, flatten({"size": "48x48"})])
+def test_an_axis_may_be_one_of_the_sizes(flags):
+    assert understood((), flags, axes=["query.size=32x32,64x64"]).grid.axes
 
 
 def test_paper_files_are_understood(registry, settings):

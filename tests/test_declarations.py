@@ -39,6 +39,8 @@ BROKEN = {
     "k: Annotated[tuple[float, ...], Between(0)] = (1, -1)": "(1, -1) is not",
     "k: Literal['low', 'high'] = 'medium'": "takes low or high, which its own default 'medium' is not",
     "k: Literal[1, 2] = '1'": "'1' is not",
+    "k: int | str = '5'": "makes 5 of its own default '5': put str first",
+    "k: Path | str = 'default'": "of its own default 'default': put str first",
     "k: int = 1, **more": "takes **more",
     "*numbers": "takes *numbers",
     "k, /": "takes 'k' by position only",

@@ -36,6 +36,31 @@ def test_threads_give_what_one_after_the_other_gives(tmp_path: Path) -> None:
     assert together == alone
 
 
+def test_threads_may_evaluate_while_others_train(tmp_path: Path) -> None:
+    """A model's fast copy is made by torch.fx, which looks at what the whole process calls."""
+    small = {"model.encoder": "test_resnet.r160_in1k", "model.weights": "none", "model.channels": 8, "size": "64x64"}
+    settings = small | {"train.epochs": 1, "train.batch_size": 4, "rounds": 4, "device": "cpu", "report": False}
+
+    def scores(folder: Path, seed: int) -> list[float]:
+        return [record["miou"] for record in alseg.run(settings | {"seed": seed}, out=folder).rounds]
+
+    alone = [scores(tmp_path / f"alone-{seed}", seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda seed: scores(tmp_path / f"together-{seed}", seed), range(3))) == alone
+
+
+def test_threads_may_load_one_package(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("from .inner import register_acquirers\n")
+    inner = (
+        "import time\nfrom alseg import hookimpl\ntime.sleep(0.05)\n@hookimpl\ndef register_acquirers(register): ...\n"
+    )
+    (tmp_path / "mine" / "inner.py").write_text(inner)
+    with ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(lambda _: load_plugins(tmp_path / "mine" / "__init__.py"), range(9)))
+    assert [plugin.error for registry in loaded for plugin in registry.plugins if plugin.error] == []
+
+
 MODES: dict[str, Callable[[], Any]] = {
     "without gradients": torch.no_grad,
     "inference": torch.inference_mode,

@@ -151,6 +151,10 @@ def test_a_comparison_does_not_go_on_with_runs_of_other_code(cli, tmp_path):
     out = tmp_path / "second grid"
     tiny_run(out / "first-rounds" / "one", plugins=package / "__init__.py", acquirer="chooser", rounds=1)
     assert plan([cell], out, plugins=[package / "__init__.py"])
+    for unused in ("tests/test_chooser.py", ".venv/lib/other.py"):
+        (package / unused).parent.mkdir(parents=True)
+        (package / unused).write_text("# of no run\n")
+    assert plan([cell], out, plugins=[package / "__init__.py"])
     (package / "inner.py").write_text(CHOOSER.format(sign=-1))
     with pytest.raises(UserMistake, match="was made with another choosers: give another --out"):
         plan([cell], out, plugins=[package / "__init__.py"])

@@ -374,3 +374,6 @@ def test_one_path_from_python_is_no_series_of_letters(run, tmp_path):
         shutil.rmtree(out)
     with pytest.raises(UserMistake, match=r"Images are given by paths, not .*: Segmenter.segment takes pixels"):
         alseg.predict(run, [np.zeros((4, 4, 3), np.uint8)], tmp_path / "out")
+    for nothing in (None, 5, b"/p.png", ""):
+        with pytest.raises(UserMistake, match="Images are given by paths, not "):
+            alseg.predict(run, nothing, tmp_path / "out")

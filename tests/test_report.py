@@ -153,7 +153,14 @@ def test_audits_do_not_hide_where_pixels_were_chosen(run, tmp_path):
 
 def test_long_names_leave_room_for_what_is_drawn():
     names = ["road", "a name that is far longer than any axis has room for"]
-    assert shortened(names) == ["road", "a name that is far long…"]
+    assert shortened(names) == ["road", "a name that…has room for"]
+
+
+def test_long_names_are_told_apart():
+    ends = [f"construction--barrier--{end}" for end in ("curb", "fence", "wall")]
+    assert len(set(shortened(ends))) == 3
+    alike = ["construction--barrier--of-one-kind", "construction--fence--of-one-kind"]
+    assert shortened(alike) == alike
 
 
 BROKEN = {

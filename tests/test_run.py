@@ -12,6 +12,7 @@ from conftest import SMALL, one_sentence
 from PIL import Image
 
 import alseg
+from alseg.config import with_assignments
 from alseg.errors import UserMistake
 from alseg.store import RunFolder
 from alseg.testing.tiny import NAME
@@ -273,7 +274,10 @@ def test_settings_from_python_may_have_tables_as_a_toml_file_has(tmp_path):
     assert (train["epochs"], train["batch_size"], len(result.rounds)) == (3, 2, 1)
 
 
-@pytest.mark.parametrize("settings", ["shapes", [("dataset", "shapes")], {1: "shapes"}])
+@pytest.mark.parametrize(
+    "settings",
+    ["shapes", [("dataset", "shapes")], {1: "shapes"}, {"train": {1: 2}}, {"dataset": {"name": "shapes", "x": {3: 4}}}],
+)
 def test_settings_from_python_are_values_by_name(settings):
     with pytest.raises(UserMistake, match="Settings are values by name, such as "):
         alseg.run(settings)
@@ -307,6 +311,11 @@ ROUNDS = ("--rounds", "2", "-o", "rounds=3")
 def test_a_setting_has_one_value_among_a_command_s_flags(cli, tmp_path, words, said):
     one_sentence(cli(*words, "--out", tmp_path / "out"), said, "give one of them")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_value_may_be_given_twice():
+    flags = {"deterministic": True, "size": "60x80"}
+    assert with_assignments(flags, ["deterministic=true", "size=60X80"])["deterministic"] == "true"
 
 
 def test_help_alone_is_no_mistake_to_speak_of(cli):

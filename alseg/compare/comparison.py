@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -294,11 +295,16 @@ def _values(cell: Cell, value: Callable[[Point], float | None]) -> dict[int, flo
 
 
 def _baseline(grouped: Grouped, name: str) -> Strategy:
-    known = [one.name for one in grouped.strategies if not one.is_full]
-    found = grouped.named(name) if name in known else None
-    if found is None:
-        raise unknown_baseline(name, known)
-    return found
+    known = [one for one in grouped.strategies if not one.is_full]
+    for one in known:
+        if spaced(one.name) == spaced(name):
+            return one
+    raise unknown_baseline(spaced(name), [one.name for one in known])
+
+
+def spaced(name: str) -> str:
+    """A strategy's name with a space after each comma, as the page writes those that it makes."""
+    return re.sub(r",\s*", ", ", name)
 
 
 def unknown_baseline(name: str, known: Iterable[str]) -> UserMistake:

@@ -21,7 +21,8 @@ MOST_SEEDS = 10_000
 class Request:
     """What to compare and where to run it.
 
-    toml, flags: settings of all runs, flat. published: figures to stand beside ours, as the file has them.
+    toml, flags: settings of all runs, flat. insists: whether a command names the baseline, not a file, which flags may
+    narrow. published: figures to stand beside ours, as the file has them.
     """
 
     grid: Grid
@@ -29,6 +30,7 @@ class Request:
     flags: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     baseline: str | None = None
+    insists: bool = False
     ask_only: bool = False
     published: Sequence[Mapping[str, Any]] = ()
     executor: str = "local"
@@ -62,6 +64,8 @@ def understood(
         strategies = ()  # these on the command line take the place of the file's
     options = {name: value for name, value in flags.items() if name.startswith("executor.")}
     settings = {name: value for name, value in flags.items() if name not in options}
+    for name in sorted(_lost(settings, varied)):
+        raise UserMistake(f"{name} is given for all runs and by an axis: give one of them.")
     inner = {name.removeprefix("executor."): value for name, value in options.items()}
     return Request(
         grid=Grid(
@@ -75,7 +79,8 @@ def understood(
         toml={name: value for config in configs for name, value in read_toml(config).items()},
         flags=settings | ({"keep_models": "all"} if keep_models else {}),
         title=str(table.get("title", "")),
-        baseline=baseline or table.get("baseline"),
+        baseline=(table.get("baseline") if baseline is None else baseline) or None,
+        insists=bool(baseline),
         ask_only=ask_only or bool(table.get("ask_only", False)),
         published=_published(table.get("published", ()), where),
         executor=executor,
@@ -100,6 +105,14 @@ def _tables(configs: Sequence[Path]) -> dict[str, Any]:
 
 def _given(**values: str | None) -> list[tuple[str, str]]:
     return [(name, value) for name, value in values.items() if value is not None]
+
+
+def _lost(settings: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> set[str]:
+    """The settings of all runs in whose place axes are; not `size`, which is two settings, where they are of one."""
+    stated = {name for name, value in settings.items() if value is not None}
+    if {"train.size", "query.size"} <= stated and settings["train.size"] == settings["query.size"]:
+        stated = stated - {"train.size", "query.size"} | {"size"}
+    return stated & (axes.keys() | ({"train.size", "query.size"} if "size" in axes else set()))
 
 
 def _flagged(axes: Sequence[str], pieces: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

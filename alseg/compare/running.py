@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
-import re
 import shlex
 import shutil
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alseg.calling import called
-from alseg.compare.comparison import unknown_baseline
+from alseg.compare.comparison import spaced, unknown_baseline
 from alseg.compare.jobs import has_rounds, is_done, plan, untold
 from alseg.compare.live import Overview
 from alseg.compare.page import Published, write_comparison
@@ -62,8 +61,8 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
     registry, out = registry or load_plugins(), expanded(out)
     wanted = cells(registry, request.grid, request.toml, request.flags)
     published = published_figures(request.published)
-    if request.baseline:
-        check_baseline(wanted, str(recipe(registry, BASELINE).get("acquirer")), spaced(request.baseline))
+    if request.insists:
+        check_baseline(wanted, str(recipe(registry, BASELINE).get("acquirer")), str(request.baseline))
     piece = registry.find("executor", request.executor)
     execute = piece.build(piece.resolve(request.executor_options))
     with _held(out):
@@ -102,7 +101,9 @@ def check_baseline(grid: Sequence[Cell], random: str, name: str) -> None:
         if flat.get("labels") != "all":
             pieces = random if flat["acquirer"] == random else f"{flat['acquirer']}, {flat['selector']}"
             known.append(given or pieces)
-    if not any(name == one or name.startswith((f"{one}, ", f"{one} / ", f"{one} (")) for one in known):
+    name = spaced(name)
+    ends = tuple(f"{one}{more}" for one in map(spaced, known) for more in (", ", " / ", " ("))
+    if name not in map(spaced, known) and not name.startswith(ends):
         raise unknown_baseline(name, list(dict.fromkeys(known)))
 
 
@@ -148,7 +149,7 @@ def compare_runs(
         "published": published_figures(study.get("published", ())),
     }
     if baseline is not None:  # somebody's own word: refused where it names nothing
-        page = write_comparison(found, place, **more, random=recipe(registry, BASELINE), baseline=spaced(baseline))
+        page = write_comparison(found, place, **more, random=recipe(registry, BASELINE), baseline=baseline)
         return Compared(page, rows_of(place), {})
     page, note = _page(registry, found, place, str(study.get("baseline", "")), "", **more)
     return Compared(page, rows_of(place), {}, note)
@@ -201,15 +202,10 @@ def _page(
     more["random"] = recipe(registry, BASELINE)
     if baseline:
         try:
-            return write_comparison(runs, out, **more, baseline=spaced(baseline), note=note), note
+            return write_comparison(runs, out, **more, baseline=baseline, note=note), note
         except UserMistake as error:
             note = f"{note} {error}".strip()
     return write_comparison(runs, out, **more, note=note), note
-
-
-def spaced(name: str) -> str:
-    """A strategy's name with a space after each comma, as the page writes it."""
-    return re.sub(r",\s*", ", ", name)
 
 
 def _readable(out: Path, cell: Cell) -> bool:

@@ -61,8 +61,11 @@ def _first_of(classes: int) -> str:
 
 
 def shortened(names: Iterable[str]) -> list[str]:
-    """Names for an axis, each whole or its beginning."""
-    return [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
+    """Names for an axis; of a long one its beginning and its end, or the whole where others would be alike then."""
+    whole = list(names)
+    half = MOST_LETTERS // 2
+    short = [name if len(name) <= MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}" for name in whole]
+    return [name if short.count(cut) > 1 else cut for name, cut in zip(whole, short, strict=True)]
 
 
 def learning_curve(run: RunView) -> Figure:

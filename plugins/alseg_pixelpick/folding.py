@@ -8,8 +8,10 @@ are done by Winograd's algorithm.
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,7 @@ from alseg.engine import winograd
 from alseg.engine.dilated import is_dilated, seen_taps
 
 M = TypeVar("M", bound=nn.Module)
+_tracing = threading.Lock()  # torch.fx takes hold of what the whole process calls
 
 # Activations that oneDNN applies to a convolution's result, by their names there.
 FUSED: dict[type, tuple[str, list[float]]] = {
@@ -89,7 +92,26 @@ def absorb(block: nn.Sequential) -> None:
 
 
 class _Tracer(fx.Tracer):
-    """Follows what holds convolutions; takes those and all else as they are."""
+    """Follows what holds convolutions; takes those and all else as they are.
+
+    torch.fx sees every module of the process that is called meanwhile; what other threads call is none of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or not any(isinstance(part, nn.Conv2d) for part in m.modules())
@@ -104,7 +126,8 @@ def folded(module: nn.Module, precision: torch.dtype) -> nn.Module:
     if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
         return module  # a trace would not run them when images come
     try:
-        graph = _Tracer().trace(module)
+        with _tracing:
+            graph = _Tracer().trace(module)
     except Exception:  # control flow that depends on the images
         return module
     whole = fx.GraphModule(module, graph)
