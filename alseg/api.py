@@ -163,6 +163,7 @@ def _gone_on(
     before: its settings. longer: other rounds or budget, by name. others: trackers and their options.
     """
     records = folder.rounds()
+    folder.check_labels(len(records))
     registry = registry.recalling(before.get("record"))
     settings = with_trackers(registry, before | longer, *others)
     if before | longer != before:
@@ -182,7 +183,6 @@ def _gone_on(
         check_trackers(registry, folder, settings)
         resolved = resolve_stored(registry, folder, settings)
         check_settings(folder, resolved.config)
-        folder.check_labels(len(records))
         check_start(folder.path, before.get("record"))
         experiment = Experiment(registry, resolved, progress, team, attendance, name_of(before.get("record")))
         joined = registry.joined_by(stored_trackers(registry, folder, resolved.config.trackers))

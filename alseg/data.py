@@ -128,11 +128,13 @@ def refuse_changed(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
     """UserMistake where a run's images are no longer those it began with; it names the first that is not."""
     known = {(line["split"], line["image"]): line for line in before}
     found = {(line["split"], line["image"]): line for line in now}
-    back = "put the data back as it was, or start another run"
+    back, anywhere = "put the data back as it was, or start another run", {image for _, image in found}
+    lost = [(image, split) for split, image in known if (split, image) not in found]
+    # one that is in another split now is there only since this one is gone
+    for image, split in sorted(lost, key=lambda one: one[0] in anywhere):
+        raise UserMistake(f"The image {image} of split {split!r}, which the run began with, is gone: {back}.")
     for (split, image), line in known.items():
-        there = found.get((split, image))
-        if there is None:
-            raise UserMistake(f"The image {image} of split {split!r}, which the run began with, is gone: {back}.")
+        there = found[split, image]
         size = {"height", "width"}  # which are in no digest
         for parts, what in (({"pixels", *size}, "The image"), ({"mask"}, "The mask of")):
             if any(line[part] != there[part] for part in parts):

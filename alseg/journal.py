@@ -31,12 +31,12 @@ class Journal:
             events: list[Event] = json.loads(b"[" + b",".join(lines) + b"]")  # at once: twice as fast
             if len(events) == len(lines) and all(map(_is_event, events)):
                 return events
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         for number, line in enumerate(lines, 1):
             try:
                 sound = _is_event(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 sound = False
             if not sound:
                 raise Lasting(f"Line {number} of {self._path} is no journal event.")

@@ -41,9 +41,10 @@ def ask_and_train(experiment: Experiment, folder: RunFolder) -> None:
         model, training = experiment.trained(round) if folder.has_model(round) else experiment.train(round, labels)
         folder.write_labels(labels)
         experiment.picture(round, labels, model)
-        experiment.record(round, questions, labels, training, experiment.evaluate(round, model, labels))
-        if experiment.config.keep_models == "last":
+        evaluation = experiment.evaluate(round, model, labels)
+        if experiment.config.keep_models == "last":  # before the record, with which a killed run would be complete
             folder.remove_models(round)
+        experiment.record(round, questions, labels, training, evaluation)
 
 
 def supervise_fully(experiment: Experiment, folder: RunFolder) -> None:

@@ -147,7 +147,7 @@ class RunFolder:
     def acquire_seconds(self, round: int) -> float:
         """How long it took to choose a round's questions; 0 where nothing was chosen."""
         records = read_lines(self.path / "rounds" / f"{round:02}" / ASKING)
-        return float(records[0]["acquire_seconds"]) if records else 0.0
+        return float(records[0].get("acquire_seconds", 0.0)) if records else 0.0
 
     def write_questions(
         self, round: int, questions: Iterable[Question], seconds: float = 0.0, most: int | None = None
@@ -285,7 +285,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
         try:
             value = json.loads(line.decode("utf-8", "surrogatepass"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter where brackets are nested by the thousand
             raise Lasting(f"Line {number} of {path} is no JSON.") from error
         if not isinstance(value, dict):
             raise Lasting(f"Line {number} of {path} is no JSON object.")

@@ -29,6 +29,11 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether `write_whole` was killed before a file had its name, or is about to give it."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
 def _sync_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):  # not every file system lets a folder be synced
         handle = os.open(folder, os.O_RDONLY)

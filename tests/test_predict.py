@@ -366,6 +366,14 @@ def test_committee_utilities_in_tiles(tmp_path, run):
     assert np.isfinite(utility).all() and utility.max() > 0
 
 
+def test_a_folder_that_was_made_and_not_yet_filled_is_filled(run, tmp_path):
+    """What a killed process left is no file of anybody else's."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "p.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".k3x_a9.tmp").touch()
+    assert [*alseg.predict(run, tmp_path / "p.png", tmp_path / "out").done] == ["p"]
+
+
 def test_one_path_from_python_is_no_series_of_letters(run, tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "p.png")
     for path in (tmp_path, str(tmp_path), tmp_path / "p.png", str(tmp_path / "p.png")):

@@ -126,8 +126,9 @@ def test_classes_without_a_label_are_in_the_figure_of_labels(run, tmp_path):
     """They are what one looks for: there in the evaluated masks, and never asked."""
     copy = shutil.copytree(run, tmp_path / "copy")
     names = RunView.read(run).classes
-    lines = [line for line in (run / "labels.jsonl").read_text().splitlines() if f'"{names[0]}"' in line]
-    (copy / "labels.jsonl").write_text("\n".join(lines) + "\n")
+    labels = [json.loads(line) for line in (run / "labels.jsonl").read_text().splitlines()]
+    only = (label | {"class": names[0]} for label in labels)
+    (copy / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in only))
     view = RunView.read(copy)
     figure = next(drawn.figure for drawn in draw_run(view) if drawn.name == "asked-classes")
     seen = view.confusion(1).sum(1)
@@ -142,6 +143,9 @@ def test_audits_do_not_hide_where_pixels_were_chosen(run, tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     audits = [line | {"item": f"audit {line['item']}", "y": 0, "x": 0, "audit": True} for line in lines]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines + audits))
+    told = [json.loads(line) for line in (copy / "labels.jsonl").read_text().splitlines() if '"r01-' in line]
+    with open(copy / "labels.jsonl", "a") as labels:
+        labels.writelines(json.dumps(one | {"item": f"audit {one['item']}", "audit": True}) + "\n" for one in told)
 
     def drawn(folder: Path) -> np.ndarray:
         (one,) = (drawn for drawn in draw_run(RunView.read(folder)) if drawn.name == "places")

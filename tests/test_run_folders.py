@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import one_sentence, write_camvid
+from conftest import SMALL, one_sentence, write_camvid
 from PIL import Image
 from test_errors import CAMVID, SHAPES, cases, resized, save
 
 from alseg.cli.app import run_cli
+from alseg.data import refuse_changed
+from alseg.errors import UserMistake
+from alseg.store import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,8 @@ DAMAGED = {
     "a torn question": ("rounds/01/questions.jsonl", lambda text: text[:-5]),
     "a question of nothing": ("rounds/01/questions.jsonl", lambda text: "{}\n"),
     "an event that is none": ("journal.jsonl", lambda text: "{}\n" + text),
+    "an event of brackets": ("journal.jsonl", lambda text: "[" * 100_000 + "\n" + text),
+    "an image of brackets": ("images.jsonl", lambda text: "[" * 100_000),
 }
 
 
@@ -181,3 +186,53 @@ def test_what_must_work(cli, tmp_path, case):
     again = cli("resume", run, "--json")
     assert again.code == 0, again.err
     assert len(json.loads(again.out)["rounds"]) == 2
+
+
+@pytest.mark.parametrize("words", [("export",), ("report",), ("resume",)])
+def test_labels_that_were_cut_off_are_missed(cli, finished, tmp_path, words):
+    """At the end of a line, after which the file is as sound as before."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    lines = (run / "labels.jsonl").read_text().splitlines(keepends=True)
+    (run / "labels.jsonl").write_text("".join(lines[:-3]))
+    outcome = cli(*words, run, *(("--format", "csv", "--out", tmp_path / "labels.csv") if words == ("export",) else ()))
+    one_sentence(outcome, "labels.jsonl lacks 3 answers of round 0: put it back from a copy", code=outcome.code)
+    assert outcome.code and not (tmp_path / "labels.csv").exists()
+
+
+def test_how_long_choosing_took_may_be_unknown(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "rounds" / "00" / "asking.json").write_text("{}")
+    assert RunFolder(run).acquire_seconds(0) == 0.0
+
+
+def test_the_image_that_is_gone_is_named():
+    """Not one that is held out, or no more, since another is gone."""
+    line = {"height": 1, "width": 1, "pixels": "x", "mask": "x"}
+
+    def of(**splits: str) -> list[dict[str, object]]:
+        return [line | {"split": split, "image": image} for split, images in splits.items() for image in images]
+
+    with pytest.raises(UserMistake, match="The image b of split 'val', which the run began with, is gone"):
+        refuse_changed(of(train="acd", val="be"), of(train="ad", val="ce"))
+    refuse_changed(of(train="ab"), of(train="ba"))
+
+
+def test_earlier_models_go_before_the_record_with_which_a_run_is_complete(cli, tmp_path, monkeypatch):
+    """Where the process is killed in between, the run goes on from the last model."""
+    from alseg.experiment import Experiment
+
+    words = ["run", *SMALL, "--rounds", "2", "-o", "keep_models=last", "--out", tmp_path / "run"]
+    record = Experiment.record
+
+    def killed(self, round, *given):
+        if round:
+            raise KeyboardInterrupt
+        record(self, round, *given)
+
+    monkeypatch.setattr(Experiment, "record", killed)
+    assert cli(*words).code == 130
+    monkeypatch.undo()
+    models = [path.parent.name for path in sorted((tmp_path / "run").rglob("model.safetensors"))]
+    assert models == ["01"]
+    assert cli("resume", tmp_path / "run").code == 0
+    assert len(RunFolder(tmp_path / "run").rounds()) == 2

@@ -52,6 +52,7 @@ def read_run(path: Path, registry: Registry | None = None) -> LabelSet:
     """A run's labels, the answers of a round that is still open included; with a registry also its images' files."""
     folder = RunFolder(path)
     settings = folder.settings()
+    folder.check_labels(len(folder.rounds()))
     classes = _classes(path, settings.get("record"))
     sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
     labels = [*folder.labels()] or [*start_labels(folder)]

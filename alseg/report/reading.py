@@ -126,6 +126,7 @@ class RunView:
     @cached_property
     def labels(self) -> list[PixelLabel]:
         """All labelled pixels."""
+        self.folder.check_labels(len(self.records))
         return list(self.folder.labels())
 
     @cached_property
