@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +17,7 @@ from alseg.plugins import Registry, load_plugins
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Dataset
 from alseg.values import Classes
-from alseg.writing import write_whole
+from alseg.writing import appearing, write_whole
 
 
 @dataclass(frozen=True)
@@ -116,13 +113,7 @@ def _write(path: Path, content: bytes | Mapping[str, bytes]) -> None:
     if isinstance(content, bytes):
         write_whole(path, content)
         return
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        os.chmod(fresh, 0o755)
+    with appearing(path) as fresh:
         for name, inside in content.items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(inside)
-        os.rename(fresh, path)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
