@@ -1,17 +1,18 @@
-"""Image and mask files: reading them, and one sentence where that fails.
+"""Image and mask files: reading them, with one sentence where that fails, and pictures as bytes.
 
 Pillow reads everything: torchvision's decoders have no TIFF and turn a palette's indices into colours.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Set
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
@@ -104,6 +105,19 @@ def codecs() -> str:
     """What decodes images here, such as for a cache of what it gave."""
     libraries = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp")
     return f"Pillow {PIL.__version__} {[features.version(name) for name in libraries]}"
+
+
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    """A picture as a file of a kind, such as PNG, with Pillow's options."""
+    content = io.BytesIO()
+    picture.save(content, kind, **options)
+    return content.getvalue()
+
+
+def shrunk(picture: Image.Image, longer_side: int, how: Image.Resampling) -> Image.Image:
+    """A picture whose longer side has so many pixels at most."""
+    factor = min(1.0, longer_side / max(picture.size))
+    return picture.resize((max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), how)
 
 
 def read_image(file: Path | BinaryIO, called: str | None = None) -> np.ndarray:

@@ -19,7 +19,7 @@ from alseg.calling import described
 from alseg.colours import colours_of, heat, levels
 from alseg.engine.device import in_smaller_batches
 from alseg.errors import Interrupted, Lasting, UserMistake
-from alseg.imagefiles import FORMATS, is_image, nested_files, read_image
+from alseg.imagefiles import FORMATS, encoded, is_image, nested_files, read_image
 from alseg.options import Longer, Size
 from alseg.paths import expanded
 from alseg.plugins import Registry
@@ -281,21 +281,16 @@ def _forget(place: Path, name: str) -> None:
 
 def mask_file(mask: np.ndarray, classes: Classes) -> bytes:
     """A PNG of class values: with the classes' palette up to 256 of them, in 16 bits beyond."""
-    content = io.BytesIO()
     if len(classes) > 256:
-        Image.fromarray(mask.astype(np.uint16)).save(content, "PNG")
-    else:
-        picture = Image.fromarray(mask.astype(np.uint8), "P")
-        picture.putpalette(bytes(channel for colour in colours_of(classes) for channel in colour))
-        picture.save(content, "PNG")
-    return content.getvalue()
+        return encoded(Image.fromarray(mask.astype(np.uint16)), "PNG")
+    picture = Image.fromarray(mask.astype(np.uint8), "P")
+    picture.putpalette(bytes(channel for colour in colours_of(classes) for channel in colour))
+    return encoded(picture, "PNG")
 
 
 def _overlay(image: np.ndarray, seen: Segmentation, classes: Classes) -> bytes:
     colours = np.array(colours_of(classes), np.uint8)[seen.mask]
-    content = io.BytesIO()
-    Image.blend(Image.fromarray(image), Image.fromarray(colours), OPACITY).save(content, "JPEG", quality=90)
-    return content.getvalue()
+    return encoded(Image.blend(Image.fromarray(image), Image.fromarray(colours), OPACITY), "JPEG", quality=90)
 
 
 def _array(values: np.ndarray | None, kind: type) -> bytes:
@@ -307,6 +302,4 @@ def _array(values: np.ndarray | None, kind: type) -> bytes:
 
 def _heat(values: np.ndarray | None) -> bytes:
     assert values is not None
-    content = io.BytesIO()
-    heat(levels(values)).save(content, "PNG")
-    return content.getvalue()
+    return encoded(heat(levels(values)), "PNG")

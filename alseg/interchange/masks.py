@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from alseg.class_file import default_void, read_class_file
 from alseg.colours import DISTINCT, Colour, colours_of, distinct
 from alseg.errors import UserMistake
-from alseg.imagefiles import MADE, is_image, nested_files, read_label_image
+from alseg.imagefiles import MADE, encoded, is_image, nested_files, read_label_image
 from alseg.interchange.fields import shown, text
 from alseg.interchange.filenames import file_names
 from alseg.interchange.labelset import LabelSet, Size
@@ -51,9 +50,7 @@ def write_masks(labels: LabelSet) -> dict[str, bytes]:
             picture.putpalette(palette.tobytes())
         facts = PngImagePlugin.PngInfo()
         facts.add_text(NAME, json.dumps(image))
-        content = io.BytesIO()
-        picture.save(content, "PNG", pnginfo=facts)
-        written[files[image]] = content.getvalue()
+        written[files[image]] = encoded(picture, "PNG", pnginfo=facts)
     return written
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from alseg.imagefiles import encoded, shrunk
 from alseg.report.agreement import Answered, answered, examples, likeliest_mistakes
 from alseg.store import RunFolder, read_lines
 from alseg.values import Question
@@ -29,9 +29,8 @@ class Window(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """A picture's file type and bytes, and where in it the pixel lies, in fractions."""
+    """A picture's JPEG, and where in it the pixel lies, in fractions."""
 
-    kind: str
     content: bytes
     y: float
     x: float
@@ -64,11 +63,7 @@ def _placed(questions: Iterable[Question]) -> list[Question]:
 
 def as_jpeg(picture: Image.Image) -> bytes:
     """The picture, not larger than a crop is shown."""
-    factor = min(1.0, SHOWN / max(picture.size))
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    content = io.BytesIO()
-    picture.convert("RGB").resize(size, Image.Resampling.BOX).save(content, "JPEG", quality=80)
-    return content.getvalue()
+    return encoded(shrunk(picture.convert("RGB"), SHOWN, Image.Resampling.BOX), "JPEG", quality=80)
 
 
 def crop_of(folder: RunFolder, pair: Answered, size: tuple[int, int] | None) -> Crop | None:
@@ -86,7 +81,7 @@ def crop_of(folder: RunFolder, pair: Answered, size: tuple[int, int] | None) -> 
         if path is not None and path.exists():
             with Image.open(path) as picture:
                 picture.load()  # what is damaged is left out
-            return Crop("jpeg", path.read_bytes(), *inside)
+            return Crop(path.read_bytes(), *inside)
         return _out_of_sample(folder, label.image, part, inside)
     return None
 
@@ -100,5 +95,5 @@ def _out_of_sample(folder: RunFolder, image: str, part: Window, inside: tuple[fl
                 left, top = part.left * across, part.top * down
                 box = (left, top, left + part.width * across, top + part.height * down)
                 cut = picture.convert("RGB").resize((SHOWN, round(SHOWN * part.height / part.width)), box=box)
-            return Crop("jpeg", as_jpeg(cut), *inside)
+            return Crop(as_jpeg(cut), *inside)
     return None

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import errno
 import hashlib
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from PIL import Image
 import alseg
 from alseg.colours import heat
 from alseg.errors import AlsegError, UserMistake
-from alseg.imagefiles import MADE
+from alseg.imagefiles import MADE, encoded
 from alseg.paths import expanded
 from alseg.plugins import Registry, load_plugins
 from alseg.report.answer_figures import draw_answers, draw_efforts
@@ -103,8 +102,7 @@ def _page(views: Sequence[RunView], registry: Registry) -> tuple[str, dict[str, 
         safe = re.sub(r"[^\w.-]", "-", view.name)
         prefix = f"{number + 1}-{safe}-" if len(views) > 1 else ""
         written |= {prefix + one.name: one for one in drawn}
-        section = _section(view, drawn, number) | {"name": name}
-        sections.append(section | answer_sections(view, registry))
+        sections.append(_section(view, name, drawn, number) | answer_sections(view, registry))
     page = template(Path(__file__).with_name("page.html")).render(
         title=views[0].name if len(views) == 1 else f"{len(views)} runs",
         comparison=[_figure(drawn, f"all-{drawn.name}") for drawn in comparison],
@@ -116,10 +114,10 @@ def _page(views: Sequence[RunView], registry: Registry) -> tuple[str, dict[str, 
     return page, written
 
 
-def _section(view: RunView, drawn: Iterable[Drawn], number: int) -> dict[str, Any]:
+def _section(view: RunView, name: str, drawn: Iterable[Drawn], number: int) -> dict[str, Any]:
     return {
         "id": f"run-{number}",
-        "name": view.name,
+        "name": name,
         "title": view.title,
         "facts": _facts(view),
         "rounds": table_rows(view.records),
@@ -167,7 +165,7 @@ def _duration(minutes: float) -> str:
 
 
 def _figure(drawn: Drawn, unique: str) -> dict[str, str]:
-    return {"svg": themed(drawn.svg, unique), "caption": drawn.caption, "name": drawn.name}
+    return {"svg": themed(drawn.svg, unique), "caption": drawn.caption}
 
 
 def themed(svg: str, unique: str) -> str:
@@ -230,9 +228,7 @@ def _heat(path: Path) -> str:
     """A picture of levels in the colours of the figures; ValueError where it is damaged."""
     with Image.open(path) as picture:
         coloured = heat(np.asarray(picture.convert("L")))
-    content = io.BytesIO()
-    coloured.quantize(64).save(content, "PNG")
-    return _address(path, content.getvalue())
+    return _address(path, encoded(coloured.quantize(64), "PNG"))
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

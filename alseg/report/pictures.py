@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from alseg.colours import colours_of, levels
 from alseg.engine.acquire import View
 from alseg.engine.images import DecodedImages
+from alseg.imagefiles import encoded, shrunk
 from alseg.report import crops
 from alseg.store import RunFolder, write_lines
 from alseg.values import Classes
@@ -75,16 +75,8 @@ def painted(mask: np.ndarray, classes: Classes) -> np.ndarray:
 
 
 def _fitted(pixels: np.ndarray, how: Image.Resampling) -> Image.Image:
-    picture = Image.fromarray(pixels)
-    factor = min(1.0, LONGER_SIDE / max(picture.size))
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(size, how)
+    return shrunk(Image.fromarray(pixels), LONGER_SIDE, how)
 
 
 def _write(path: Path, picture: Image.Image) -> None:
-    content = io.BytesIO()
-    if path.suffix == ".jpg":
-        picture.save(content, "JPEG", quality=85)
-    else:
-        picture.save(content, "PNG")
-    write_whole(path, content.getvalue())
+    write_whole(path, encoded(picture, "JPEG", quality=85) if path.suffix == ".jpg" else encoded(picture, "PNG"))

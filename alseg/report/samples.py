@@ -11,6 +11,7 @@ from PIL import Image
 
 from alseg.colours import colours_of
 from alseg.errors import UserMistake
+from alseg.imagefiles import shrunk
 from alseg.protocols import Dataset
 from alseg.values import Classes
 
@@ -55,9 +56,9 @@ def draw_samples(dataset: Dataset, chosen: Sequence[tuple[str, int]], path: Path
 
 def _side_by_side(image: np.ndarray, mask: np.ndarray | None, classes: Classes) -> np.ndarray:
     """The image, and right of it the image under its mask, uint8 [h, 2 w + gap, 3], no side over LONGER_SIDE."""
-    factor = min(1.0, LONGER_SIDE / max(image.shape[:2]))
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    small = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BOX))
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    small = np.asarray(shrunk(whole, LONGER_SIDE, Image.Resampling.BOX))
+    height, width = small.shape[:2]
     gap = np.full((height, max(1, width // 60), 3), 255, np.uint8)
     return np.concatenate([small, gap, small if mask is None else _painted(small, mask, classes)], 1)
 

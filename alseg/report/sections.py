@@ -182,7 +182,7 @@ def _crop(view: RunView, pair: Answered) -> dict[str, Any] | None:
     crop = crop_of(view.folder, pair, view.sizes.get(pair.label.image))
     if crop is None:
         return None
-    address = f"data:image/{crop.kind};base64,{base64.b64encode(crop.content).decode()}"
+    address = f"data:image/jpeg;base64,{base64.b64encode(crop.content).decode()}"
     return {"address": address, "y": round(100 * crop.y, 2), "x": round(100 * crop.x, 2)}
 
 

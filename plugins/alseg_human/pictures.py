@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from alseg.colours import colours_of, heat, levels
+from alseg.imagefiles import encoded
 from alseg.protocols import Images
 from alseg.values import Classes
 
@@ -36,7 +36,7 @@ class Pictures:
             found = self._known(i)  # whoever was before in the queue may have made it
             if found is not None:
                 return found
-            made = encoded(np.asarray(self._images.image(i)))
+            made = image_file(np.asarray(self._images.image(i)))
             with self._lock:
                 if i not in self._kept:
                     self._kept[i] = made
@@ -52,28 +52,22 @@ class Pictures:
             return self._kept.get(i)
 
 
-def encoded(image: np.ndarray) -> tuple[bytes, str]:
+def image_file(image: np.ndarray) -> tuple[bytes, str]:
     """An image uint8 [H, W, 3] as a file."""
     if image.shape[0] * image.shape[1] <= LOSSLESS:
-        return _file(Image.fromarray(image), "PNG", compress_level=1), "image/png"
-    return _file(Image.fromarray(image), "JPEG", quality=95, subsampling=0), "image/jpeg"
+        return encoded(Image.fromarray(image), "PNG", compress_level=1), "image/png"
+    return encoded(Image.fromarray(image), "JPEG", quality=95, subsampling=0), "image/jpeg"
 
 
 def class_map(mask: np.ndarray, classes: Classes) -> bytes:
     """Class values [H, W] in the classes' colours, a PNG."""
     if len(classes) > 256:
-        return _file(Image.fromarray(np.array(colours_of(classes), np.uint8)[mask]), "PNG", compress_level=1)
+        return encoded(Image.fromarray(np.array(colours_of(classes), np.uint8)[mask]), "PNG", compress_level=1)
     picture = Image.fromarray(mask.astype(np.uint8), "P")
     picture.putpalette([value for colour in colours_of(classes) for value in colour])
-    return _file(picture, "PNG", compress_level=1)
+    return encoded(picture, "PNG", compress_level=1)
 
 
 def heat_map(utility: np.ndarray) -> bytes:
     """Numbers [H, W] from dark (lowest) to bright, a PNG."""
-    return _file(heat(levels(utility)), "PNG", compress_level=1)
-
-
-def _file(picture: Image.Image, kind: str, **options: int) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
+    return encoded(heat(levels(utility)), "PNG", compress_level=1)
