@@ -120,10 +120,10 @@ def _show_version(wanted: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake to put right, 3 waiting, 130 interrupted, 1 else."""
     with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _stop)  # `kill` is as good as Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` is as good as Ctrl-C
         hang_up = getattr(signal, "SIGHUP", None)  # and so is a terminal that is closed, but under nohup
         if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
-            signal.signal(hang_up, _stop)
+            signal.signal(hang_up, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows no umlauts is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
@@ -133,10 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         code = run_cli(words)  # another process of the team speaks for all, but for what ends this one
     sys.exit(code)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def run_cli(words: list[str]) -> int:
@@ -154,15 +150,12 @@ def run_cli(words: list[str]) -> int:
     except AlsegError as error:
         _end(error, str(error))
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _say(INTERRUPTED)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except typer.Abort:
-        _say(INTERRUPTED)
-        return 130
     except OSError as error:
         if error.strerror is None:
             return _unexpected(error)

@@ -18,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from alseg.errors import AlsegError, disk_sentence
 
@@ -34,7 +34,7 @@ def main() -> int:
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)  # what a piece or a child of its reads is no order
     os.dup2(2, 1)  # what is printed beside is no result
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells this process
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(orders, lines), daemon=True).start()
@@ -105,10 +105,6 @@ def _read(orders: TextIO, lines: queue.SimpleQueue[str]) -> None:
     for line in orders:
         lines.put(line)
     os.kill(os.getpid(), signal.SIGKILL)  # what is on the disk is whole at any time
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
