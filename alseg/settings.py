@@ -9,6 +9,7 @@ from alseg.options import Between, Longer, Size
 
 Probability = Annotated[float, Between(0, 1)]
 Count = Annotated[int, Between(1)]
+PassSize = Size | Longer | Literal["own"] | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class PassSettings:
     size "own" is each image's own; none is the image's own for queries, and as for queries in evaluation.
     """
 
-    size: Size | Longer | Literal["own"] | None = None
+    size: PassSize = None
     batch_size: Count = 32  # fewer where their maps would be large: alseg.engine.images.MOST
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from alseg.cli.run_flags import dataset_options
 from alseg.errors import AlsegError
 from alseg.pieces import Piece
 from alseg.plugins import Registry
@@ -62,7 +62,7 @@ def listing(registry: Registry) -> list[dict[str, Any]]:
 
 
 def _row(piece: Piece) -> dict[str, Any]:
-    summary, _, rest = (inspect.getdoc(getattr(piece.factory, "func", piece.factory)) or "").partition("\n")
+    summary, _, rest = piece.explanation().partition("\n")
     try:
         options, error = [option.describe() for option in piece.options().values()], None
     except AlsegError as problem:  # another's factory; `alseg plugins` shows it as failed too
@@ -103,7 +103,7 @@ def check(
 
     registry: Registry = context.obj
     piece = registry.find("dataset", name)
-    options = piece.resolve(_options(data, classes, option))
+    options = piece.resolve(dataset_options("check", data, classes, option))
     picture = _picture(out, name, options)
     with terminal_progress() as progress, result_alone(as_json):
         dataset = open_dataset(piece, options)
@@ -117,18 +117,6 @@ def check(
         typer.echo(json.dumps({**facts, "splits": rows, "passed_over": left, "picture": str(picture)}))
     else:
         _show(dataset.classes, checks, left, picture)
-
-
-def _options(data: str | None, classes: str | None, assignments: list[str]) -> dict[str, Any]:
-    from alseg.config import parse_assignments
-    from alseg.errors import UserMistake
-
-    given = {key: value for key, value in (("data", data), ("classes", classes)) if value is not None}
-    for key, value in parse_assignments(assignments).items():
-        if not key.startswith("dataset."):
-            raise UserMistake(f"check takes options of the dataset, -o dataset.NAME=VALUE, not {key}.")
-        given[key.removeprefix("dataset.")] = value
-    return given
 
 
 def _picture(out: Path | None, name: str, options: Mapping[str, Any]) -> Path:

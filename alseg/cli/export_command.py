@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -72,15 +71,12 @@ def export(
 
 
 def _model(registry: Registry, run: Path, to: Path, round: int | None, size: str | None, as_json: bool) -> None:
-    from typing import get_type_hints
-
     from alseg import exporting
     from alseg.cli.alone import result_alone
     from alseg.options import convert
-    from alseg.settings import PassSettings
+    from alseg.settings import PassSize
 
-    kinds: dict[str, Any] = get_type_hints(PassSettings, include_extras=True)
-    seen_at = None if size is None else convert("--size", size, kinds["size"])
+    seen_at = convert("--size", size, PassSize)
     with result_alone(as_json):
         path = exporting.export_model(run, to, round=round, size=seen_at, registry=registry)
     typer.echo(json.dumps({"model": str(path)}) if as_json else f"model: {path}")

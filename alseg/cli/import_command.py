@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
+
+from alseg.cli.run_flags import dataset_options
 
 if TYPE_CHECKING:
     from alseg.plugins import Registry
@@ -75,7 +77,6 @@ def import_(
 def _dataset(
     registry: Registry, name: str | None, data: str | None, classes: str | None, assignments: list[str]
 ) -> Dataset | None:
-    from alseg.config import parse_assignments
     from alseg.errors import UserMistake
     from alseg.opened import open_dataset
 
@@ -84,11 +85,4 @@ def _dataset(
             raise UserMistake("--data and -o are of a dataset: give --dataset NAME as well.")
         return None
     piece = registry.find("dataset", name)
-    given: dict[str, Any] = {} if data is None else {"data": data}
-    if classes is not None:
-        given["classes"] = classes
-    for key, value in parse_assignments(assignments).items():
-        if not key.startswith("dataset."):
-            raise UserMistake(f"import takes options of the dataset, -o dataset.NAME=VALUE, not {key}.")
-        given[key.removeprefix("dataset.")] = value
-    return open_dataset(piece, piece.resolve(given))
+    return open_dataset(piece, piece.resolve(dataset_options("import", data, classes, assignments)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -47,15 +46,12 @@ def predict(
     from alseg.cli.alone import result_alone
     from alseg.cli.display import terminal_progress
     from alseg.errors import UserMistake
-    from alseg.settings import PassSettings
+    from alseg.settings import PassSize
 
     with terminal_progress() as progress, result_alone(as_json):
-        from typing import get_type_hints
-
         from alseg import predicting
         from alseg.options import convert
 
-        kinds: dict[str, Any] = get_type_hints(PassSettings, include_extras=True)
         result = predicting.predict(
             run,
             images,
@@ -64,7 +60,7 @@ def predict(
             probabilities=probabilities,
             utility=utility,
             round=round,
-            size=None if size is None else convert("--size", size, kinds["size"]),
+            size=convert("--size", size, PassSize),
             tile=tile,
             device=device,
             precision=precision,

@@ -1,6 +1,8 @@
-"""The flags on the settings of runs, alike for every command that starts some."""
+"""The flags on the settings of runs and on a dataset, alike for every command that takes them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import typer
 
@@ -34,3 +36,16 @@ RECIPE: str = typer.Option(None, help="Settings by name; by default the dataset'
 TRACKERS: str = typer.Option(
     None, metavar="A,B|none", help="Where its figures go besides its folder.", rich_help_panel=RUN_PANEL
 )
+
+
+def dataset_options(command: str, data: str | None, classes: str | None, assignments: list[str]) -> dict[str, Any]:
+    """The options of a dataset that a command opens by itself; UserMistake for an -o of something else."""
+    from alseg.config import parse_assignments
+    from alseg.errors import UserMistake
+
+    given = {key: value for key, value in (("data", data), ("classes", classes)) if value is not None}
+    for key, value in parse_assignments(assignments).items():
+        if not key.startswith("dataset."):
+            raise UserMistake(f"{command} takes options of the dataset, -o dataset.NAME=VALUE, not {key}.")
+        given[key.removeprefix("dataset.")] = value
+    return given
