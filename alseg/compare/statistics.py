@@ -39,7 +39,7 @@ class Paired(NamedTuple):
     p: float | None
 
 
-def summary(values: Sequence[float | None], level: float = LEVEL) -> Summary:
+def summary(values: Sequence[float | None]) -> Summary:
     """Mean, standard deviation and interval of the values that are known."""
     known = np.array([value for value in values if value is not None and not math.isnan(value)], np.float64)
     if len(known) == 0:
@@ -48,7 +48,7 @@ def summary(values: Sequence[float | None], level: float = LEVEL) -> Summary:
     if len(known) == 1:
         return Summary(1, mean, None, None, None)
     std = float(known.std(ddof=1))
-    half = _quantile(len(known) - 1, level) * std / math.sqrt(len(known))
+    half = quantile(len(known) - 1) * std / math.sqrt(len(known))
     return Summary(len(known), mean, std, mean - half, mean + half)
 
 
@@ -155,7 +155,8 @@ def _known(values: Mapping[int, float | None]) -> set[int]:
     return {seed for seed, value in values.items() if value is not None and not math.isnan(value)}
 
 
-def _quantile(freedom: int, level: float) -> float:
+def quantile(freedom: int) -> float:
+    """How many standard errors Student's interval reaches to either side."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 0.5 + level / 2))
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))

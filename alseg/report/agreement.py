@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alseg.compare.statistics import quantile
 from alseg.trust import wilson
 from alseg.values import PixelLabel, Question
 
 CONFIDENT = 0.5  # a guess held likelier than all other classes together
-LEVEL = 0.95
 LEAST_ROUNDS = 3  # of a trend: a line through two rounds fits them whatever they say
 MOST = 20  # mistakes and examples that are listed
 MOST_OF_IMAGE = 2  # examples
@@ -72,7 +72,7 @@ def agreement_by_round(pairs: Iterable[Answered]) -> list[Agreed]:
     return [Agreed(round, k, n, Interval(*wilson(k, n))) for round, (k, n) in sorted(counts.items())]
 
 
-def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | None:
+def agreement_slope(pairs: Iterable[Answered]) -> Slope | None:
     """The trend of the agreement over the rounds; None with fewer than three rounds that have guesses.
 
     The least-squares slope of agreed (1) or not (0) on the round's number. Pixels of one image are no
@@ -80,8 +80,6 @@ def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | 
     factor G / (G - 1) (N - 1) / (N - 2) and Student's t of G - 1 degrees of freedom: Cameron and Miller, 2015,
     section VI). It tells how these models' guesses went, not how those of other runs would.
     """
-    from scipy.special import stdtrit
-
     kept = [(q.image, label.round, q.guess == label.name) for q, label in pairs if q.guess and label.name]
     if len({round for _, round, _ in kept}) < LEAST_ROUNDS:
         return None
@@ -97,13 +95,13 @@ def agreement_slope(pairs: Iterable[Answered], level: float = LEVEL) -> Slope | 
     error = sqrt(g / (g - 1) * (n - 1) / (n - 2) * float(moments @ moments)) / float(x @ x)
     if error < 1e-12:
         return Slope(slope, None)
-    half = float(stdtrit(g - 1, (1 + level) / 2)) * error
+    half = quantile(g - 1) * error
     most = float(np.abs(x).sum()) / (2 * float(x @ x))  # all agreed after the mean round, and none before it
     return Slope(slope, Interval(max(-most, slope - half), min(most, slope + half)))
 
 
-def likeliest_mistakes(pairs: Iterable[Answered], most: int = MOST, least: float = CONFIDENT) -> list[Answered]:
-    """Answers that differ from a guess of probability `least` or more, the surest guess first, then by item.
+def likeliest_mistakes(pairs: Iterable[Answered]) -> list[Answered]:
+    """Answers that differ from a guess held for CONFIDENT or more, the surest guess first, then by item.
 
     The guess was made before the pixel was labelled, by a model that had not been trained on it: the
     out-of-sample probability by which confident learning ranks labels (Northcutt et al., 2021).
@@ -113,19 +111,19 @@ def likeliest_mistakes(pairs: Iterable[Answered], most: int = MOST, least: float
         for pair in pairs
         if pair.question.guess not in (None, pair.label.name)
         and pair.label.name is not None
-        and (pair.question.probability or 0.0) >= least
+        and (pair.question.probability or 0.0) >= CONFIDENT
     ]
-    return sorted(found, key=lambda pair: (-(pair.question.probability or 0.0), pair.label.item))[:most]
+    return sorted(found, key=lambda pair: (-(pair.question.probability or 0.0), pair.label.item))[:MOST]
 
 
-def examples(pairs: Sequence[Answered], most: int = MOST, most_of_image: int = MOST_OF_IMAGE) -> list[Answered]:
+def examples(pairs: Sequence[Answered], most: int = MOST) -> list[Answered]:
     """The questions of highest utility, so many of an image at most; ties in the order in which they were asked."""
     taken: dict[str, int] = {}
     found: list[Answered] = []
     asked = [pair for pair in pairs if pair.question.utility is not None]
     for pair in sorted(asked, key=lambda pair: -(pair.question.utility or 0.0)):
         image = pair.question.image
-        if len(found) < most and taken.get(image, 0) < most_of_image:
+        if len(found) < most and taken.get(image, 0) < MOST_OF_IMAGE:
             taken[image] = taken.get(image, 0) + 1
             found.append(pair)
     return found

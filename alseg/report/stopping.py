@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alseg.compare.statistics import ROUNDING, summary
-from alseg.report.agreement import LEAST_ROUNDS, LEVEL, Agreed, Interval, Slope
+from alseg.compare.statistics import ROUNDING, quantile, summary
+from alseg.report.agreement import LEAST_ROUNDS, Agreed, Interval, Slope
 
 WINDOW = 5  # rounds that a trend looks back on, at most
 Record = Mapping[str, Any]
@@ -58,8 +58,8 @@ def gains(records: Sequence[Record]) -> list[tuple[int, float]]:
     return [(r, after - before) for (_, before), (r, after) in steps if before is not None and after is not None]
 
 
-def trend(records: Sequence[Record], window: int = WINDOW, level: float = LEVEL) -> Trend | None:
-    """The line through the last `window` evaluated rounds; None with fewer than three or no new labels in them.
+def trend(records: Sequence[Record]) -> Trend | None:
+    """The line through the last WINDOW evaluated rounds; None with fewer than three or no new labels in them.
 
     mIoU is regressed on the logarithm of the labelled pixels by least squares, all rounds weighing the same (they
     are measured on the same images); the logarithm takes most of the bend out of a learning curve. Intervals are
@@ -67,9 +67,7 @@ def trend(records: Sequence[Record], window: int = WINDOW, level: float = LEVEL)
     (Draper and Smith, Applied Regression Analysis, 1998, chapters 1.4 and 3.1). They hold if the rounds scatter
     independently and alike around that line. Looked at after every round, one interval in twenty misses.
     """
-    from scipy.special import stdtrit
-
-    scored = [r for r in records if r["miou"] is not None and r["labelled_pixels"] > 0][-window:]
+    scored = [r for r in records if r["miou"] is not None and r["labelled_pixels"] > 0][-WINDOW:]
     if len(scored) < 3 or scored[-1]["labelled_pixels"] <= scored[0]["labelled_pixels"]:
         return None
     pixels = np.array([r["labelled_pixels"] for r in scored], np.float64)
@@ -79,7 +77,7 @@ def trend(records: Sequence[Record], window: int = WINDOW, level: float = LEVEL)
     slope = float(away @ y) / squares
     residual = y - y.mean() - slope * away
     scatter = sqrt(float(residual @ residual) / (n - 2))
-    t, error = float(stdtrit(n - 2, (1 + level) / 2)), scatter / sqrt(squares)
+    t, error = quantile(n - 2), scatter / sqrt(squares)
     known = scatter > 1e-9
 
     def over(step: float) -> Interval | None:
@@ -97,7 +95,7 @@ def trend(records: Sequence[Record], window: int = WINDOW, level: float = LEVEL)
     return seen._replace(next_pixels=more, next_gain=slope * step, next_gain_interval=over(step), next_miou=expected)
 
 
-def paired_gain(runs: Iterable[Sequence[Record]], back: int = 1, level: float = LEVEL) -> PairedGain | None:
+def paired_gain(runs: Iterable[Sequence[Record]], back: int = 1) -> PairedGain | None:
     """The gain of the last `back` rounds that all runs have finished and evaluated, over runs of several seeds.
 
     Each run's gain is one observation; the interval is Student's for their mean (the paired t test), and None
@@ -109,7 +107,7 @@ def paired_gain(runs: Iterable[Sequence[Record]], back: int = 1, level: float = 
     if len(scores) < 2 or len(common) <= back:
         return None
     first, last = common[-1 - back], common[-1]
-    found = summary([run[last] - run[first] for run in scores], level)
+    found = summary([run[last] - run[first] for run in scores])
     assert found.mean is not None and found.std is not None and found.low is not None and found.high is not None
     interval = Interval(found.low, found.high) if found.std > ROUNDING else None
     return PairedGain(found.seeds, first, last, found.mean, interval)
