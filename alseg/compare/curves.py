@@ -10,7 +10,7 @@ import numpy as np
 from alseg.compare.comparison import Cell, Comparison, Published
 from alseg.compare.groups import Strategy
 from alseg.compare.statistics import Summary
-from alseg.report.figures import COLOURS, GRID, INK, MUTED, canvas, some
+from alseg.report.figures import COLOURS, INK, MUTED, canvas, dress, some
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -215,11 +215,8 @@ def panels(columns: int, lines: int, size: tuple[float, float]) -> tuple[Figure,
     for number in range(columns * lines):
         shared = grid[0] if grid else None
         axes = figure.add_subplot(lines, columns, number + 1, sharex=shared, sharey=shared)
-        axes.grid(axis="y", color=GRID)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(MUTED)
-        axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8)
+        dress(axes)
+        axes.tick_params(labelsize=8)
         grid.append(axes)
     return figure, grid
 

@@ -147,7 +147,7 @@ def class_iou(run: RunView) -> Figure:
     names = list(run.scored[0]["iou"])[:MOST_CLASSES]
     values = [[np.nan if r["iou"][n] is None else 100 * r["iou"][n] for r in run.scored] for n in names]
     figure, axes = canvas(height=1.2 + 0.3 * len(names))
-    _heat_map(axes, np.array(values), "{:.0f}", 100)
+    _heat_map(axes, np.array(values))
     axes.set_yticks(range(len(names)), shortened(names), parse_math=False)
     ticks = some(list(range(len(run.scored))))
     axes.set_xticks(ticks, [f"{run.scored[tick]['pixels_per_image']:.4g}" for tick in ticks])
@@ -164,7 +164,7 @@ def _confusion_of_last(run: RunView) -> Iterator[Drawn]:
     shares = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)
     size = max(3.2, 1.4 + 0.42 * len(matrix))
     figure, axes = canvas(width=size + 1.2, height=size)
-    _heat_map(axes, shares, "{:.0f}", 100)
+    _heat_map(axes, shares)
     names = shortened(run.classes)
     axes.set_yticks(range(len(matrix)), names, parse_math=False)
     axes.set_xticks(range(len(matrix)), names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
@@ -245,14 +245,19 @@ def canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    dress(axes)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    return figure, axes
+
+
+def dress(axes: Axes) -> None:
+    """Give axes the house's look."""
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(colors=MUTED, labelcolor=INK)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    return figure, axes
 
 
 def some(values: list[Any]) -> list[Any]:
@@ -269,20 +274,16 @@ def _bar(figure: Figure, axes: Axes, label: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _heat_map(axes: Axes, values: np.ndarray, form: str, most: float) -> None:
-    axes.imshow(values, cmap="cividis", vmin=0, vmax=most, aspect="auto")
+def _heat_map(axes: Axes, values: np.ndarray) -> None:
+    """Numbers in %, NaN where there are none."""
+    axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     if max(values.shape) <= MOST_NUMBERED:
         for (y, x), value in np.ndenumerate(values):
-            text = "-" if np.isnan(value) else form.format(value)
-            dark = np.isnan(value) or value < 0.55 * most
-            axes.text(x, y, text, ha="center", va="center", size=8, color=MUTED if np.isnan(value) else _on(dark))
-
-
-def _on(dark: bool) -> str:
-    return "#ffffff" if dark else "#000000"
+            ink = MUTED if np.isnan(value) else "#ffffff" if value <= 55 else "#000000"
+            axes.text(x, y, "-" if np.isnan(value) else f"{value:.0f}", ha="center", va="center", size=8, color=ink)
 
 
 def _or_nan(value: Any) -> float:
