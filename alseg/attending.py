@@ -269,7 +269,6 @@ def open_round(
     progress: Progress,
 ) -> Iterator[OpenRound]:
     """A run's round as it stands in its journal, and on the screen how far it is."""
-    sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
     plan = plan_of(questions, config.trust, config.seed, number) if asks_class else NOTHING_TWICE
     with progress.phase(f"round {number}: answers", len(asks_of(questions, plan))) as step:
         round = OpenRound(
@@ -277,7 +276,7 @@ def open_round(
             questions,
             folder,
             images=images,
-            sizes=sizes,
+            sizes=folder.sizes(),
             classes=classes,
             labels=folder.labels().before(number),
             source=config.oracle.name,

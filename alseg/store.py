@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SETTINGS = "run.toml"
 IMAGES = "images.jsonl"
 START = "start.csv"  # the labels a run started from
-ASKING = "asking.json"  # in the folder of a round
+QUESTIONS, ASKING, MODEL = "questions.jsonl", "asking.json", "model.safetensors"  # in the folder of a round
 # what every line of rounds.jsonl has
 RECORDED = (
     *("round", "labelled_pixels", "pixels_per_image", "split", "miou", "iou", "pixel_accuracy", "classes_per_image"),
@@ -122,21 +122,29 @@ class RunFolder:
             raise Lasting(f"{self.path} has no {IMAGES}: it is damaged, or of another version of alseg.")
         return _understood(path, read_lines(path), lambda line: {key: line[key] for key in keys})
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) of the training images, by name."""
+        return {line["image"]: (line["height"], line["width"]) for line in self.images() if line["split"] == "train"}
+
+    def in_round(self, round: int, name: str = "") -> Path:
+        """rounds/NN, or what is called `name` in it; it need not be there."""
+        return self.path / "rounds" / f"{round:02}" / name
+
     def round_folder(self, round: int) -> Path:
         """rounds/NN, made when missing."""
-        folder = self.path / "rounds" / f"{round:02}"
+        folder = self.in_round(round)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def questions(self, round: int) -> list[Question] | None:
         """What a round asks; None where that is not decided yet."""
-        path = self.path / "rounds" / f"{round:02}" / "questions.jsonl"
+        path = self.in_round(round, QUESTIONS)
         return _understood(path, read_lines(path), lambda line: Question(**line)) if path.exists() else None
 
     def asked(self) -> tuple[int, ...]:
         """How many pixels an image, at most, each round was to ask whose questions are there."""
         found: list[int] = []
-        while (path := self.path / "rounds" / f"{len(found):02}" / "questions.jsonl").exists():
+        while (path := self.in_round(len(found), QUESTIONS)).exists():
             noted = read_lines(path.with_name(ASKING))
             if noted and "most_per_image" in noted[0]:
                 found.append(int(noted[0]["most_per_image"]))
@@ -146,7 +154,7 @@ class RunFolder:
 
     def acquire_seconds(self, round: int) -> float:
         """How long it took to choose a round's questions; 0 where nothing was chosen."""
-        records = read_lines(self.path / "rounds" / f"{round:02}" / ASKING)
+        records = read_lines(self.in_round(round, ASKING))
         return float(records[0].get("acquire_seconds", 0.0)) if records else 0.0
 
     def write_questions(
@@ -159,7 +167,7 @@ class RunFolder:
         noted = {} if most is None else {"most_per_image": most}
         write_lines(self.round_folder(round) / ASKING, [{"acquire_seconds": seconds, **noted}])
         numbered = [q._replace(item=f"r{round:02}-{number:07}") for number, q in enumerate(questions)]
-        write_lines(self.round_folder(round) / "questions.jsonl", (q._asdict() for q in numbered))
+        write_lines(self.round_folder(round) / QUESTIONS, (q._asdict() for q in numbered))
         return numbered
 
     def labels(self) -> PixelLabels:
@@ -213,23 +221,23 @@ class RunFolder:
 
     def has_model(self, round: int) -> bool:
         """Whether a round's training is complete."""
-        return (self.path / "rounds" / f"{round:02}" / "model.safetensors").exists()
+        return self.in_round(round, MODEL).exists()
 
     def remove_models(self, before: int) -> None:
         """Let the models of earlier rounds go."""
         for round in range(before):
-            (self.path / "rounds" / f"{round:02}" / "model.safetensors").unlink(missing_ok=True)
+            self.in_round(round, MODEL).unlink(missing_ok=True)
 
     def model_digest(self, round: int) -> str:
         """SHA-256 of a round's model file."""
-        with open(self.path / "rounds" / f"{round:02}" / "model.safetensors", "rb") as file:
+        with open(self.in_round(round, MODEL), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write_model(self, round: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """rounds/NN/model.safetensors, whole, with facts about its training as metadata."""
         from alseg.engine.weights import stored
 
-        write_whole(self.round_folder(round) / "model.safetensors", stored(model, facts))
+        write_whole(self.round_folder(round) / MODEL, stored(model, facts))
 
     def read_model(self, round: int, model: nn.Module, spare: Callable[[str], bool]) -> dict[str, Any]:
         """Load a round's weights into a model of the same shape; the facts about its training.
@@ -238,7 +246,7 @@ class RunFolder:
         """
         from safetensors import safe_open
 
-        path = self.round_folder(round) / "model.safetensors"
+        path = self.in_round(round, MODEL)
         try:
             with safe_open(path, framework="pt") as file:
                 names = [name for name in file.keys() if not spare(name)]  # noqa: SIM118

@@ -18,7 +18,7 @@ import numpy as np
 
 from alseg.errors import AlsegError
 from alseg.report.reading import RunView
-from alseg.store import IMAGES, RunFolder, read_lines
+from alseg.store import IMAGES, QUESTIONS, RunFolder, read_lines
 from alseg.values import START_ITEMS
 
 ASKED = "asked.json"  # a round that was asked and not trained
@@ -58,7 +58,7 @@ class Point:
 
 def is_picked(view: RunView) -> bool:
     """Whether somebody picks the pixels, a person or one simulated: the questions after the first round have none."""
-    path = view.folder.path / "rounds" / "01" / "questions.jsonl"
+    path = view.folder.in_round(1, QUESTIONS)
     return path.exists() and any(line["y"] is None for line in read_lines(path))
 
 
@@ -188,7 +188,7 @@ def spread(view: RunView, round: int) -> tuple[float | None, float | None]:
     The quotient of the two is Clark and Evans's index (Ecology 35, 1954), with the images' borders counted in.
     None where no image has two pixels.
     """
-    path = view.folder.path / "rounds" / f"{round:02}" / "questions.jsonl"
+    path = view.folder.in_round(round, QUESTIONS)
     if not path.exists():
         return None, None
     state = path.stat()

@@ -54,7 +54,7 @@ def read_run(path: Path, registry: Registry | None = None) -> LabelSet:
     settings = folder.settings()
     folder.check_labels(len(folder.rounds()))
     classes = _classes(path, settings.get("record"))
-    sizes = {line["image"]: (line["height"], line["width"]) for line in folder.images() if line["split"] == "train"}
+    sizes = folder.sizes()
     labels = [*folder.labels()] or [*start_labels(folder)]
     kept = {label.item for label in labels}
     answers, lacking = _open_answers(folder, settings)

@@ -186,7 +186,7 @@ def _samples(view: RunView) -> list[dict[str, Any]]:
     for number, line in enumerate(read_lines(place / "index.jsonl")):
         rounds = []
         for record in view.records:
-            folder = view.folder.path / "rounds" / f"{record['round']:02}" / "samples"
+            folder = view.folder.in_round(record["round"], "samples")
             prediction, utility = (folder / f"{number:02}-{kind}.png" for kind in ("prediction", "utility"))
             if prediction.exists() and utility.exists():
                 with contextlib.suppress(OSError, ValueError, SyntaxError):  # a picture less is no reason for no page

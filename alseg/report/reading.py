@@ -132,8 +132,7 @@ class RunView:
     @cached_property
     def sizes(self) -> dict[str, tuple[int, int]]:
         """The training images' (height, width)."""
-        images = self.folder.images()
-        return {line["image"]: (line["height"], line["width"]) for line in images if line["split"] == "train"}
+        return self.folder.sizes()
 
     def label_counts(self) -> Counter[str]:
         """Labelled pixels by class, without those that only measure."""
@@ -141,7 +140,7 @@ class RunView:
 
     def confusion(self, round: int) -> np.ndarray | None:
         """A round's confusion matrix, rows truth; None where it was not evaluated."""
-        path = self.folder.path / "rounds" / f"{round:02}" / "confusion.csv"
+        path = self.folder.in_round(round, "confusion.csv")
         if not path.exists():
             return None
         try:
