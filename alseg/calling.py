@@ -92,6 +92,11 @@ def own_words(error: BaseException) -> str:
         return ""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, without its full stop; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def place_of(error: BaseException) -> str:
     """The last line of somebody's own code that an error went through, in brackets; empty where there is none.
 

@@ -18,6 +18,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
+from alseg.calling import first_line
 from alseg.errors import AlsegError, UserMistake
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -241,8 +242,7 @@ def _reason(file: Path | BinaryIO | None, error: Exception) -> str:
         return "it is empty" if size == 0 else "it is not an image that Pillow knows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+    return first_line(error)
 
 
 def _rgb(image: Image.Image, stored: Stored) -> np.ndarray:

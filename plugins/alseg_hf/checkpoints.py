@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
 )
 
+from alseg.calling import first_line
 from alseg.errors import UserMistake
 from alseg.paths import expanded
 
@@ -80,7 +81,7 @@ class Checkpoint:
         try:
             net, info = self._had(load)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             if "safetensors" in str(error):
                 reason = "there is no model.safetensors, and pickled weights, which can run code, are never loaded"
             raise UserMistake(
@@ -142,10 +143,10 @@ class Checkpoint:
         if "trust_remote_code" in str(error):
             return f"The checkpoint {self.name} brings code of its own, which is never run: choose another."
         if self._is_folder:
-            return f"The folder {self.name} holds no configuration of transformers: {_first_line(error)}."
+            return f"The folder {self.name} holds no configuration of transformers: {first_line(error)}."
         return (
             f"The checkpoint {self.name} could not be had: there is no such folder, it is not in the local cache, and "
-            f"the hub says: {_first_line(error)}."
+            f"the hub says: {first_line(error)}."
         )
 
 
@@ -225,11 +226,6 @@ def _mapping(config: Any) -> Any:
 def _per_unit(values: Sequence[float], scale: float) -> tuple[float, float, float]:
     red, green, blue = (float(value) / scale for value in values)
     return red, green, blue
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from alseg.calling import first_line
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg_hf.labels import Labels, labels, names_in, read_id2label
@@ -154,9 +155,7 @@ def open_tables(path: str | None, data: Path | None, subset: str | None, revisio
         else:
             found = datasets.load_dataset(path if data is None else str(data), subset, revision=revision)
     except Exception as error:  # of many kinds: the network's, the files', the library's own
-        lines = str(error).strip().splitlines()
-        reason = (lines[0] if lines else type(error).__name__).rstrip(".")
-        raise UserMistake(f"{source} could not be had: {reason}.") from error
+        raise UserMistake(f"{source} could not be had: {first_line(error)}.") from error
     if not isinstance(found, Mapping):
         found = {"train": found}
     return source, found

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from alseg.calling import first_line
 from alseg.errors import UserMistake
 from alseg.paths import expanded
 
@@ -67,7 +68,7 @@ def _counted(names: Sequence[str]) -> str:
 
 def _said(error: Exception) -> str:
     """What an error says in one line; of torch's list of what does not fit, the first of its kind and a count."""
-    text = str(error).strip() or type(error).__name__
+    text = str(error)
     for kind, words in (("Missing", "they lack"), ("Unexpected", "the encoder has no")):
         listed = re.search(rf"^\s*{kind} key\(s\) in state_dict: (.*)$", text, re.MULTILINE)
         if listed is not None:
@@ -78,7 +79,7 @@ def _said(error: Exception) -> str:
         (name, theirs, wanted), more = shapes[0], len(shapes) - 1
         rest = f", and so on with {more} more" if more else ""
         return f"their {name} is of shape [{theirs}], the encoder's of [{wanted}]{rest}"
-    return text.splitlines()[0].rstrip(".")
+    return first_line(error)
 
 
 def refused(name: str, weights: str, error: Exception, library: str = "timm") -> UserMistake:

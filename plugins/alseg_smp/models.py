@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alseg.calling import first_line
 from alseg.errors import UserMistake
 from alseg.names import nearest
 from alseg_pixelpick.weights import check_loaded, moved_by_one, quiet_builder, read_weights, refused, weights_digest
@@ -133,8 +134,9 @@ def build(architecture: str, classes: int, encoder: str, weights: str, options: 
     try:
         network = _create(architecture, encoder, options)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserMistake(f"smp-{architecture} cannot be built on the encoder {encoder!r}: {reason}.") from error
+        raise UserMistake(
+            f"smp-{architecture} cannot be built on the encoder {encoder!r}: {first_line(error)}."
+        ) from error
     stored = None if weights in ("none", "default") else read_weights(encoder, weights)
     try:
         if stored is not None and not of_timm:
