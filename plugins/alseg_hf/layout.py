@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from alseg.engine.device import mode
 from alseg.errors import UserMistake
 from alseg.grid import resize
 from alseg_hf.split import backbone_of, replayed, result_of
@@ -82,7 +82,7 @@ def _semantic(masks: Tensor, classes: Tensor) -> Tensor:
 @torch.no_grad()
 def examined(net: nn.Module, classes: int) -> Cut:
     """Find a network's layout and cut by trying it; UserMistake where it gives no map of class scores."""
-    with evaluating(net):
+    with mode(net, False):
         tried: list[str] = []
         for layout in _layouts(net):
             size = layout.size(2 * layout.multiple, 3 * layout.multiple)
@@ -145,14 +145,3 @@ def _head(net: nn.Module, images: Tensor, wanted: Tensor) -> str | None:
 
 def _equal(found: Tensor, wanted: Tensor) -> bool:
     return found.shape == wanted.shape and bool((found - wanted).abs().max() <= 1e-4 * wanted.abs().max())
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode inside, and as before after it."""
-    before = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(before)

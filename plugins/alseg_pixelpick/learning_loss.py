@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alseg.engine.device import mode
 from alseg.grid import resize, sample
 from alseg.protocols import Model
 from alseg.values import PoolBatch, Taught
@@ -87,13 +88,8 @@ def maps_of(features: Any) -> Iterator[Tensor]:
 @torch.no_grad()
 def channels_of(model: Model) -> list[int]:
     """How many channels each map of a model's features has, seen on an empty image of a size that it takes."""
-    assert isinstance(model, nn.Module)
-    before = model.training
-    model.eval()
-    try:
+    with mode(model, False):
         maps = list(maps_of(_features(model)))
-    finally:
-        model.train(before)
     if not maps:
         raise ValueError("the model's features hold no map [B, c, h, w]")
     return [each.shape[1] for each in maps]
