@@ -1,9 +1,14 @@
-"""Nearest names, for messages about unknown ones."""
+"""Names in messages: the nearest ones to an unknown one, and articles."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+def with_article(word: str) -> str:
+    """Such as an oracle."""
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from alseg.errors import AlsegError
+from alseg.names import with_article
 
 NAME = re.compile(r"[a-z0-9]+([-_]+[a-z0-9]+)*")
 NOT_NAMES = ("none",)  # which stands for no piece where several may be taken
@@ -31,7 +32,7 @@ OF_OPTIONS = (int, float, str, "int", "float", "str")  # types by which a parame
 def check_registered(kind: str, name: Any, factory: Any) -> None:
     """AlsegError where a name is none, or what is registered builds no piece."""
     if not isinstance(name, str):
-        raise AlsegError(f"register takes a name and a factory, and {name!r} is no name of {_a(kind)}")
+        raise AlsegError(f"register takes a name and a factory, and {name!r} is no name of {with_article(kind)}")
     if not NAME.fullmatch(name) or name in NOT_NAMES:
         other = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_")
         such = other if NAME.fullmatch(other) and other not in NOT_NAMES else f"my-{kind}"
@@ -86,7 +87,3 @@ def _instead(name: str, what: Any) -> str:
         built = function if function.isidentifier() else "..."
         return f"register a function that returns it, such as `register({name!r}, lambda: {built})`"
     return f"register its class or a function that builds it, such as `register({name!r}, {type(what).__name__})`"
-
-
-def _a(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

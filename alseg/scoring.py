@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from alseg.engine.team import ALONE, Team
 from alseg.progress import Progress, Quiet
 from alseg.protocols import Model
 from alseg.trust import accuracy
-from alseg.values import Classes, PixelLabel, PixelLabels
+from alseg.values import Classes, PixelLabels
 
 
 class Scoring:
@@ -60,7 +61,7 @@ class Scoring:
         numbers = {pool.key(i): i for i in range(len(pool))}
         names: dict[str, str] = {}
         with inferring(model, self._precision) as quick, torch.no_grad():
-            for image, asked in groupby(sorted(found, key=_image), key=_image):
+            for image, asked in groupby(sorted(found, key=attrgetter("image")), key=attrgetter("image")):
                 size = config.evaluate.size or config.query.size
                 prediction = predict(quick, [pool.image(numbers[image])], size, self._device, self._precision)
                 prediction.refuse_spoilt()
@@ -91,7 +92,3 @@ class Scoring:
             # members' shares come from the same batches: one of them cannot go on with smaller ones
             size, least = config.evaluate.batch_size, 1 if self._team.size == 1 else config.evaluate.batch_size
             return in_smaller_batches(matrix, size, "evaluating in batches", self._progress.say, least)
-
-
-def _image(label: PixelLabel) -> str:
-    return label.image

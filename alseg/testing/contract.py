@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from alseg.calling import in_words, place_of
 from alseg.errors import AlsegError, UserMistake
-from alseg.names import nearest
+from alseg.names import nearest, with_article
 
 S = TypeVar("S")
 
@@ -140,11 +140,6 @@ class Contract(Generic[S]):
                 raise UserMistake(f"There is no check {name!r} of {with_article(self.kind)}{near}{there_are}.")
             if not isinstance(reason, str) or not reason.strip():
                 raise UserMistake(f"Leaving out the check {name!r} takes a reason: skip={{{name!r}: 'why'}}.")
-
-
-def with_article(kind: str) -> str:
-    """Such as an oracle."""
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def told(error: BaseException) -> str:

@@ -74,7 +74,7 @@ class OfOracle:
 
     def ask(self, oracle: Any, questions: Sequence[Question]) -> None:
         """Ask, and let the answers be given."""
-        at_once(partial(oracle.ask, questions), "ask(questions)", "take them on, answer elsewhere, and return")
+        _asked(oracle, questions)
         if self.reply is not None:
             self.reply(oracle, questions)
 
@@ -144,8 +144,7 @@ def _nothing_asked(of: OfOracle) -> None:
 def _ask(of: OfOracle) -> None:
     """ask takes questions on and returns at once, with None; collect does not wait either."""
     oracle = of.new()
-    mend = "take them on, answer elsewhere, and return"
-    given = at_once(partial(oracle.ask, of.questions), "ask(questions)", mend)
+    given = _asked(oracle, of.questions)
     require(given is None, f"ask gave {described(given)}", "return nothing; answers are collected")
     of.collected(oracle)
 
@@ -192,14 +191,14 @@ def _resumed(of: OfOracle) -> None:
     questions, oracle = of.questions, of.new()
     if hasattr(oracle, "attend"):
         raise Inapplicable("it writes its answers into the run itself")
-    at_once(partial(oracle.ask, questions), "ask(questions)", "take them on, answer elsewhere, and return")
+    _asked(oracle, questions)
     if of.collected(oracle).complete:
         return
     if of.reply is not None:
         of.reply(oracle, questions)
     of.waited(oracle, questions)
     anew = of.new()
-    at_once(partial(anew.ask, questions), "ask(questions)", "take them on, answer elsewhere, and return")
+    _asked(anew, questions)
     found = {answer.item for answer in of.collected(anew).answers}
     count = sum(question.item in found for question in questions)
     require(
@@ -282,6 +281,11 @@ def _attend(of: OfOracle) -> None:
     require(isinstance(person, bool), f"is_person is {person!r}", "say True where a person stands behind it")
     require_attends(made, picks=False, asks_class=True)
     require_attends(of.new(), picks=True, asks_class=True)
+
+
+def _asked(oracle: Any, questions: Sequence[Question]) -> Any:
+    """What `ask` gives, which must not keep a run waiting."""
+    return at_once(partial(oracle.ask, questions), "ask(questions)", "take them on, answer elsewhere, and return")
 
 
 class _Kept:

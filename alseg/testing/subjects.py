@@ -9,11 +9,12 @@ from typing import Any
 
 from alseg.calling import described
 from alseg.errors import AlsegError, UserMistake
+from alseg.names import with_article
 from alseg.options import MISSING, parameters_of
 from alseg.pieces import GIVEN, WRAPPED, BrokenPiece, Piece, Plugin
 from alseg.plugins import Registry, load_plugins
 from alseg.registering import is_made
-from alseg.testing.contract import Broken, ContractError, Failure, Unusable, said, with_article
+from alseg.testing.contract import Broken, ContractError, Failure, Unusable, said
 
 What = str | Callable[..., Any]  # a registered name, or a factory
 

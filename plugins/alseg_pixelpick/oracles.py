@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class GroundTruth:
 
     def ask(self, questions: Sequence[Question]) -> None:
         """Read the masks of the asked images, one at a time."""
-        for image, asked in groupby(sorted(questions, key=_image), key=_image):
+        for image, asked in groupby(sorted(questions, key=attrgetter("image")), key=attrgetter("image")):
             mask = self._mask(image)
             for question in asked:
                 value = int(mask[question.y, question.x])
@@ -41,7 +42,3 @@ class GroundTruth:
         if mask is None:
             raise UserMistake(f"The oracle ground-truth needs a mask of {image}, which has none.")
         return mask
-
-
-def _image(question: Question) -> str:
-    return question.image
