@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 
 from alseg.errors import AlsegError, UserMistake
 from alseg.grid import resize
-from alseg.names import nearest
 from alseg_pixelpick.weights import (
-    check_loaded,
-    moved_by_one,
+    channels_first,
+    check_encoder,
+    created,
     quiet_builder,
-    read_weights,
     refused,
+    refused_size,
+    tensors_digest,
     weights_digest,
 )
 
@@ -76,11 +78,8 @@ class Backbone(nn.Module):
             else:
                 maps = self.body(images)
         except AssertionError as error:  # a transformer of one image size
-            name, size = self.origin["encoder"], "x".join(map(str, images.shape[-2:]))
-            raise UserMistake(
-                f"The encoder {name!r} cannot take images of {size}: {str(error).rstrip('.')}."
-            ) from error
-        maps = [_channels_first(each, count).float() for each, count in zip(maps, self._channels, strict=True)]
+            raise refused_size(self.origin["encoder"], images, error) from error
+        maps = [channels_first(each, count).float() for each, count in zip(maps, self._channels, strict=True)]
         size = max((each.shape[-2:] for each in maps), key=lambda shape: shape[0] * shape[1])
         joined = torch.cat([resize(each, (size[0], size[1])) for each in maps], 1)
         return joined.clamp(-MOST, MOST).half()
@@ -88,11 +87,7 @@ class Backbone(nn.Module):
     def identity(self, device: str, precision: str) -> str:
         """What features depend on besides the image, as 32 hexadecimal digits."""
         if self._digest is None:
-            digest = hashlib.sha256()
-            for name, tensor in super().state_dict().items():
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-            self._digest = digest.hexdigest()
+            self._digest = tensors_digest(super().state_dict().items())
         facts = (self.origin["encoder"], self._digest, self._layers, self._scale, device, precision)
         return hashlib.sha256(repr((*facts, torch.__version__, timm.__version__)).encode()).hexdigest()[:32]
 
@@ -130,22 +125,8 @@ class Backbone(nn.Module):
         return F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
 
     def _made(self, name: str, weights: str) -> Any:
-        stored = None if weights in ("none", "default") else read_weights(name, weights)
-        body = self._create(name, weights, stored)
-        if stored is not None:
-            check_loaded(name, weights, body, self._create(name, weights, moved_by_one(stored)))
-        return body
-
-    def _create(self, name: str, weights: str, stored: Mapping[str, Tensor] | None) -> Any:
-        options: dict[str, Any] = {"pretrained": weights != "none"}
-        options |= {"num_classes": 0} if self._is_plain else {"features_only": True, "out_indices": self._layers}
-        if stored is not None:
-            options["pretrained_cfg_overlay"] = {"state_dict": dict(stored)}
-        try:
-            with quiet_builder():
-                return _of_any_size(name, **options)
-        except Exception as error:
-            raise refused(name, weights, error) from error
+        options = {"num_classes": 0} if self._is_plain else {"features_only": True, "out_indices": self._layers}
+        return created(name, weights, partial(_of_any_size, **options))
 
 
 def _of_any_size(name: str, **options: Any) -> Any:
@@ -158,8 +139,7 @@ def _of_any_size(name: str, **options: Any) -> Any:
 
 def _maps(name: str) -> tuple[list[int], bool]:
     """The stride of each of a network's maps, and whether they are the blocks of a transformer without a pyramid."""
-    if not timm.is_model(name.split(".")[0]):
-        raise UserMistake(f"timm has no encoder {name!r}{nearest(name, timm.list_models())}.")
+    check_encoder(name)
     try:
         with torch.device("meta"), quiet_builder():
             strides = list(timm.create_model(name, features_only=True).feature_info.reduction())
@@ -179,10 +159,3 @@ def _chosen(name: str, strides: Sequence[int], is_plain: bool, layers: Sequence[
     if not layers or any(not -count <= layer < count for layer in layers):
         raise UserMistake(f"model.layers takes numbers from -{count} to {count - 1} for {name!r}, one at least.")
     return tuple(sorted({layer % count for layer in layers}))
-
-
-def _channels_first(features: Tensor, channels: int) -> Tensor:
-    """Some families give [B, H, W, C]."""
-    if features.shape[1] != channels and features.shape[-1] == channels:
-        return features.permute(0, 3, 1, 2)
-    return features

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -10,16 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from alseg.errors import UserMistake
-from alseg.names import nearest
 from alseg_pixelpick.folding import folded
-from alseg_pixelpick.weights import (
-    check_loaded,
-    moved_by_one,
-    quiet_builder,
-    read_weights,
-    refused,
-    weights_digest,
-)
+from alseg_pixelpick.weights import channels_first, check_encoder, created, refused_size, weights_digest
 
 Choose = Callable[[Sequence[int]], Sequence[int]]  # strides, finest map first -> numbers of the wanted maps
 
@@ -68,11 +61,9 @@ class Encoder(nn.Module):
         try:
             maps = self.body((images - self.mean) / self.std)
         except AssertionError as error:  # a transformer of one image size
-            name, size = self.origin["encoder"], "x".join(map(str, images.shape[-2:]))
-            reason = str(error).rstrip(".")
-            raise UserMistake(f"The encoder {name!r} cannot take images of {size}: {reason}.") from error
+            raise refused_size(self.origin["encoder"], images, error) from error
         chosen = zip(self._picked, self.channels, strict=True)
-        return tuple(_channels_first(maps[i], channels) for i, channels in chosen)
+        return tuple(channels_first(maps[i], channels) for i, channels in chosen)
 
     def fold(self, precision: torch.dtype) -> None:
         """Fold the batch norms away, in evaluation mode and for good; weights in this precision."""
@@ -80,41 +71,19 @@ class Encoder(nn.Module):
 
 
 def _body(name: str, weights: str, stride: int, choose: Choose) -> tuple[Any, list[int]]:
-    if not timm.is_model(name.split(".")[0]):
-        known = timm.list_models()
-        raise UserMistake(f"timm has no encoder {name!r}{nearest(name, known)}.")
+    check_encoder(name)
+    create = partial(_dilated, stride, features_only=True)
     # A bare network tells which of its maps are wanted without reading any weights.
     with torch.device("meta"):
-        info = _create(name, stride).feature_info
+        info = created(name, "none", create).feature_info
     wanted = choose(info.reduction())
     kept = sorted(set(wanted))
-    stored = None if weights in ("none", "default") else read_weights(name, weights)
-    body = _create(name, stride, weights, stored, out_indices=tuple(kept))
-    if stored is not None:
-        moved = _create(name, stride, weights, moved_by_one(stored), out_indices=tuple(kept))
-        check_loaded(name, weights, body, moved)
-    return body, [kept.index(i) for i in wanted]
+    return created(name, weights, partial(create, out_indices=tuple(kept))), [kept.index(i) for i in wanted]
 
 
-def _channels_first(features: Tensor, channels: int) -> Tensor:
-    """Some families give [B, H, W, C]."""
-    if features.shape[1] != channels and features.shape[-1] == channels:
-        return features.permute(0, 3, 1, 2)
-    return features
-
-
-def _create(
-    name: str, stride: int, weights: str = "none", stored: Mapping[str, Tensor] | None = None, **options: Any
-) -> Any:
-    """The encoder, dilated to the output stride where its family knows how; `stored` are the weights' tensors."""
-    options |= {"features_only": True, "pretrained": weights != "none"}
-    if stored is not None:
-        options["pretrained_cfg_overlay"] = {"state_dict": dict(stored)}
+def _dilated(stride: int, name: str, **options: Any) -> Any:
+    """The encoder, dilated to the output stride where its family knows how."""
     try:
-        with quiet_builder():
-            try:
-                return timm.create_model(name, output_stride=stride, **options)
-            except (NotImplementedError, AssertionError, TypeError):
-                return timm.create_model(name, **options)  # a family that cannot be dilated
-    except Exception as error:
-        raise refused(name, weights, error) from error
+        return timm.create_model(name, output_stride=stride, **options)
+    except (NotImplementedError, AssertionError, TypeError):
+        return timm.create_model(name, **options)

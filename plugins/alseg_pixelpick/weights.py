@@ -1,4 +1,4 @@
-"""Weights of encoders: read from a file without running code in it, checked to be all there, and told apart."""
+"""timm encoders with their weights: read from a file without running code in it, checked to be all there, and named."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,7 +17,47 @@ from torch import Tensor, nn
 
 from alseg.calling import first_line
 from alseg.errors import UserMistake
+from alseg.names import nearest
 from alseg.paths import expanded
+
+
+def check_encoder(name: str) -> None:
+    """UserMistake where timm has no encoder of this name."""
+    if not timm.is_model(name.split(".")[0]):
+        raise UserMistake(f"timm has no encoder {name!r}{nearest(name, timm.list_models())}.")
+
+
+def created(name: str, weights: str, make: Callable[..., Any]) -> Any:
+    """What `make(name, **options)`, a form of timm.create_model, gives with the weights; of a file's, all are in it."""
+
+    def make_of(stored: Mapping[str, Tensor] | None) -> Any:
+        options: dict[str, Any] = {"pretrained": weights != "none"}
+        if stored is not None:
+            options["pretrained_cfg_overlay"] = {"state_dict": dict(stored)}
+        try:
+            with quiet_builder():
+                return make(name, **options)
+        except Exception as error:
+            raise refused(name, weights, error) from error
+
+    stored = None if weights in ("none", "default") else read_weights(name, weights)
+    body = make_of(stored)
+    if stored is not None:
+        check_loaded(name, weights, body, make_of(moved_by_one(stored)))
+    return body
+
+
+def refused_size(name: str, images: Tensor, error: AssertionError) -> UserMistake:
+    """What is said where an encoder, a transformer of one image size, does not take images [..., H, W]."""
+    size, reason = "x".join(map(str, images.shape[-2:])), str(error).rstrip(".")
+    return UserMistake(f"The encoder {name!r} cannot take images of {size}: {reason}.")
+
+
+def channels_first(features: Tensor, channels: int) -> Tensor:
+    """Some families give [B, H, W, C]."""
+    if features.shape[1] != channels and features.shape[-1] == channels:
+        return features.permute(0, 3, 1, 2)
+    return features
 
 
 def read_weights(name: str, weights: str) -> dict[str, Tensor]:
@@ -99,15 +140,20 @@ def refused(name: str, weights: str, error: Exception, library: str = "timm") ->
 
 def weights_digest(body: nn.Module, weights: str) -> str:
     """SHA-256 of the weights' file, or of the tensors that came from the hub."""
-    digest = hashlib.sha256()
     if weights == "none":
         return ""
     if weights != "default":
         with open(expanded(weights), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    for name, tensor in body.state_dict().items():
+    return tensors_digest(body.state_dict().items())
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of names and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
         digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
