@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -31,6 +33,11 @@ DISTINCT: tuple[Colour, ...] = (
 def distinct(count: int) -> tuple[Colour, ...]:
     """Colours that differ, up to 24 of them without colour vision too."""
     return (*DISTINCT, *(colour for colour in palette(count + 1)[1:] if colour not in DISTINCT))[:count]
+
+
+def packed(red: Any, green: Any, blue: Any) -> Any:
+    """RGB as one number, or as an array of them."""
+    return red << 16 | green << 8 | blue
 
 
 def colours_of(classes: Classes) -> tuple[Colour, ...]:

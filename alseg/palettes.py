@@ -1,4 +1,4 @@
-"""What a palette image of classes means: its indices, or the colours that its palette gives them.
+"""What images of classes mean: values or colours; of a palette image, its indices or the colours that these have.
 
 A program that draws classes' values keeps a palette in their order (VOC's files, alseg's own); one that saves a picture
 in few colours (GIMP, pngquant) numbers these as it likes.
@@ -14,6 +14,13 @@ import numpy as np
 from alseg.errors import UserMistake
 
 NO_COLOUR = -1  # of an index that is transparent or past the palette's end
+
+
+def looked_up(codes: np.ndarray, known: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """What `known` has for each code, and where it has none; what is found there means nothing."""
+    keys = np.array(sorted(known))
+    place = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
+    return np.array([known[key] for key in keys.tolist()])[place], keys[place] != codes
 
 
 def by_colour(

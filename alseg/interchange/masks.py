@@ -6,21 +6,20 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomli_w
 from PIL import Image, PngImagePlugin
 
 from alseg.class_file import default_void, read_class_file
-from alseg.colours import DISTINCT, Colour, colours_of, distinct
+from alseg.colours import DISTINCT, Colour, colours_of, distinct, packed
 from alseg.errors import UserMistake
 from alseg.imagefiles import MADE, encoded, is_image, nested_files, read_label_image
 from alseg.interchange.fields import shown, text
 from alseg.interchange.filenames import file_names
 from alseg.interchange.labelset import LabelSet, Size
 from alseg.interchange.thinning import thinned
-from alseg.palettes import by_colour
+from alseg.palettes import by_colour, looked_up
 from alseg.progress import Progress, Quiet
 from alseg.values import Classes, PixelLabel
 
@@ -127,10 +126,17 @@ def _points(file: Path, stem: str, key: Key, thin: int | None) -> tuple[str, np.
     pixels, opaque, palette, facts = read_label_image(file)
     codes, known = pixels.astype(np.int64), key.values
     if pixels.ndim == 3:
-        codes, known = codes[..., 0] << 16 | codes[..., 1] << 8 | codes[..., 2], key.colours
+        codes, known = packed(*np.moveaxis(codes, 2, 0)), key.colours
     elif palette is not None and by_colour(pixels[opaque], palette, key.values, key.palette, file, key.filling):
         codes, known = palette[np.where(opaque, pixels, 0)], key.palette
-    values = _looked_up(codes, known, opaque, file, str if known is key.values else lambda code: f"#{code:06x}")
+    values, unknown = looked_up(codes, known)
+    wrong = unknown & opaque
+    if wrong.any():
+        y, x = (int(v) for v in np.argwhere(wrong)[0])
+        code = int(codes[y, x])
+        what = code if known is key.values else f"#{code:06x}"
+        raise UserMistake(f"{file} holds {what} at (y {y}, x {x}), which is neither a class's nor void's.")
+    values = np.where(opaque, values, -1)
     image = stem
     if NAME in facts:
         try:
@@ -141,27 +147,14 @@ def _points(file: Path, stem: str, key: Key, thin: int | None) -> tuple[str, np.
     return image, points, values
 
 
-def _looked_up(codes: np.ndarray, known: Mapping[int, int], opaque: np.ndarray, file: Path, named: Any) -> np.ndarray:
-    keys = np.array(sorted(known))
-    place = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
-    wrong = (keys[place] != codes) & opaque
-    if wrong.any():
-        y, x = (int(v) for v in np.argwhere(wrong)[0])
-        raise UserMistake(
-            f"{file} holds {named(int(codes[y, x]))} at (y {y}, x {x}), which is neither a class's nor void's."
-        )
-    values: np.ndarray = np.where(opaque, np.array([known[k] for k in keys.tolist()])[place], -1)
-    return values
-
-
 def _key(
     classes: Classes, values: Sequence[int] = (), void: int | None = None, void_colour: Colour | None = None
 ) -> Key:
     """Values are those given, else 0 to C - 1; void, 255, black and white are unlabelled where no class has them."""
     by_value = dict.fromkeys((255, classes.void if void is None else void), -1)
     by_value |= {value: number for number, value in enumerate(values or range(len(classes)))}
-    own = [_packed(colour) for colour in colours_of(classes)]
-    told = set() if void_colour is None else {_packed(void_colour)}
+    own = [packed(*colour) for colour in colours_of(classes)]
+    told = set() if void_colour is None else {packed(*void_colour)}
     filling = frozenset({0, 0xFFFFFF} - told - set(own))
     unlabelled = dict.fromkeys(filling | (told - set(own)), -1)
     by_own = unlabelled | {code: number for number, code in enumerate(own)}
@@ -169,10 +162,6 @@ def _key(
     kept = len(DISTINCT) if tuple(colours_of(classes)) == distinct(len(classes)) else len(own)
     once = {code: number for number, code in enumerate(own[:kept]) if own.count(code) == 1}
     return Key(classes, by_value, by_own, unlabelled | once, filling)
-
-
-def _packed(colour: Colour) -> int:
-    return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
 def _key_of(path: Path) -> Key:

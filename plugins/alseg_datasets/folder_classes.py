@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from alseg.class_file import default_void, read_class_file
-from alseg.colours import Colour, distinct
+from alseg.colours import Colour, distinct, packed
 from alseg.errors import UserMistake
 from alseg.imagefiles import read_mask_and_palette
-from alseg.palettes import by_colour
+from alseg.palettes import by_colour, looked_up
 from alseg.values import Classes
 
 
@@ -43,8 +43,8 @@ class MaskReader:
             raise UserMistake(
                 f"The mask {path} is a colour picture: give the classes' colours in classes.toml, or save class values."
             )
-        red, green, blue = np.moveaxis(pixels.astype(np.int64), 2, 0)
-        return _looked_up(red << 16 | green << 8 | blue, self.colours, path, lambda code: str(_unpacked(code)))
+        codes = packed(*np.moveaxis(pixels.astype(np.int64), 2, 0))
+        return _looked_up(codes, self.colours, path, lambda code: str(_unpacked(code)))
 
     def _by_colour(self, indices: np.ndarray, palette: np.ndarray, path: Path) -> bool:
         known = self.plain if self.values is None else self.values
@@ -67,15 +67,13 @@ class MaskReader:
 
 
 def _looked_up(codes: np.ndarray, known: Mapping[int, int], path: Path, shown: Any) -> np.ndarray:
-    keys, codes = np.array(sorted(known)), codes.astype(np.int64)
-    place = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
-    wrong = keys[place] != codes
+    values, wrong = looked_up(codes, known)
     if wrong.any():
         y, x = (int(v) for v in np.argwhere(wrong)[0])
         raise UserMistake(
             f"The mask {path} holds {shown(int(codes[y, x]))} at (y {y}, x {x}), which is neither a class's nor void's."
         )
-    return np.array([known[key] for key in keys.tolist()])[place]
+    return values
 
 
 def named_classes(names: Sequence[str]) -> tuple[Classes, MaskReader]:
@@ -92,10 +90,10 @@ def read_classes(path: Path) -> tuple[Classes, MaskReader]:
         void = default
     if said.void is not None and not said.values:  # the masks' own value; beside `values` it becomes the default
         classes = Classes(classes.names, said.void, classes.colours)
-    void_colour = None if said.void_colour is None else _packed(said.void_colour)
+    void_colour = None if said.void_colour is None else packed(*said.void_colour)
     return classes, MaskReader(
         _keyed(said.values, void, classes.void),
-        _keyed([_packed(colour) for colour in said.colours], void_colour, classes.void),
+        _keyed([packed(*colour) for colour in said.colours], void_colour, classes.void),
         {value: value for value in (*range(len(classes)), classes.void)} if said.colours and not said.values else None,
     )
 
@@ -115,10 +113,6 @@ def _keyed(codes: Sequence[int], void: int | None, void_class: int) -> dict[int,
     """Class by value or colour, void's included."""
     found = {code: value for value, code in enumerate(codes)}
     return (found if void is None else found | {void: void_class}) if codes else None
-
-
-def _packed(colour: Colour) -> int:
-    return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
 def _unpacked(code: int) -> Colour:

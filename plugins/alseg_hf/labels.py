@@ -12,6 +12,7 @@ import numpy as np
 
 from alseg.colours import distinct
 from alseg.errors import UserMistake
+from alseg.palettes import looked_up
 from alseg.values import Classes
 
 IGNORED = 255  # what a mask's pixel that nobody is to learn from is by custom
@@ -28,9 +29,7 @@ class Labels:
         """Class values [H, W] of a mask's own; UserMistake names the first pixel that is no class. Negative is void."""
         if mask.ndim != 2 or mask.dtype.kind not in "iub":
             return mask  # refused by whoever checks it
-        known = np.array(sorted(self.values))
-        place = np.searchsorted(known, mask).clip(max=len(known) - 1)
-        unknown = known[place] != mask
+        read, unknown = looked_up(mask, self.values)
         wrong = unknown & (mask >= 0)  # below, datasets itself says "no label"
         if wrong.any():
             y, x = (int(v) for v in np.argwhere(wrong)[0])
@@ -38,10 +37,8 @@ class Labels:
                 f"The mask of {key} holds {int(mask[y, x])} at (y {y}, x {x}), which is neither a class's value nor "
                 "void's: give dataset.classes or dataset.void."
             )
-        kind = np.uint8 if self.classes.void < 256 else np.uint16
-        read = np.array([self.values[value] for value in known.tolist()], kind)[place]
         read[unknown] = self.classes.void
-        return read
+        return read.astype(np.uint8 if self.classes.void < 256 else np.uint16)
 
 
 def labels(names: Mapping[int, str], void: int | None, reduced: bool) -> Labels:
