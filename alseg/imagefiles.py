@@ -19,6 +19,7 @@ import PIL
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from alseg.calling import first_line
+from alseg.colours import packed
 from alseg.errors import AlsegError, UserMistake
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -290,8 +291,8 @@ def _palette(image: Image.Image) -> np.ndarray | None:
     image = image.copy()
     image.apply_transparency()
     channels = np.array(image.getpalette("RGBA"), np.int64).reshape(-1, 4)
-    packed: np.ndarray = channels[:, 0] << 16 | channels[:, 1] << 8 | channels[:, 2]
-    return np.where(channels[:, 3] == 255, packed, -1)
+    *colour, opaque = channels.T
+    return np.where(opaque == 255, packed(*colour), -1)
 
 
 def _label_pixels(image: Image.Image, stored: Stored) -> LabelImage:

@@ -14,6 +14,7 @@ from alseg.errors import UserMistake
 from alseg.paths import expanded
 
 MISSING: Any = inspect.Parameter.empty
+YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
 @dataclass(frozen=True)
@@ -197,14 +198,10 @@ def _float(value: Any) -> float:
 def _bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    return {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[str(value).lower()]
-
-
-def _bool_or_error(value: Any) -> bool:
-    try:
-        return _bool(value)
-    except KeyError as error:
-        raise ValueError from error
+    text = str(value).lower()
+    if text not in (*YES, *NO):
+        raise ValueError
+    return text in YES
 
 
 def _str(value: Any) -> str:
@@ -262,7 +259,7 @@ def fitted(size: Size | Longer | str | None, image: tuple[int, int]) -> tuple[in
 SCALARS: dict[Any, Callable[[Any], Any]] = {
     int: _int,
     float: _float,
-    bool: _bool_or_error,
+    bool: _bool,
     str: _str,
     Path: _path,
     Size: _size,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alseg.config import flatten
-from alseg.store import RunFolder, read_lines
+from alseg.store import QUESTIONS, RunFolder, read_lines
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,27 +17,27 @@ RING = ((255, 255, 255), (0, 0, 0))  # a pixel that was asked: a white ring in a
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
     """Every number of a round's record by name, such as miou and iou/road; what is null or no number is left out."""
-    found: dict[str, float] = {}
-    for name, value in record.items():
-        parts = (
-            {f"{name}/{part}": each for part, each in value.items()} if isinstance(value, Mapping) else {name: value}
-        )
-        for part, each in parts.items():
-            if isinstance(each, int | float) and not isinstance(each, bool) and name != "round":
-                found[part] = float(each)
-    return found
+    values = _spread({name: value for name, value in record.items() if name != "round"}, "/")
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in numbers.items() if not isinstance(value, bool)}
 
 
 def parameters_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """The run's settings flat, as text: train.epochs -> 50; the record of versions and data as record.NAME."""
     flat = flatten({name: value for name, value in settings.items() if name != "record"})
-    record = settings.get("record", {})
-    for name, value in record.items():
-        parts = (
-            {f"{name}.{part}": each for part, each in value.items()} if isinstance(value, Mapping) else {name: value}
-        )
-        flat |= {f"record.{part}": each for part, each in parts.items()}
+    flat |= {f"record.{name}": value for name, value in _spread(settings.get("record", {}), ".").items()}
     return {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in flat.items()}
+
+
+def _spread(table: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    """A table's values, and those of the tables in it under both names with the mark between."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}{mark}{part}": each for part, each in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def settings_of(folder: str | Path) -> dict[str, Any]:
@@ -52,8 +52,7 @@ def records_of(folder: str | Path) -> list[dict[str, Any]]:
 
 def questions_of(folder: str | Path, round: int) -> list[dict[str, Any]]:
     """A round's questions as they are stored: item, image, y, x and what the model thought of each."""
-    path = Path(folder) / "rounds" / f"{round:02}" / "questions.jsonl"
-    return read_lines(path)
+    return read_lines(RunFolder(Path(folder)).in_round(round, QUESTIONS))
 
 
 def query_pictures(folder: str | Path, round: int) -> Iterator[tuple[str, Image.Image]]:
@@ -64,9 +63,8 @@ def query_pictures(folder: str | Path, round: int) -> Iterator[tuple[str, Image.
     from PIL import Image, ImageDraw
 
     samples = Path(folder) / "samples"
-    index = samples / "index.jsonl"
     asked = questions_of(folder, round)
-    for number, sample in enumerate(read_lines(index)):
+    for number, sample in enumerate(read_lines(samples / "index.jsonl")):
         with Image.open(samples / f"{number:02}-image.jpg") as file:
             picture = file.convert("RGB")
         pen, radius = ImageDraw.Draw(picture), max(3, picture.width // 80)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from alseg.cli.plugins_command import in_words
 from alseg.cli.run_flags import dataset_options
 from alseg.errors import AlsegError
 from alseg.pieces import Piece
@@ -51,7 +52,7 @@ def datasets(
     for row in rows:
         typer.secho(row["name"], bold=True, nl=False)
         typer.echo(f"  {row['summary']}")
-        for line in [*row["description"].splitlines(), _options_line(row["options"])]:
+        for line in [*row["description"].splitlines(), f"Options: {in_words(row['options']) or 'none'}."]:
             typer.echo(f"    {line}".rstrip())
         typer.echo()
 
@@ -75,11 +76,6 @@ def _row(piece: Piece) -> dict[str, Any]:
         "options": options,
         "error": error,
     }
-
-
-def _options_line(options: Sequence[Mapping[str, Any]]) -> str:
-    words = [o["name"] if o["required"] else f"{o['name']}={o['default']}" for o in options]
-    return f"Options: {', '.join(words) or 'none'}."
 
 
 def check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,19 +215,24 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
     for title in ("kind", "name", "from", "options"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        words = ", ".join(
-            option["name"] if option["required"] else f"{option['name']}={option['default']}"
-            for option in row["options"]
-        )
+        words = in_words(row["options"])
         if row["error"]:
             words = f"{row['status']}: {row['error']}"
         elif row["kind"] is None:
             words = row["says"]
-        origin = row["origin"]
         style = "red" if row["error"] else ""
-        name = f"{row['written']}:NAME" if row["modifier"] else row["written"]
-        table.add_row(*(Text(str(cell), style) for cell in (row["kind"] or "plugin", name, origin, words)))
+        cells = (row["kind"] or "plugin", _written(row), row["origin"], words)
+        table.add_row(*(Text(str(cell), style) for cell in cells))
     show_table(table)
+
+
+def in_words(options: Sequence[Mapping[str, Any]]) -> str:
+    """Options with their defaults in one line."""
+    return ", ".join(o["name"] if o["required"] else f"{o['name']}={o['default']}" for o in options)
+
+
+def _written(row: Mapping[str, Any]) -> str:
+    return f"{row['written']}:NAME" if row["modifier"] else str(row["written"])
 
 
 def _show_one(row: dict[str, Any]) -> None:
@@ -236,8 +241,7 @@ def _show_one(row: dict[str, Any]) -> None:
 
     from alseg.cli.display import show_table
 
-    name = f"{row['written']}:NAME" if row["modifier"] else row["written"]
-    typer.echo(f"{row['kind'] or 'plugin'} {name}, of {row['origin']}")
+    typer.echo(f"{row['kind'] or 'plugin'} {_written(row)}, of {row['origin']}")
     for line in (row.get("says"), row["error"] and f"failed: {row['error']}", row["warning"]):
         if line:
             typer.echo(f"\n{line}")
