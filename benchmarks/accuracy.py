@@ -38,14 +38,13 @@ from alseg.settings import Augmentation, TrainSettings
 from alseg.store import RunFolder
 from alseg.values import Classes
 from benchmarks import reference
-from benchmarks.equivalence import MARGIN, interval, seeds_needed
+from benchmarks.equivalence import MEASURES, cross_entropy, judged
 from benchmarks.material import CLASSES, CPU, camvid, known_mask, sparse_masks
 from benchmarks.reference import VOID
 from benchmarks.seeds import collected, parser_of
 
 WAYS = ("reference", "nearest", "alseg")
 PAIRS = (("reference", "alseg"), ("reference", "nearest"), ("nearest", "alseg"))
-MEASURES = ("miou", "pixel_accuracy", "val_loss")
 
 
 def main() -> None:
@@ -172,10 +171,7 @@ def scores(run: Path, data: Path, precision: str = "auto") -> dict[str, float]:
         mask = known_mask(images, i)
         found = segmenter.segment(images.image(i), probabilities=True)
         matrix += reference.confusion(mask, found.mask, len(CLASSES))
-        rows, columns = (mask != VOID).nonzero()
-        assert found.probabilities is not None
-        right = found.probabilities[mask[rows, columns], rows, columns].astype(np.float64)
-        lost -= float(np.log(right.clip(1e-12)).sum())
+        lost += cross_entropy(found, mask)
     right, either = matrix.diagonal(), matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
     return {
         "miou": float((right[either > 0] / either[either > 0]).mean()),
@@ -195,11 +191,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
     for first, second in PAIRS:
         for name in MEASURES:
             differences = np.array([row[second][name] - row[first][name] for row in rows])
-            low, high = interval(differences)
-            inside = "yes" if low > -MARGIN and high < MARGIN else "not shown"
-            needed = seeds_needed(float(differences.std(ddof=1)) if len(rows) > 1 else float("nan"))
-            cells = f"{differences.mean():+.4f} | {low:+.4f} to {high:+.4f} | {inside} | {needed}"
-            lines.append(f"| {second} - {first} | {name} | {cells} |")
+            lines.append(f"| {second} - {first} | {name} | {' | '.join(judged(differences))} |")
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from scipy import stats
 
 import alseg
 from alseg.api import RunResult
+from alseg.segment import Segmentation
 from alseg.store import RunFolder
 from alseg_pixelpick import deeplab
 from benchmarks.material import camvid, known_mask
@@ -106,13 +107,17 @@ def val_loss(run: Path, round: int) -> float:
     total, count = 0.0, 0
     for i in range(len(images)):
         mask = known_mask(images, i)
-        chances = segmenter.segment(images.image(i), probabilities=True).probabilities
-        assert chances is not None
-        rows, columns = (mask != VOID).nonzero()
-        right = chances[mask[rows, columns], rows, columns].astype(np.float64)
-        total -= float(np.log(right.clip(1e-12)).sum())
-        count += len(rows)
+        total += cross_entropy(segmenter.segment(images.image(i), probabilities=True), mask)
+        count += int((mask != VOID).sum())
     return total / count
+
+
+def cross_entropy(found: Segmentation, mask: np.ndarray) -> float:
+    """The sum in nats over the known pixels of a mask [H, W]."""
+    assert found.probabilities is not None
+    rows, columns = (mask != VOID).nonzero()
+    right = found.probabilities[mask[rows, columns], rows, columns].astype(np.float64)
+    return -float(np.log(right.clip(1e-12)).sum())
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
@@ -123,13 +128,19 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
         compared = [row for row in rows if row["dense"][round] is not None]
         for name in MEASURES if compared else ():
             dense, points = (np.array([row[way][round][name] for row in compared]) for way in ("dense", "points"))
-            low, high = interval(points - dense)
-            inside = "yes" if low > -MARGIN and high < MARGIN else "not shown"
-            needed = seeds_needed(float((points - dense).std(ddof=1)) if len(compared) > 1 else float("nan"))
-            cells = [labels, name, f"{dense.mean():.4f}", f"{points.mean():.4f}", f"{(points - dense).mean():+.4f}"]
-            cells += [f"{low:+.4f} to {high:+.4f}", inside, f"{len(compared)}", f"{needed}"]
+            *judgement, needed = judged(points - dense)
+            cells = [labels, name, f"{dense.mean():.4f}", f"{points.mean():.4f}"]
+            cells += [*judgement, str(len(compared)), needed]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def judged(differences: np.ndarray) -> tuple[str, str, str, str]:
+    """In words: the mean, its 90 % interval, whether that lies within the margin, and how many seeds it takes."""
+    low, high = interval(differences)
+    inside = "yes" if low > -MARGIN and high < MARGIN else "not shown"
+    needed = seeds_needed(float(differences.std(ddof=1)) if len(differences) > 1 else float("nan"))
+    return f"{differences.mean():+.4f}", f"{low:+.4f} to {high:+.4f}", inside, str(needed)
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:

@@ -208,10 +208,8 @@ def alone(piece: Piece, arguments: argparse.Namespace) -> int:
 def write(piece: Piece, arguments: argparse.Namespace, figures: dict[str, Any], device: str) -> None:
     """Leave a piece's figures, whole or not at all."""
     where = {"device": device, "torch": torch.__version__, "lossy": is_lossy(arguments.data)}
-    path = arguments.state / f"{piece.name}.json"
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({**where, **figures}, indent=1) + "\n")
-    unfinished.replace(path)
+    text = json.dumps({**where, **figures}, indent=1) + "\n"
+    write_whole(arguments.state / f"{piece.name}.json", text.encode())
 
 
 def keep(arguments: argparse.Namespace, failed: dict[str, str]) -> str:

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from alseg.store import read_lines
 from benchmarks.gpu_page import SEEDS
 from examples.paper import camvid
 
@@ -36,7 +36,7 @@ def recipe(arguments: argparse.Namespace, end: float, decode: str = "points") ->
         calls.write(f"{time.perf_counter() - started:.1f}\n")
     if not complete(code, name):
         return None
-    records = records_of(run)
+    records = read_lines(run / "rounds.jsonl")
     seconds = {phase: sum(record[f"{phase}_seconds"] for record in records) for phase in PHASES}
     return {
         "device": devices(records),
@@ -59,7 +59,7 @@ def paper(arguments: argparse.Namespace, end: float) -> dict[str, Any] | None:
     for name, words in camvid.commands(arguments.data, arguments.weights).items():
         if not complete(camvid.go_on(state / name, [*words, "--device", arguments.device, *arguments.more], end), name):
             return None
-        records += records_of(state / name)
+        records += read_lines(state / name / "rounds.jsonl")
     text = camvid.figures(state)
     (state / "camvid.md").write_text(text)
     return {"device": devices(records), "text": text}
@@ -103,11 +103,6 @@ def complete(code: int, name: str) -> bool:
     if code not in (0, 3):
         raise PieceFailed(f"`alseg` ended the run {name} with exit code {code}")
     return code == 0
-
-
-def records_of(run: Path) -> list[dict[str, Any]]:
-    """The records of a run's rounds."""
-    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
 
 
 def devices(records: Sequence[dict[str, Any]]) -> str:
