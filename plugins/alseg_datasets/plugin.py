@@ -115,35 +115,9 @@ def shapes(
 
 def folder_recipe() -> dict[str, Any]:
     """The paper's CamVid settings without a size: that of the first training image, unless --size is given."""
-    return {
-        "first_pixels": 10,
-        "pixels_per_round": 10,
-        "budget": 100,
-        "train": {
-            "epochs": 50,
-            "batch_size": 4,
-            "optimizer": "adam",
-            "learning_rate": 5e-4,
-            "encoder_rate": 0.1,
-            "weight_decay": 2e-4,
-            "schedule": "multistep",
-            "milestones": (0.4, 0.8),
-            "decay": 0.1,
-        },
-        "augment": {
-            "scale": (0.5, 2.0),
-            "flip": 0.5,
-            "jitter": 0.8,
-            "brightness": 0.8,
-            "contrast": 0.8,
-            "saturation": 0.8,
-            "hue": 0.2,
-            "grayscale": 0.2,
-            "blur": 0.5,
-            "blur_sigma": (0.1, 2.0),
-            "fill": (0.485, 0.456, 0.406),
-        },
-    }
+    from alseg_pixelpick.recipes import camvid
+
+    return {name: value for name, value in camvid().items() if name != "size"}
 
 
 def shapes_recipe() -> dict[str, Any]:
