@@ -56,7 +56,7 @@ def understood(
     table = _tables(configs)
     where = f"The table `compare` of {' and '.join(map(str, configs))}"
     varied = _axes(table.get("axes", {}), where)
-    varied |= _flagged(axes, _given(acquirer=acquirers, selector=selectors))
+    varied |= _flagged(axes, {"acquirer": acquirers, "selector": selectors})
     strategies = table.get("strategies", ())
     if not isinstance(strategies, list | tuple) or not all(isinstance(entry, Mapping) for entry in strategies):
         raise UserMistake(f"{where} gives each strategy as [[compare.strategies]] with its settings.")
@@ -103,10 +103,6 @@ def _tables(configs: Sequence[Path]) -> dict[str, Any]:
     return merged
 
 
-def _given(**values: str | None) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in values.items() if value is not None]
-
-
 def _lost(settings: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> set[str]:
     """The settings of all runs in whose place axes are; not `size`, which is two settings, where they are of one."""
     stated = {name for name, value in settings.items() if value is not None}
@@ -115,14 +111,16 @@ def _lost(settings: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> set
     return stated & (axes.keys() | ({"train.size", "query.size"} if "size" in axes else set()))
 
 
-def _flagged(axes: Sequence[str], pieces: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+def _flagged(axes: Sequence[str], pieces: Mapping[str, str | None]) -> dict[str, list[str]]:
     """Setting -> values, of the flags; UserMistake for a setting that comes twice, of which one would be lost."""
     varied: dict[str, list[str]] = {}
     for name, values in map(_axis, axes):
         if name in varied:
             raise UserMistake(f"{name} is given by --axis twice: give one.")
         varied[name] = values
-    for kind, text in pieces:
+    for kind, text in pieces.items():
+        if text is None:
+            continue
         if kind in varied:
             raise UserMistake(f"{kind} is given by --{kind}s and by --axis: give one.")
         varied[kind] = _listed(f"--{kind}s", text)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alseg.errors import UserMistake
-from alseg.interchange.fields import details, items, label, real, shown, table, text, whole
-from alseg.interchange.jsonfiles import read_json
+from alseg.interchange.fields import details, items, label, read_json, real, shown, table, text, whole
 from alseg.interchange.labelset import LabelSet, Size
 from alseg.values import Classes, PixelLabel
 

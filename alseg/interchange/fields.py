@@ -1,10 +1,12 @@
-"""The fields of a label as text or JSON."""
+"""JSON files of others, and the fields of a label as text or JSON."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from alseg.errors import UserMistake
@@ -15,6 +17,16 @@ DETAILS = ("item", "round", "source", "who", "seconds", "audit")  # what other p
 IMPORTED = "imported"  # the source of a label that does not say its own
 MOST = 2**31 - 1
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; UserMistake where it is none."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserMistake(f"Cannot read {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserMistake(f"{path} is no JSON: {str(error).splitlines()[0]}.") from error
 
 
 def shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alseg.errors import AlsegError, UserMistake
 from alseg.interchange import coco, label_studio, masks, tables
-from alseg.interchange.jsonfiles import read_json
+from alseg.interchange.fields import read_json
 from alseg.interchange.known import Known
 from alseg.interchange.labelset import LabelSet, read_run
 from alseg.interchange.pixelpick import read_pixelpick
