@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from alseg.testing.contract import Broken
@@ -15,19 +15,15 @@ SECONDS = 20.0  # long even for a machine that does much else
 
 def at_once(call: Callable[[], T], what: str, mend: str) -> T:
     """What a call gives; Broken where it has not come back after SECONDS, and is left to itself."""
-    ended: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    ended: Future[T] = Future()
 
     def do() -> None:
         try:
-            ended.put((call(), None))
+            ended.set_result(call())
         except BaseException as error:
-            ended.put((None, error))
+            ended.set_exception(error)
 
     threading.Thread(target=do, daemon=True).start()
-    try:
-        result, error = ended.get(timeout=SECONDS)
-    except queue.Empty:
-        raise Broken(f"{what} has not returned after {SECONDS:g} seconds", mend) from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
+    if not wait([ended], SECONDS).done:
+        raise Broken(f"{what} has not returned after {SECONDS:g} seconds", mend)
+    return ended.result()
