@@ -112,8 +112,9 @@ def group(views: Sequence[RunView], random: Mapping[str, str], names: Mapping[st
         full = dict(settings).get("labels") == "all"
         strategies.append(Strategy("", dict(settings), kept, is_full=full))
     named = _named(_with_chance(strategies, random, names or {}), names or {})
-    for strategy in named:
-        warnings += _said_of_names(strategy, names or {})
+    for given in (sorted(_given(strategy, names or {})) for strategy in named):
+        if len(given) > 1:
+            warnings.append(f"Runs named {' and '.join(given)} are alike in every setting: they are one strategy.")
     order = sorted(named, key=lambda one: (one.is_full, not one.is_random, one.name))
     return Grouped(order, _differing(order), [*warnings, *unlike_schedules(order), *unlike_machines(order)])
 
@@ -214,7 +215,7 @@ def _named(strategies: Sequence[Strategy], names: Mapping[str, str]) -> list[Str
     """A name each, no two the same: the given one, or acquirer and selector; then what tells those alike apart."""
     asking = [one for one in strategies if not one.is_full]
     telling = {id(one): _telling(one, asking if not one.is_full else strategies) for one in strategies}
-    bases = {id(one): _given(one, names) or _pieces(one) for one in strategies}
+    bases = {id(one): " / ".join(_given(one, names)) or _pieces(one) for one in strategies}
     named = []
     for one in strategies:
         same = [other for other in strategies if bases[id(other)] == bases[id(one)]]
@@ -262,17 +263,10 @@ def _differing(strategies: Sequence[Strategy]) -> list[str]:
     )
 
 
-def _given(strategy: Strategy, names: Mapping[str, str]) -> str:
+def _given(strategy: Strategy, names: Mapping[str, str]) -> list[str]:
+    """The names that its runs were given, each once."""
     paths = (str(run.folder.path.resolve()) for run in strategy.runs.values())
-    return " / ".join(dict.fromkeys(names[path] for path in paths if names.get(path)))
-
-
-def _said_of_names(strategy: Strategy, names: Mapping[str, str]) -> list[str]:
-    paths = [str(run.folder.path.resolve()) for run in strategy.runs.values()]
-    given = sorted({names[path] for path in paths if names.get(path)})
-    if len(given) < 2:
-        return []
-    return [f"Runs named {' and '.join(given)} are alike in every setting: they are one strategy."]
+    return list(dict.fromkeys(names[path] for path in paths if names.get(path)))
 
 
 def read_runs(paths: Iterable[Path]) -> list[RunView]:

@@ -127,7 +127,7 @@ class _Place:
 
 def _places(grid: Grid, chance: Mapping[str, Any]) -> Iterator[_Place]:
     """The places in the grid but for the seed: chance, the strategies, full supervision, with each other axis."""
-    kinds = {name: values for name, values in grid.axes.items() if name in ("acquirer", "selector")}
+    kinds = {name: values for name, values in grid.axes.items() if name in ASKERS}
     others = {name: values for name, values in grid.axes.items() if name not in kinds}
     strategies = [flatten(strategy) for strategy in grid.strategies]
     if kinds or not strategies:
@@ -151,14 +151,14 @@ def _chances(strategies: Sequence[Mapping[str, Any]], chance: Mapping[str, Any])
     """Chance for each way of training that a strategy has, where it is not among them already."""
     missing: list[dict[str, Any]] = []
     for strategy in [{}, *strategies]:
-        rest = {k: v for k, v in strategy.items() if k.partition(".")[0] not in ("acquirer", "selector", "name")}
+        rest = {k: v for k, v in strategy.items() if k.partition(".")[0] not in (*ASKERS, "name")}
         twin = {**chance, **rest}
         there = [
             other
             for other in [*strategies, *missing]
             # the acquirer draws, whatever a selector makes of that
             if other.get("acquirer") == chance.get("acquirer") and not other.get("name")
-            if {k: v for k, v in other.items() if k.partition(".")[0] not in ("acquirer", "selector")} == rest
+            if {k: v for k, v in other.items() if k.partition(".")[0] not in ASKERS} == rest
         ]
         if not there:
             missing.append(twin)
@@ -167,7 +167,7 @@ def _chances(strategies: Sequence[Mapping[str, Any]], chance: Mapping[str, Any])
 
 def _cell(place: _Place, config: RunConfig, given: Mapping[str, Any]) -> Cell:
     settings, seed = config.nested(), config.seed
-    own = [f"{name}={_word(value)}" for name, value in place.strategy.items() if name not in ("acquirer", "selector")]
+    own = [f"{name}={_word(value)}" for name, value in place.strategy.items() if name not in ASKERS]
     words = [place.name] if place.name else [config.acquirer.name, config.selector.name, *own]
     name = _folder_name(",".join([*words, *(f"{k}={_word(v)}" for k, v in place.other.items()), f"seed={seed}"]))
     if config.labels == "all":
