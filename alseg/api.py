@@ -14,7 +14,7 @@ from typing import Any
 import alseg
 from alseg.answering import Attendance
 from alseg.attending import NOBODY_WAITS, dismiss
-from alseg.config import Resolved, RunConfig, flatten, named_by, resolve, stored_config, with_origins
+from alseg.config import Resolved, RunConfig, flatten, named_by, resolve, stored_config, with_origins, without_record
 from alseg.data import absent_classes
 from alseg.engine.device import own_modes
 from alseg.engine.team import Team, join
@@ -196,10 +196,8 @@ def _is_finished(registry: Registry, folder: RunFolder, rounds: int) -> bool:
     """Whether nothing is left to do; the data need not be there to say so."""
     if folder.questions(rounds) == []:  # a round that found nothing left to ask
         return True
-    settings = folder.settings()
-    settings.pop("record", None)
     try:
-        return rounds >= Schedule(stored_config(registry, settings, ()), folder.asked()).total_rounds()
+        return rounds >= Schedule(stored_config(registry, folder.settings(), ()), folder.asked()).total_rounds()
     except UserMistake:
         return False  # what is wrong is said when the run is taken up
 
@@ -235,8 +233,7 @@ def _check_extension(
 
 def resolve_stored(registry: Registry, folder: RunFolder, settings: dict[str, Any]) -> Resolved:
     """The configuration of a stored run, which holds every setting, with the precision that the run goes on in."""
-    path, stored = folder.path / SETTINGS, {**settings}
-    record = stored.pop("record", {})
+    path, stored, record = folder.path / SETTINGS, without_record(settings), settings.get("record", {})
     try:
         if not isinstance(record, dict) or "dataset" not in stored:
             raise UserMistake("it lacks the setting dataset.")

@@ -218,7 +218,7 @@ def annotate(
 def _config_of(registry: Registry, folder: RunFolder, settings: Mapping[str, Any]) -> RunConfig:
     """A run's configuration as far as answering needs it."""
     try:
-        return stored_config(registry, {**settings, "record": {}}, ("dataset", "selector", "oracle"))
+        return stored_config(registry, settings, ("dataset", "selector", "oracle"))
     except UserMistake as error:
         hint = plugin_hint(settings.get("record"), folder.path)
         raise UserMistake(f"{folder.path / SETTINGS} cannot be taken up: {error}{hint}") from error

@@ -242,9 +242,14 @@ def _stated(layer: Mapping[str, Any]) -> set[str]:  # the settings that have a v
     return {name for name, value in layer.items() if value is not None and str(value).lower() != "none"}
 
 
+def without_record(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored run's settings without its record of versions and data."""
+    return {name: value for name, value in settings.items() if name != "record"}
+
+
 def stored_config(registry: Registry, table: Mapping[str, Any], pieces: tuple[str, ...]) -> RunConfig:
     """The configuration of a stored run without opening its dataset; only the options of `pieces` are checked."""
-    flat = flatten(table)
+    flat = flatten(without_record(table))
     missing = [kind for kind in PIECES if kind not in flat]
     if missing:
         raise UserMistake(f"it lacks the setting {missing[0]}")
@@ -270,12 +275,10 @@ def named_by(config: RunConfig, user: Mapping[str, Any]) -> list[tuple[str, str]
 
 def with_origins(registry: Registry, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings, nested, whose record says of which distributions its pieces under bare names are."""
-    plain, record = dict(settings), dict(settings["record"])
-    del plain["record"]
-    record.pop("pieces", None)
-    if origins := registry.origins_of(chosen(stored_config(registry, plain, ()))):
+    record = {name: value for name, value in settings["record"].items() if name != "pieces"}
+    if origins := registry.origins_of(chosen(stored_config(registry, settings, ()))):
         record["pieces"] = origins
-    return {**plain, "record": record}
+    return {**without_record(settings), "record": record}
 
 
 def _lists(

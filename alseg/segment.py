@@ -211,8 +211,8 @@ def _round_of(folder: RunFolder, round: int | None) -> int:
     return round
 
 
-def _understood(registry: Registry, folder: RunFolder, settings: dict[str, Any]) -> tuple[RunConfig, Classes]:
-    path, record = folder.path / SETTINGS, settings.pop("record", {})
+def _understood(registry: Registry, folder: RunFolder, settings: Mapping[str, Any]) -> tuple[RunConfig, Classes]:
+    path, record = folder.path / SETTINGS, settings.get("record", {})
     try:
         if not isinstance(record, Mapping) or not {"classes", "colours", "void_value"} <= record.keys():
             raise UserMistake("its record lacks the classes")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alseg.config import flatten
+from alseg.config import flatten, without_record
 from alseg.store import QUESTIONS, RunFolder, read_lines
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
 
 def parameters_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """The run's settings flat, as text: train.epochs -> 50; the record of versions and data as record.NAME."""
-    flat = flatten({name: value for name, value in settings.items() if name != "record"})
+    flat = flatten(without_record(settings))
     flat |= {f"record.{name}": value for name, value in _spread(settings.get("record", {}), ".").items()}
     return {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in flat.items()}
 

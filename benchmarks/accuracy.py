@@ -111,9 +111,7 @@ def each_way(settings: dict[str, Any], data: Path, runs: Path, seed: int) -> dic
 def trained_plainly(folder: RunFolder, data: Path) -> nn.Module:
     """A model trained by the reference's steps on a run's labels, begun as the run's own."""
     registry = load_plugins(third_party=False)
-    stored = folder.settings()
-    stored.pop("record")
-    config = stored_config(registry, stored, ("model",))
+    config = stored_config(registry, folder.settings(), ("model",))
     settings, change = config.train, config.augment
     model = reference.plain(Models(registry, config, len(CLASSES), CPU).fresh()).train()  # type: ignore[arg-type]
     groups = [

@@ -11,7 +11,7 @@ from typing import Any
 
 from alseg.compare.measures import images, is_picked
 from alseg.compare.unlike import short_rounds, unlike_machines, unlike_schedules
-from alseg.config import PIECES, flatten
+from alseg.config import PIECES, flatten, without_record
 from alseg.errors import UserMistake
 from alseg.report.reading import RunView, refuse_unlike
 from alseg.settings import COMPUTING
@@ -125,8 +125,7 @@ def identity(view: RunView, one_pool: bool = True) -> dict[str, str]:
     Files count by their content. one_pool: all runs have the same training images, so that it does not
     matter where the dataset's options found them.
     """
-    settings = {key: value for key, value in view.settings.items() if key != "record"}
-    flat = flatten(settings)
+    flat = flatten(without_record(view.settings))
     of_trackers = tuple(f"{name.replace('-', '_')}." for name in flat.get("trackers", ()))
     flat = {
         key: _text(value)

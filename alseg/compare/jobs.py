@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from alseg.compare.measures import ASKED
 from alseg.compare.study import IN_STUDIES, Cell
-from alseg.config import flatten, with_origins
+from alseg.config import flatten, with_origins, without_record
 from alseg.errors import UserMistake, Waiting
 from alseg.plugin_files import changed_file
 from alseg.plugins import Registry, load_plugins
@@ -141,8 +141,7 @@ def _is_owed_its_end(folder: Path, cell: Cell) -> bool:
 
 def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     """UserMistake where a folder's run has other settings than wanted; more rounds may be, and other trackers."""
-    stored = RunFolder(folder).settings()
-    stored.pop("record", None)
+    stored = without_record(RunFolder(folder).settings())
     before, now = (flatten(without_trackers(each)) for each in (stored, settings))
     free = {*IN_STUDIES, *EXTENDED}
     for name in sorted(before.keys() | now.keys()):

@@ -140,9 +140,8 @@ def _check(path: Path, label: PixelLabel, sizes: Mapping[str, Size], classes: Cl
 def _files(registry: Registry, settings: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
     """The training images' files, relative to the dataset's folder; none of a dataset that has no files."""
     try:
-        table = {key: value for key, value in settings.items() if key != "record"}
         registry = registry.recalling(settings.get("record"))
-        choice = stored_config(registry, table, ("dataset",)).dataset
+        choice = stored_config(registry, settings, ("dataset",)).dataset
         images = open_dataset(registry.find("dataset", choice.name), choice.options).images("train")
         locate = getattr(images, "file", None)
         if locate is None:
