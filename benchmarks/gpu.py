@@ -133,7 +133,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=10, help="of each of those")
     parser.add_argument("--city-images", type=int, default=2975)
     parser.add_argument("--city-size", default="512x1024")
-    parser.add_argument("--equivalence-seeds", type=int, default=12, help="that are trained by both decoders")
+    parser.add_argument("--equivalence-seeds", type=int, default=31, help="that are trained by both decoders")
     parser.add_argument("--equivalence-epochs", type=int, default=20)
     parser.add_argument("--equivalence-size", default="360x480")
     parser.add_argument("--split", default="val", help="on which the recipe's runs are scored")
