@@ -1,7 +1,6 @@
 """One typed configuration of a run: defaults <- recipe <- TOML <- flags.
 
-A setting has a dotted name, `train.epochs`; a piece's option is `selector.top`, and `selector` alone is
-the piece's name.
+A setting has a dotted name, `train.epochs`; a piece's option is `selector.top`, and `selector` alone its name.
 """
 
 from __future__ import annotations
@@ -106,17 +105,14 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 
     `size` is the training and query size; it takes the place of any other size that is not given beside it.
     """
-    _refuse_unnamed(table)
     flat: dict[str, Any] = {}
-    for key, value in table.items():
+    for key, value in _by_name(table).items():
         key = key.replace("-", "_")
         if isinstance(value, Mapping):
-            _refuse_unnamed(value)
-            for inner, setting in value.items():
+            for inner, setting in _by_name(value).items():
                 name = key if key in NAMED and inner == "name" else f"{key}.{inner.replace('-', '_')}"
                 if isinstance(setting, Mapping):  # options of a part of a piece
-                    _refuse_unnamed(setting)
-                    flat |= {f"{name}.{option.replace('-', '_')}": given for option, given in setting.items()}
+                    flat |= {f"{name}.{option.replace('-', '_')}": each for option, each in _by_name(setting).items()}
                 else:
                     flat[name] = setting
         else:
@@ -127,9 +123,10 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
     return {"train.size": size, "train.resize": None, "query.size": size, "evaluate.size": None, **flat}
 
 
-def _refuse_unnamed(table: Any) -> None:
-    if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
-        raise UserMistake(f'Settings are values by name, such as {{"dataset": "camvid"}}, not {table!r:.80}.')
+def _by_name(table: Any) -> Mapping[str, Any]:
+    if isinstance(table, Mapping) and all(isinstance(key, str) for key in table):
+        return table
+    raise UserMistake(f'Settings are values by name, such as {{"dataset": "camvid"}}, not {table!r:.80}.')
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:

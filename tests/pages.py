@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def blocks(page: Path) -> list[Block]:
         ends = int(options.get("ends", "0"))
         found.append(Block(language, text, options.get("title"), options.get("not-run"), ends))
     return found
+
+
+def without(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Words of a command without `-o NAME=VALUE` of these names."""
+    left = list(words)
+    for at in reversed(range(len(left) - 1)):
+        if left[at] == "-o" and left[at + 1].partition("=")[0] in names:
+            del left[at : at + 2]
+    return left
 
 
 @dataclass
@@ -143,7 +153,8 @@ class Reader:
         if words[words.index("compare") + 1].startswith("runs/"):
             self._ends(words)
             return
-        words += tiny(words)
+        varied = [axis.partition("=")[0] for flag, axis in pairwise(words) if flag == "--axis"]
+        words += without(tiny(words), varied)
         if self.real:
             words += ["--seeds", "1"]
         if not self.real and "--executor" not in words:
