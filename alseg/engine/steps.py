@@ -182,7 +182,7 @@ class Recorded:
             raise error
         first = not any(made.plain for made in self._made.values())
         for made in (failed,) if failed.steps <= WARM_UP else self._made.values():
-            made.plain, made.replay = True, None
+            made.plain, made.replay, made.gradients = True, None, []  # which hold on to its memory
         if first:
             self._say(f"The training steps are not recorded as a CUDA graph: {str(reason).splitlines()[0]}")
 
