@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import stat
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -88,11 +89,11 @@ def _walked(
 
 def _is_own(path: Path) -> bool:
     """Whether a file says that alseg wrote the folder in which it lies."""
-    if path.name not in OWN:
+    if path.name not in OWN or not path.is_file():  # a named pipe would be waited for
         return False
     try:
         content = path.read_bytes()
-    except OSError:  # a folder of that name, or one that cannot be read
+    except OSError:
         return False
     return all(words in content for words in OWN[path.name])
 
@@ -192,6 +193,8 @@ T = TypeVar("T")
 
 def _decoded(file: Path | BinaryIO, pixels: Callable[[Image.Image, Stored], T], called: str | None = None) -> T:
     def opened() -> T:
+        if isinstance(file, Path) and stat.S_IFMT(file.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise AlsegError("it is no ordinary file")  # a named pipe would be waited for, and without end
         with Image.open(file) as image:
             return _upright(image, pixels)
 

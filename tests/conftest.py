@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +82,18 @@ def write_camvid(
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:
     return write_camvid(tmp_path / "camvid")
+
+
+def named_pipe(path: Path, content: bytes = b"") -> None:
+    """A pipe in a file's place, of which whoever opens it reads the content, so that a test of it ends in any case."""
+
+    def feed() -> None:
+        while path.exists():
+            with path.open("wb") as pipe:
+                pipe.write(content)
+
+    os.mkfifo(path)
+    threading.Thread(target=feed, daemon=True).start()
 
 
 def one_sentence(outcome, *words: str, code: int = 2) -> None:

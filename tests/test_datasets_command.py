@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import SMALL, named_pipe
 from photos import write_image, write_pair
 from PIL import Image
 from test_datasets import write_cityscapes, write_voc12
@@ -190,6 +190,8 @@ def test_what_a_folder_passes_over_is_said(cli, tmp_path, layout):
     [
         ("train/train02.png", b"", r"train/train02.png: it is empty."),
         ("trainannot/train02.png", b"nonsense", r"trainannot/train02.png: it is not an image"),
+        ("train/train02.png", named_pipe, "train/train02.png: it is no ordinary file."),
+        ("trainannot/train02.png", named_pipe, "trainannot/train02.png: it is no ordinary file."),
         ("valannot/val00.png", (64, 60), "mask of val00 is 64x60"),
         ("valannot/val00.png", 77, "mask of val00 holds 77"),
     ],
@@ -197,6 +199,9 @@ def test_what_a_folder_passes_over_is_said(cli, tmp_path, layout):
 def test_the_first_bad_file_is_named(cli, camvid, tmp_path, file, content, message):
     if isinstance(content, bytes):
         (camvid / file).write_bytes(content)
+    elif callable(content):
+        (camvid / file).unlink()
+        content(camvid / file)
     else:
         size, value = (content, 0) if isinstance(content, tuple) else ((64, 64), content)
         Image.fromarray(np.full(size, value, np.uint8)).save(camvid / file)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import named_pipe
 from photos import write_image, write_mask, write_pair
 from studies import RANDOM, write_run
 
@@ -95,6 +96,12 @@ def test_what_is_passed_over(tmp_path):
 def test_another_programs_file_of_a_name_that_alseg_uses_hides_no_image(tmp_path, name):
     write_image(tmp_path / "cam1" / "a.png")
     (tmp_path / "cam1" / name).write_text('{"model": "another"}', "utf-8")
+    assert keys(Folder(tmp_path, NAMES)) == {"train": ["cam1/a"]}
+
+
+def test_a_pipe_of_a_name_that_alseg_uses_is_not_waited_for(tmp_path):
+    write_image(tmp_path / "cam1" / "a.png")
+    named_pipe(tmp_path / "cam1" / "run.toml", b"[record]")
     assert keys(Folder(tmp_path, NAMES)) == {"train": ["cam1/a"]}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from conftest import SMALL, write_camvid
+from conftest import SMALL, named_pipe, write_camvid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -91,9 +91,11 @@ def test_the_same_command_goes_on_where_it_was_stopped(cli, run, tmp_path):
 def test_a_bad_image_among_others_is_told_and_passed_over(cli, run, tmp_path):
     photo(tmp_path / "photos" / "good.png", 40, 40)
     (tmp_path / "photos" / "bad.png").write_bytes(b"not a picture")
+    named_pipe(tmp_path / "photos" / "pipe.png")
     outcome = cli("predict", run, tmp_path / "photos", "--out", tmp_path / "out")
     assert outcome.code == 2
     assert "bad.png" in outcome.err
+    assert "pipe.png: it is no ordinary file." in outcome.err
     assert (tmp_path / "out/masks/good.png").exists()
 
 
