@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -99,11 +98,10 @@ Loaded = Callable[[Tensor], Tensor]
 def _write_torch(model: nn.Module, images: Tensor, facts: str) -> tuple[bytes, Loaded]:
     batch = torch.export.Dim("batch", min=1, max=2**16)
     program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
-    with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "model.pt2")
-        torch.export.save(program, file, extra_files={CLASSES: facts})
-        content = Path(file).read_bytes()
-        return content, torch.export.load(file).module()
+    file = io.BytesIO()  # torch's own writing ends the process where the disk is full
+    torch.export.save(program, file, extra_files={CLASSES: facts})
+    file.seek(0)
+    return file.getvalue(), torch.export.load(file).module()
 
 
 def _write_onnx(model: nn.Module, images: Tensor, facts: str) -> tuple[bytes, Loaded]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,13 @@ def test_a_file_that_exists_is_not_written_over(cli, run, tmp_path):
     assert outcome.code == 2
     assert "model.pt2 exists: give another --to" in outcome.err
     assert (tmp_path / "model.pt2").read_bytes() == b"mine"
+
+
+def test_a_model_takes_no_room_among_temporary_files(cli, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    outcome = cli("export", run, "--to", tmp_path / "model.pt2")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert torch.export.load(tmp_path / "model.pt2").module()(torch.zeros(1, 3, 64, 64)).shape == (1, 11, 64, 64)
 
 
 def test_another_output_is_no_export():
