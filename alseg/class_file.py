@@ -13,6 +13,7 @@ from PIL import ImageColor
 from alseg.colours import Colour
 from alseg.errors import UserMistake
 from alseg.names import nearest
+from alseg.textfiles import read_small
 
 KEYS = ("names", "colours", "void", "values")
 
@@ -43,7 +44,7 @@ def read_class_file(path: Path, errors: str = "strict") -> ClassFile:
     where two classes, or a class and void, could not be told apart.
     """
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig", errors))
+        table = tomllib.loads(read_small(path, errors))
     except OSError as error:
         raise UserMistake(f"Cannot read the classes {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

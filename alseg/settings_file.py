@@ -9,6 +9,7 @@ from typing import Any
 from alseg.config import flatten
 from alseg.errors import UserMistake
 from alseg.paths import expanded
+from alseg.textfiles import read_small
 
 TWICE = '; a name stands once, and a piece that has options in a table is named in it, as name = "folder" in [dataset]'
 
@@ -29,7 +30,7 @@ def read_toml_table(path: Path, name: str) -> dict[str, Any]:
 def _toml_file(path: Path) -> dict[str, Any]:
     path = expanded(path)
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin with a byte order mark
+        return tomllib.loads(read_small(path))
     except OSError as error:
         raise UserMistake(f"Cannot read the settings {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

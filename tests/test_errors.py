@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shutil
@@ -194,6 +195,26 @@ TOML = {
 def test_bad_toml(refused, tmp_path, case):
     (tmp_path / "settings.toml").write_bytes(case.encode("utf-8", "surrogateescape"))
     refused(["run", "--config", tmp_path / "settings.toml"], *TOML[case])
+
+
+def endless(path: Path) -> Path:
+    """As good as /dev/zero, but that a reader who goes on and on comes to an end."""
+    with path.open("wb") as file:
+        file.truncate(2**25)
+    return path
+
+
+@cases(["--config ", "--dataset folder --data {data} -o dataset.classes_file=", "--oracle noisy -o oracle.confusion="])
+def test_small_files_are_not_read_without_end(refused, camvid, tmp_path, case):
+    words = f"run {case.format(data=camvid)}{endless(tmp_path / 'zeros')}"
+    refused(words.split(), "zeros is larger than 16 MB: give a small text file")
+
+
+def test_settings_may_come_through_a_pipe(refused):
+    reading, writing = os.pipe()
+    os.write(writing, b"sed = 1")
+    os.close(writing)
+    refused(["run", "--config", f"/dev/fd/{reading}"], "setting 'sed'")
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none.toml", "No such file"), ("", "Is a directory")])

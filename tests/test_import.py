@@ -233,6 +233,7 @@ FLAGS = {
     "no run": (("export", "nowhere", "--format", "csv"), "is no run"),
     "no folder": (("export", "RUN", "--format", "csv", "--out", "no/where.csv"), "There is no folder"),
     "no source": (("import", "nowhere", "--out", "a.csv"), "There is no file or folder nowhere"),
+    "no file": (("import", "/dev/null", "--out", "a.csv"), "/dev/null is a device: give a file or folder of labels."),
     "data of no dataset": (("import", "RUN", "--out", "a.csv", "--data", "."), "give --dataset NAME"),
     "thin by nothing": (("import", "RUN", "--out", "a.csv", "--thin", "0"), "--thin takes pixels from 1"),
 }

@@ -114,6 +114,8 @@ def read_source(source: Source, name: str | None = None) -> LabelSet:
     """The labels of a file or folder, by the format's name or by content; UserMistake says what is wrong with it."""
     if not source.path.exists():
         raise UserMistake(f"There is no file or folder {source.path}.")
+    if source.path.is_char_device():  # such as /dev/zero, which has no end
+        raise UserMistake(f"{source.path} is a device: give a file or folder of labels.")
     name = recognised(source.path) if name is None else name
     reader = format_named(name)
     if source.thin is not None and name != "masks":

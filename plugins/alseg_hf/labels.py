@@ -13,6 +13,7 @@ import numpy as np
 from alseg.colours import distinct
 from alseg.errors import UserMistake
 from alseg.palettes import looked_up
+from alseg.textfiles import read_small
 from alseg.values import Classes
 
 IGNORED = 255  # what a mask's pixel that nobody is to learn from is by custom
@@ -68,7 +69,7 @@ def labels(names: Mapping[int, str], void: int | None, reduced: bool) -> Labels:
 def read_id2label(path: Path) -> dict[int, str]:
     """Mask value -> name from a JSON file: an object as transformers writes id2label, or a list of names."""
     try:
-        found = json.loads(path.read_text("utf-8-sig"))
+        found = json.loads(read_small(path))
     except OSError as error:
         raise UserMistake(f"Cannot read the classes {path}: {error.strerror}.") from error
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from alseg import noise
 from alseg.errors import UserMistake
 from alseg.protocols import Oracle
+from alseg.textfiles import read_small
 from alseg.values import Answer, Answers, Classes, Question
 
 
@@ -65,9 +67,8 @@ def read_confusion(path: Path, classes: Classes) -> np.ndarray:
     seen and is said truly. Raises UserMistake with file and line.
     """
     try:
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        reader = csv.reader(io.StringIO(read_small(path, "replace")))
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except OSError as error:
         raise UserMistake(f"Cannot read the confusion matrix {path}: {error.strerror}.") from error
     except csv.Error as error:
