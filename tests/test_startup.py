@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,48 @@ def test_help_is_written_in_any_encoding(encoding):
 def test_what_plugins_import_from_alseg_at_their_top_loads_no_torch():
     names = "hookimpl, pick, highest, Selection, Answer, Answers, Classes, PoolBatch, Size, Between, UserMistake"
     assert "torch" not in modules_after(f"from alseg import {names}")
+
+
+def interrupted(folder: Path, words: list[str], **files: str) -> None:
+    """The command, with modules put before its own, says that it was interrupted and nothing else."""
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    path = os.pathsep.join([str(folder), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "alseg: Interrupted.\n", "")
+
+
+@pytest.mark.parametrize("way", ["module", "script"])
+def test_an_interruption_of_the_imports_is_told(tmp_path, way):
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    module, name = project["scripts"]["alseg"].split(":")
+    words = {"module": ["-m", "alseg"], "script": ["-c", f"from {module} import {name}; {name}()"]}
+    interrupted(tmp_path, words[way], typer="raise KeyboardInterrupt")
+
+
+AGAIN = """
+import atexit, os, signal
+from alseg import hookimpl
+
+def again():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+
+atexit.register(again)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
+
+@hookimpl
+def register_commands(app):
+    @app.command("wait")
+    def wait():
+        raise KeyboardInterrupt
+
+{more}
+"""
+
+
+@pytest.mark.parametrize("more", ["", "raise KeyboardInterrupt"], ids=["in a command", "before it"])
+def test_what_is_sent_to_an_interrupted_command_changes_nothing(tmp_path, more):
+    words = ["-m", "alseg", "--plugin", str(tmp_path / "mine.py"), "wait"]
+    interrupted(tmp_path, words, mine=AGAIN.format(more=more))

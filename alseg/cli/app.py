@@ -64,8 +64,7 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            _say(str(stop) or INTERRUPTED)
-            raise typer.Exit(130) from stop
+            raise typer.Exit(_interrupted(str(stop) or INTERRUPTED)) from stop
 
 
 def build_app(registry: Registry) -> typer.Typer:
@@ -135,6 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _interrupted(sentence: str = INTERRUPTED) -> int:
+    """Say so; where this process is the command's own, what else is sent to it no longer changes how it ends."""
+    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+    _say(sentence)
+    return 130
+
+
 def run_cli(words: list[str]) -> int:
     """The exit code of a command line; errors are one sentence on stderr."""
     try:
@@ -151,8 +160,7 @@ def run_cli(words: list[str]) -> int:
         _end(error, str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say(INTERRUPTED)
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
