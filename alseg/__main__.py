@@ -14,6 +14,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("alseg: Interrupted.", file=sys.stderr)
         sys.exit(130)
+    finally:
+        exec("")  # after one that was interrupted, `python -m` would end by that signal instead of with the exit code
 
 
 if __name__ == "__main__":

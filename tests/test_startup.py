@@ -114,7 +114,16 @@ def test_an_interruption_of_the_imports_is_told(tmp_path, way):
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
     module, name = project["scripts"]["alseg"].split(":")
     words = {"module": ["-m", "alseg"], "script": ["-c", f"from {module} import {name}; {name}()"]}
-    interrupted(tmp_path, words[way], typer="raise KeyboardInterrupt")
+    interrupted(tmp_path, words[way], typer="exec('raise KeyboardInterrupt')")
+
+
+def test_an_interruption_while_words_are_read_is_told(cli, monkeypatch):
+    def interrupt(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.core.TyperGroup.make_context", interrupt)
+    outcome = cli("plugins")
+    assert (outcome.code, outcome.err) == (130, "alseg: Interrupted.\n")
 
 
 AGAIN = """

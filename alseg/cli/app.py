@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,15 @@ INTERRUPTED = "Interrupted."
 class _Commands(typer.core.TyperGroup):
     """Typer's own, but that an interrupted command's last words are said."""
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Read the words, for which libraries are loaded."""
+        with _heard():
+            return super().make_context(*given, **more)
+
     def invoke(self, ctx: Any) -> Any:
         """Do the command."""
-        try:
+        with _heard():
             return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            raise typer.Exit(_interrupted(str(stop) or INTERRUPTED)) from stop
 
 
 def build_app(registry: Registry) -> typer.Typer:
@@ -132,6 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         code = run_cli(words)  # another process of the team speaks for all, but for what ends this one
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(_interrupted(str(stop) or INTERRUPTED)) from stop
 
 
 def _interrupted(sentence: str = INTERRUPTED) -> int:
