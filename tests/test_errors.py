@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -215,6 +217,26 @@ def test_settings_may_come_through_a_pipe(refused):
     os.write(writing, b"sed = 1")
     os.close(writing)
     refused(["run", "--config", f"/dev/fd/{reading}"], "setting 'sed'")
+
+
+@pytest.mark.parametrize("full", ["no folder for it", "a full disk"])
+def test_an_unexpected_error_is_told_where_its_log_cannot_be_written(cli, monkeypatch, tmp_path, full):
+    def stumble(*given: object, **more: object) -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr("alseg.cli.app.load_plugins", stumble)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if full == "a full disk" else tmp_path / "gone"))
+    if full == "a full disk":
+        monkeypatch.setattr("traceback.print_exception", lambda error, file: file.write("x" * 9) and no_space())
+    outcome = cli("plugins")
+    reason = "No space left on device" if full == "a full disk" else "No such file or directory"
+    words = f"Something went wrong inside alseg (ValueError: odd); the details could not be written: {reason}."
+    assert (outcome.code, outcome.err) == (1, f"alseg: {words}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def no_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none.toml", "No such file"), ("", "Is a directory")])

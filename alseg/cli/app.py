@@ -225,12 +225,23 @@ def _unexpected(error: Exception) -> int:
         if explain is not None and explain():  # a command without any word has shown its help
             _end(error, f"{explain().rstrip('.')}; --help tells more.")
         return code
-    handle, name = tempfile.mkstemp(prefix="alseg-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
-        traceback.print_exception(error, file=log)
     first = (str(error).strip() or "no message").splitlines()[0]
-    _end(error, f"Something went wrong inside alseg ({type(error).__name__}: {first}); the details are in {name}.")
+    _end(error, f"Something went wrong inside alseg ({type(error).__name__}: {first}); {_logged(error)}.")
     return 1
+
+
+def _logged(error: Exception) -> str:
+    """Write the traceback into a file; where the details are."""
+    name = ""
+    try:
+        handle, name = tempfile.mkstemp(prefix="alseg-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
+            traceback.print_exception(error, file=log)
+    except OSError as refused:  # such as a full disk, which may be what went wrong
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        return f"the details could not be written: {refused.strerror}"
+    return f"the details are in {name}"
 
 
 def _end(error: Exception, sentence: str) -> None:
