@@ -25,13 +25,19 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # not the temporary one, or none
+            _name(error, path)
         raise
 
 
 def is_unfinished(path: Path) -> bool:
     """Whether `write_whole` was killed before a file had its name, or is about to give it."""
     return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Let an error name what was to be written, not a temporary file, or none."""
+    error.filename = str(path)
+    del error.filename2  # which would be shown as None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -52,7 +58,9 @@ def appearing(path: Path) -> Iterator[Path]:
         os.chmod(fresh, 0o755)
         yield fresh
         os.rename(fresh, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno and str(error.filename or fresh).startswith(str(fresh)):
+            _name(error, path)
         raise
     _sync_folder(path.parent)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -119,6 +121,17 @@ def test_labels_go_out_and_come_back(cli, run, tmp_path):
     assert "does not hold rounds" in out.err and out.err.count("\n") == 1
     assert cli("import", tmp_path / "masks", "--out", tmp_path / "masks.csv").code == 0
     assert len(read_csv(tmp_path / "masks.csv").labels) == 24
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_full_disk_is_told_with_the_folder_that_was_asked_for(cli, run, tmp_path, monkeypatch, named):
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([str(path)] if named else []))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    outcome = cli("export", run, "--format", "masks", "--out", tmp_path / "masks")
+    one_sentence(outcome, f"No space left on device: {tmp_path / 'masks'}. Whatever", code=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_exports_lie_beside_their_run(cli, tmp_path, run):
