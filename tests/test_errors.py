@@ -217,6 +217,7 @@ def test_settings_may_come_through_a_pipe(refused):
     os.write(writing, b"sed = 1")
     os.close(writing)
     refused(["run", "--config", f"/dev/fd/{reading}"], "setting 'sed'")
+    os.close(reading)
 
 
 @pytest.mark.parametrize("full", ["no folder for it", "a full disk"])
