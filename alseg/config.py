@@ -106,8 +106,7 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
     `size` is the training and query size; it takes the place of any other size that is not given beside it.
     """
     flat: dict[str, Any] = {}
-    for key, value in _by_name(table).items():
-        key = key.replace("-", "_")
+    for key, value in ((name.replace("-", "_"), value) for name, value in _by_name(table).items()):
         if isinstance(value, Mapping):
             for inner, setting in _by_name(value).items():
                 name = key if key in NAMED and inner == "name" else f"{key}.{inner.replace('-', '_')}"
@@ -148,7 +147,8 @@ def with_assignments(flags: Mapping[str, Any], pairs: list[str]) -> dict[str, An
     """A command's flags and its -o; UserMistake where they give a setting two values."""
     given = _assigned(pairs)
     for name in flags.keys() & given.keys():
-        if str(flags[name]).lower() != given[name].lower():  # true is given as True, 60x80 as 60X80
+        alike = str.lower if isinstance(flags[name], bool) or name == "size" else str  # True, true; 60x80, 60X80
+        if alike(str(flags[name])) != alike(given[name]):
             raise UserMistake(f"{name} is given as {flags[name]} and, by -o, as {given[name]}: give one of them.")
     return {**flags, **flatten(given)}
 

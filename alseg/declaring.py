@@ -52,7 +52,7 @@ def _faults(
             )
         elif isinstance(option.default, str):
             made = convert(option.name, option.default, option.type)
-            if not isinstance(made, str):
+            if made is not None and not isinstance(made, str):
                 yield f"its option {option.name!r} makes {made!r} of its own default {option.default!r}: put str first"
 
 

@@ -65,17 +65,14 @@ def _digest(file: Path) -> str:
     """Of a file's code; of a package's file that of all its modules."""
     if file.name != PACKAGE_FILE:
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    for name in sorted(_modules(file.parent)):
-        code = (file.parent / name).read_bytes()
-        digest.update(f"{len(code)} {name}\0".encode("utf-8", "surrogateescape") + code)
-    return digest.hexdigest()
+    each = [(name, (file.parent / name).read_bytes()) for name in sorted(_modules(file.parent))]
+    return hashlib.sha256(repr(each).encode()).hexdigest()
 
 
 def _modules(package: Path) -> Iterator[str]:
     """The files of a package's code by their places in it, but for those of its tests and in hidden folders."""
     for folder, inner, files in os.walk(package):
-        inner[:] = [name for name in inner if name not in ("test", "tests") and not name.startswith(".")]
+        inner[:] = [name for name in inner if name != "tests" and not name.startswith(".")]
         for path in (Path(folder, name) for name in files if name.endswith(".py")):
             if path.is_file():  # an editor's lock is a dead link
                 yield path.relative_to(package).as_posix()

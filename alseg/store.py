@@ -176,12 +176,12 @@ class RunFolder:
         made = _understood(path, read_lines(path), lambda line: PixelLabel(name=line.pop("class"), **line))
         return PixelLabels(tuple(made))
 
-    def check_labels(self, rounds: int) -> None:
-        """Lasting where labels.jsonl lacks a pixel that the first `rounds` rounds asked."""
-        kept = {label.item for label in self.labels()}
+    def check_labels(self, rounds: int, labels: Iterable[PixelLabel] | None = None) -> None:
+        """Lasting where labels.jsonl lacks a pixel that the first `rounds` rounds asked; labels: what is in it."""
+        kept = {label.item for label in (self.labels() if labels is None else labels)}
         for round in range(rounds):
-            lost = [question.item for question in self.questions(round) or () if question.item not in kept]
-            if lost:
+            asked = read_lines(self.in_round(round, "questions.jsonl"))
+            if lost := [line for line in asked if line.get("item") not in kept]:
                 path = self.path / "labels.jsonl"
                 raise Lasting(f"{path} lacks {len(lost)} answers of round {round}: put it back from a copy.")
 

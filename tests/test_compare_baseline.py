@@ -114,3 +114,4 @@ def test_a_files_baseline_is_let_be_where_flags_narrow_its_grid(tmp_path):
     for given, baseline, insists in ((None, "margin, topk", False), ("", None, False), ("random", "random", True)):
         request = understood([file], {}, acquirers="entropy", baseline=given)
         assert (request.baseline, request.insists) == (baseline, insists)
+    assert understood([file], {}).insists, "else a slip would be told when all has been run"

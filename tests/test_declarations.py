@@ -58,7 +58,8 @@ def broken(tmp_path_factory):
     lines = [f"    register({name!r}, bad_{n})\n" for n, name in enumerate(names)]
     text = IMPORTS + ACQUIRER.replace("    register('mine', mine)\n", "    register('good', good)\n" + "".join(lines))
     text += "".join(f"def bad_{n}({parameters}): return len\n" for n, parameters in enumerate(names.values()))
-    path.write_text(text + "def good(top: int = 1): return lambda batch: batch.noise('x').float()\n")
+    good = "def good(top: int = 1, mode: str | None = 'none'): return lambda batch: batch.noise('x').float()\n"
+    path.write_text(text + good)
     return path
 
 

@@ -163,8 +163,8 @@ def test_long_names_leave_room_for_what_is_drawn():
 def test_long_names_are_told_apart():
     ends = [f"construction--barrier--{end}" for end in ("curb", "fence", "wall")]
     assert len(set(shortened(ends))) == 3
-    alike = ["construction--barrier--of-one-kind", "construction--fence--of-one-kind"]
-    assert shortened(alike) == alike
+    alike = ["construction--barrier--of-one-kind", "road", "construction--fence--of-one-kind"]
+    assert shortened(alike) == ["constructio…-of-one-kind (1)", "road", "constructio…-of-one-kind (2)"]
 
 
 BROKEN = {

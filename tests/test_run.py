@@ -316,6 +316,8 @@ def test_a_setting_has_one_value_among_a_command_s_flags(cli, tmp_path, words, s
 def test_the_same_value_may_be_given_twice():
     flags = {"deterministic": True, "size": "60x80"}
     assert with_assignments(flags, ["deterministic=true", "size=60X80"])["deterministic"] == "true"
+    with pytest.raises(UserMistake, match=r"dataset\.data is given as"):
+        with_assignments({"dataset.data": "Photos"}, ["dataset.data=photos"])
 
 
 def test_help_alone_is_no_mistake_to_speak_of(cli):

@@ -277,6 +277,24 @@ def test_settled_batch_norms_hold_the_mean_over_the_batches(most: int, used: int
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_norm_that_is_called_twice_settles_on_the_mean_of_its_calls():
+    images, model = Bands(12), model_of("toy").train()
+    batches = list(source_of(images, images.labels(2)).epoch(0))
+    decode, norm = model.decode, model.second_norm
+    seen: list[torch.Tensor] = []
+    norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+
+    def twice(features: Tensor) -> Tensor:
+        norm(3 + torch.rand(2, 8, 4, 4))
+        return decode(features)
+
+    model.decode = twice
+    settle_batch_norms(model, iter(batches), CPU, torch.float32)
+    assert len(seen) == 6
+    mean = torch.stack([each.mean((0, 2, 3)) for each in seen]).mean(0)
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+
+
 def test_norms_without_weights_are_settled_where_they_are_the_decoders():
     images, model = Bands(8), model_of("toy").train()
     for norm in ("first_norm", "second_norm"):

@@ -39,8 +39,9 @@ class LocalExecutor:
         numbered = any(device.startswith("cuda:") for device in stated)  # such a run takes the GPU that it states
         devices = [] if numbered or stated == {"cpu"} else _gpus()
         count = self._jobs or (len(stated) if numbered else len(devices)) or _at_once()
+        begun = min(count, len(jobs))
         ended: queue.SimpleQueue[tuple[Worker, Job, str | None]] = queue.SimpleQueue()
-        workers = [Worker(environment(count, devices, place), logs, ended) for place in range(min(count, len(jobs)))]
+        workers = [Worker(environment(count, devices, place, begun), logs, ended) for place in range(begun)]
         waiting, pending, idle = list(jobs), {job.name for job in jobs}, list(workers)
         try:
             while pending:
@@ -183,11 +184,14 @@ def _gpus() -> list[str]:
     return names[:count] if len(names) >= count else [str(i) for i in range(count)]
 
 
-def environment(count: int, devices: Sequence[str], place: int) -> Mapping[str, str]:
-    """One GPU of `devices`, and this place's share of the memory, and of the cores unless somebody gave the threads."""
+def environment(count: int, devices: Sequence[str], place: int, begun: int | None = None) -> Mapping[str, str]:
+    """One GPU of `devices`, and this place's share of the cores, unless somebody gave the threads, and of the memory.
+
+    count: the places, which share the cores, so that a run has as many threads in each; begun: how many are taken.
+    """
     given = [os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]
     threads = given[0] if given else str(max(1, _cores() // count))
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ, AT_ONCE: str(count)}
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ, AT_ONCE: str(begun or count)}
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
     return environment

@@ -21,8 +21,8 @@ MOST_SEEDS = 10_000
 class Request:
     """What to compare and where to run it.
 
-    toml, flags: settings of all runs, flat. insists: whether a command names the baseline, not a file, which flags may
-    narrow. published: figures to stand beside ours, as the file has them.
+    toml, flags: settings of all runs, flat. insists: whether the baseline is one of the grid's; a file's need not be
+    where flags narrow its grid. published: figures to stand beside ours, as the file has them.
     """
 
     grid: Grid
@@ -65,7 +65,7 @@ def understood(
     options = {name: value for name, value in flags.items() if name.startswith("executor.")}
     settings = {name: value for name, value in flags.items() if name not in options}
     for name in sorted(_lost(settings, varied)):
-        raise UserMistake(f"{name} is given for all runs and by an axis: give one of them.")
+        raise UserMistake(f"{name} is given for all runs and by an axis: give one of them, or --axis {name}=VALUE.")
     inner = {name.removeprefix("executor."): value for name, value in options.items()}
     return Request(
         grid=Grid(
@@ -80,7 +80,7 @@ def understood(
         flags=settings | ({"keep_models": "all"} if keep_models else {}),
         title=str(table.get("title", "")),
         baseline=(table.get("baseline") if baseline is None else baseline) or None,
-        insists=bool(baseline),
+        insists=bool(baseline) or not (acquirers or selectors or axes),
         ask_only=ask_only or bool(table.get("ask_only", False)),
         published=_published(table.get("published", ()), where),
         executor=executor,

@@ -61,8 +61,8 @@ def compare_grid(request: Request, out: Path | str, *, registry: Registry | None
     registry, out = registry or load_plugins(), expanded(out)
     wanted = cells(registry, request.grid, request.toml, request.flags)
     published = published_figures(request.published)
-    if request.insists:
-        check_baseline(wanted, str(recipe(registry, BASELINE).get("acquirer")), str(request.baseline))
+    if request.baseline and request.insists:
+        check_baseline(wanted, str(recipe(registry, BASELINE).get("acquirer")), request.baseline)
     piece = registry.find("executor", request.executor)
     execute = piece.build(piece.resolve(request.executor_options))
     with _held(out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -250,14 +251,28 @@ def settle_batch_norms(
         norm.momentum = 0.0
     for norm in settled:
         norm.reset_running_stats()
+    hooks = [norm.register_forward_pre_hook(_averaging()) for norm in settled]
     seen = 0
-    for number, batch in enumerate(batches, 1):
-        for norm in settled:
-            norm.momentum = 1 / number  # a plain mean over the batches, for which torch's own waits for the GPU
+    for batch in batches:
         with lower_precision(device, precision):
             decoded(model, encoded(model, batch.images), len(batch.images))
         seen += len(batch.images)
         if seen >= most:
             break
+    for hook in hooks:
+        hook.remove()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _averaging() -> Callable[[Any, Any], None]:
+    """Before each call of a batch norm: its statistics become a plain mean over its calls.
+
+    So they do without a momentum, where torch waits for a GPU in each call.
+    """
+    calls = itertools.count(1)
+
+    def before(norm: Any, _: Any) -> None:
+        norm.momentum = 1 / next(calls)
+
+    return before

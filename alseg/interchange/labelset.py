@@ -52,10 +52,11 @@ def read_run(path: Path, registry: Registry | None = None) -> LabelSet:
     """A run's labels, the answers of a round that is still open included; with a registry also its images' files."""
     folder = RunFolder(path)
     settings = folder.settings()
-    folder.check_labels(len(folder.rounds()))
     classes = _classes(path, settings.get("record"))
     sizes = folder.sizes()
-    labels = [*folder.labels()] or [*start_labels(folder)]
+    labels = [*folder.labels()]
+    folder.check_labels(len(folder.rounds()), labels)
+    labels = labels or [*start_labels(folder)]
     kept = {label.item for label in labels}
     answers, lacking = _open_answers(folder, settings)
     labels += [label for label in answers if label.item not in kept]

@@ -61,11 +61,10 @@ def _first_of(classes: int) -> str:
 
 
 def shortened(names: Iterable[str]) -> list[str]:
-    """Names for an axis; of a long one its beginning and its end, or the whole where others would be alike then."""
-    whole = list(names)
+    """Names for an axis; of a long one its beginning and its end, and a number where others would be alike."""
     half = MOST_LETTERS // 2
-    short = [name if len(name) <= MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}" for name in whole]
-    return [name if short.count(cut) > 1 else cut for name, cut in zip(whole, short, strict=True)]
+    short = [name if len(name) <= MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}" for name in names]
+    return [f"{name} ({short[: i + 1].count(name)})" if short.count(name) > 1 else name for i, name in enumerate(short)]
 
 
 def learning_curve(run: RunView) -> Figure:

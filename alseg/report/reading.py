@@ -126,8 +126,9 @@ class RunView:
     @cached_property
     def labels(self) -> list[PixelLabel]:
         """All labelled pixels."""
-        self.folder.check_labels(len(self.records))
-        return list(self.folder.labels())
+        labels = list(self.folder.labels())
+        self.folder.check_labels(len(self.records), labels)
+        return labels
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, int]]:
