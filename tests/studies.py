@@ -12,6 +12,7 @@ import numpy as np
 
 from alseg.compare.page import write_comparison
 from alseg.store import RunFolder, write_lines
+from alseg.values import PixelLabel
 
 CLASSES = ("road", "sky", "tree", "bicycle")
 RANDOM = {"acquirer": "random", "selector": "uniform"}
@@ -76,6 +77,12 @@ def write_run(
             }
         )
     return path
+
+
+def labels_of(run: Path, rounds: int = 2) -> list[PixelLabel]:
+    """An answer to each question of a run's rounds."""
+    asked = [(r, question) for r in range(rounds) for question in RunFolder(run).questions(r) or ()]
+    return [PixelLabel(q.item, q.image, q.y, q.x, CLASSES[0], r, "ground-truth", "") for r, q in asked]
 
 
 def _questions(folder: RunFolder, round: int, random: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ from alseg.compare.asking import ask_once
 from alseg.compare.measures import points
 from alseg.progress import Quiet
 from alseg.report.reading import RunView
-from alseg.store import RunFolder
+from alseg.store import RunFolder, read_lines, write_lines
 from alseg.testing.tiny_runs import tiny_registry, tiny_run
 from alseg.values import START_ITEMS, PixelLabel, PixelLabels
 
@@ -56,6 +56,10 @@ def test_a_persons_time_is_found_after_the_labels_that_a_run_began_with(tmp_path
     start = [PixelLabel(f"{START_ITEMS}{i:07}", "train0", 0, i, "sky", 0, "imported", "") for i in range(70)]
     asked = PixelLabel("r01-0000000", "train0", 1, 1, "road", 1, "human", "ann", 3.0)
     run.write_labels(PixelLabels((*start, asked)))
+    for round in range(2):  # the first asks nothing
+        write_lines(
+            run.round_folder(round) / "questions.jsonl", read_lines(run.in_round(round, "questions.jsonl"))[:round]
+        )
     event = {"event": "answered", "time": "2026-01-01T00:00:00+00:00", "item": asked.item, "who": "ann"}
     (run.path / "journal.jsonl").write_text(json.dumps({**event, "class": "road", "seconds": 3.0}) + "\n")
     assert [point.labelling_seconds for point in points(RunView.read(run.path))] == pytest.approx([0, 3])

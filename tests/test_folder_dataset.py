@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from conftest import named_pipe
 from photos import write_image, write_mask, write_pair
-from studies import RANDOM, write_run
+from studies import RANDOM, labels_of, write_run
 
 from alseg.compare.page import write_comparison
 from alseg.errors import UserMistake
 from alseg.interchange.labelset import LabelSet
 from alseg.interchange.masks import write_masks
 from alseg.report.page import write_report
-from alseg.values import Classes, PixelLabel
+from alseg.store import RunFolder
+from alseg.values import Classes, PixelLabel, PixelLabels
 from alseg_datasets.folder import Folder
 from alseg_datasets.folder_layout import VAL_FRACTION, find_splits
 
@@ -121,6 +122,8 @@ def test_a_split_that_is_there_and_empty_is_not_taken_from_the_training_images(t
 def test_pictures_that_alseg_made_among_the_images_are_passed_over(tmp_path):
     write_image(tmp_path / "a.png")
     runs = [write_run(tmp_path / f"runs/{name}", (0.2, 0.3), seed=seed) for seed, name in enumerate("xy")]
+    for run in runs:
+        RunFolder(run).write_labels(PixelLabels(tuple(labels_of(run))))
     write_report(runs, tmp_path / "report")
     write_report(runs[:1], tmp_path / "first")
     write_comparison(runs, tmp_path / "comparison", random=RANDOM)
