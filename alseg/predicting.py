@@ -27,7 +27,7 @@ from alseg.progress import Progress, Quiet
 from alseg.segment import TILE, Segmentation, Segmenter
 from alseg.store import RunFolder
 from alseg.values import Classes
-from alseg.writing import is_unfinished, write_whole
+from alseg.writing import UNFINISHED, write_whole
 
 FACTS, STAMPS = "predictions.json", "done.jsonl"
 OUTPUTS = (("masks", ".png"), ("overlays", ".jpg"), ("probabilities", ".npy"), ("utility", ".npy"), ("utility", ".png"))
@@ -245,7 +245,7 @@ def _claim(place: Path, segmenter: Segmenter, tile: int) -> None:
         if changed:
             raise UserMistake(f"{place} holds predictions with another {changed[0]}: give another --out.")
         return
-    if place.exists() and (not place.is_dir() or not all(map(is_unfinished, place.iterdir()))):
+    if place.exists() and (not place.is_dir() or not all(path.match(UNFINISHED) for path in place.iterdir())):
         raise UserMistake(f"{place} holds other files: give another --out.")
     place.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8", "replace"))

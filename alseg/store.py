@@ -29,7 +29,7 @@ from alseg.hints import command, files_in
 from alseg.journal import Journal
 from alseg.paths import expanded
 from alseg.values import Classes, PixelLabel, PixelLabels, Question
-from alseg.writing import appearing, write_whole
+from alseg.writing import UNFINISHED, appearing, write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +103,7 @@ class RunFolder:
 
     def _sweep(self, older: float = 60.0) -> None:
         """Remove temporary files that a killed process left, not what a report may be writing now."""
-        for path in self.path.rglob(".*.tmp"):
+        for path in self.path.rglob(UNFINISHED):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > older:
                     path.unlink()

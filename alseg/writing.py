@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+UNFINISHED = ".*.tmp"  # what a file is called until `write_whole` gives it its name
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file at once: a temporary file beside it, fsync, rename."""
@@ -27,11 +29,6 @@ def write_whole(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             _name(error, path)
         raise
-
-
-def is_unfinished(path: Path) -> bool:
-    """Whether `write_whole` was killed before a file had its name, or is about to give it."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def _name(error: OSError, path: Path) -> None:
